@@ -1,0 +1,67 @@
+"""What a provider is to the rest of the house."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from relay.events import Event
+from relay.request import ChatRequest
+
+Sink: TypeAlias = Callable[[Sequence[Event]], None]
+"""Takes what one read of the upstream's socket brought. Synchronous; never call it with
+an empty batch. It may raise: let that pass through."""
+
+
+class Form(StrEnum):
+    """How a broken answer is offered to a model to go on with."""
+
+    PREFILL = "prefill"
+    """The conversation ends in the unfinished assistant turn; the model goes on from there."""
+    TURN = "turn"
+    """The unfinished assistant turn, then a user turn asking to go on."""
+    RESTART = "restart"
+    """The conversation as it was; the model answers anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One upstream call. `request.messages` already hold any continuation turns."""
+
+    model: str
+    request: ChatRequest
+    max_tokens: int
+    form: Form = Form.RESTART
+
+
+class Provider(Protocol):
+    """One vendor's wire, behind the house's own words."""
+
+    name: str
+
+    def forms(self, model: str) -> tuple[Form, ...]:
+        """The ways `model` can take up an unfinished answer, best first; ends in RESTART."""
+        ...
+
+    async def run(self, call: Call, sink: Sink) -> None:
+        """Make one upstream call and feed `sink` until the answer ends.
+
+        Returns only when the vendor's end was seen: a finish reason, or its end marker.
+        A stream that stops without either raises `Fault(PROVIDER_INTERRUPTED)`. Tool
+        calls are handed over whole, after the end was seen, before the `Finish` event.
+        Never retries. The caller runs it in a task of its own and cancels that task to
+        close the upstream, which must follow within 100 ms.
+
+        Raises `Fault` for everything that the upstream did wrong.
+        """
+        ...
+
+    async def probe(self) -> None:
+        """Ask for the list of models, which costs nothing. Raises `Fault`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. Idempotent."""
+        ...

@@ -1,0 +1,93 @@
+"""The one shape every edge decodes to: what a client asks, in no vendor's dialect."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+Role = Literal["user", "assistant", "tool", "system"]
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    """A piece of written content."""
+
+    text: str
+
+
+class ImagePart(Struct, frozen=True, tag="image", omit_defaults=True):
+    """An image: base64 `data` or a `url`, exactly one of them. `media_type` as in RFC 6838."""
+
+    media_type: str
+    data: str | None = None
+    url: str | None = None
+
+
+Part: TypeAlias = TextPart | ImagePart
+
+
+class PastCall(Struct, frozen=True, omit_defaults=True):
+    """A tool call that an assistant turn made. `state` is what the `tool_call` frame
+    carried; `vendor` is the provider that made it, where known: state is dropped across
+    vendors."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    state: str | None = None
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One turn. `tool_calls` only on assistant turns; `call_id` only on tool turns."""
+
+    role: Role
+    content: str | tuple[Part, ...] = ""
+    tool_calls: tuple[PastCall, ...] = ()
+    call_id: str | None = None
+
+
+class Tool(Struct, frozen=True, omit_defaults=True):
+    """A function that the client offers. `parameters` is a JSON Schema object."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class ChatRequest(Struct, frozen=True, omit_defaults=True):
+    """One chat, as the dispatcher takes it.
+
+    `provider` is a provider or route name, already resolved to a configured one.
+    `can_unsay` is fixed by the edge that starts the stream: whether text shown to its
+    readers may be taken back by a `fallback` with `keep: false`.
+    """
+
+    provider: str
+    messages: tuple[Message, ...]
+    system: str | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    conversation: str | None = None
+    fallback: bool = True
+    can_unsay: bool = True
+
+    def fingerprint(self) -> str:
+        """A digest of the whole content: two chats of one id are the same chat only when
+        these agree."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+
+def text_of(content: str | tuple[Part, ...]) -> str:
+    """The written part of a message's content, images left out."""
+    if isinstance(content, str):
+        return content
+    return "".join(part.text for part in content if isinstance(part, TextPart))
+
+
+def estimate_input_characters(request: ChatRequest) -> int:
+    """Characters that a request sends upstream, for estimated usage."""
+    return len(request.system or "") + sum(len(text_of(m.content)) for m in request.messages)

@@ -1,0 +1,190 @@
+"""What a stream log is to the rest of the house.
+
+Every answer is an append-only log; every reader is a cursor over that log. The log also
+keeps what is known of a stream beside its records: whose it is, what was asked, which id
+names it in which session, who reads it, and whether somebody wants it to end.
+
+One contract suite (`tests/contract/stream_log.py`) holds every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from relay.events import Attempt, Record
+from relay.records import Chunk
+from relay.request import ChatRequest
+
+Status = Literal["running", "done", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a stream is born with.
+
+    `stream` is its unguessable name. `session` and `id` are the claim by which its client
+    knows it; an edge without sessions makes both up. `grace` is how many seconds the
+    stream runs on without a reader (0: not at all).
+    """
+
+    stream: str
+    session: str
+    id: str
+    subject: str | None
+    request: ChatRequest
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """A stream as a session lists it. `seq` is the last record's."""
+
+    id: str
+    stream: str
+    seq: int
+    status: Status
+
+
+class Cursor(Protocol):
+    """One reader's place in one stream. Counted as a reader until it is closed."""
+
+    @property
+    def after(self) -> int:
+        """The last seq taken, -1 for none."""
+        ...
+
+    def take(self, limit: int) -> Chunk | None:
+        """What follows, merged up to `limit` bytes, moving on past it; None at the head.
+
+        After None, `wake` is called once when there is more. Raises `StreamExpired` where
+        the records were let go (retention, erasure) before this cursor had them.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop reading. Idempotent; `wake` is not called again."""
+        ...
+
+
+class Writer(Protocol):
+    """The owner's hand on one stream. Exactly one is valid at a time (its epoch is)."""
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Rises with every take-over; 1 for the node that created the stream."""
+        ...
+
+    @property
+    def unread_since(self) -> float | None:
+        """When the last reader left, by the log's clock; None while there is one. A
+        stream that never had a reader counts from its creation."""
+        ...
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add records, in order. Synchronous; they are visible to cursors once they are
+        safe, which in memory is at once. Raises `Fenced` when another writer took over.
+        Nothing may follow a terminal record."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until everything appended is safe. Raises `Fenced`, or `RelayError` where
+        the store gave up."""
+        ...
+
+    def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
+        """Keep what was tried so far, for a node that may have to take over."""
+        ...
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when a reader on any node wants the stream to end, at once
+        where that was already so."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The claim was free: the caller owns the stream and has to write it."""
+
+    writer: Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """The same chat was already claimed under this id: attach to it."""
+
+    stream: str
+
+
+class StreamLog(Protocol):
+    """Where streams and sessions live. Methods raise `StreamExpired` for a stream that is
+    gone, that never was, or that `subject` does not own (None owns what None started)."""
+
+    async def open_session(self, session: str, subject: str | None) -> bool:
+        """Take part in a session, made if it is new; True where it was there before.
+        Each call wants a `leave_session`. Raises `RelayError(FORBIDDEN)` where it
+        belongs to another subject."""
+        ...
+
+    async def leave_session(self, session: str) -> None:
+        """A connection of the session ended. After the last one the session lives on for
+        the resume window."""
+        ...
+
+    async def session_streams(self, session: str) -> list[StreamInfo]:
+        """The streams that the session's ids name, oldest first."""
+        ...
+
+    async def create(self, spec: Spec) -> Created | Existing:
+        """Claim (session, id) for a new stream.
+
+        Raises `RelayError(BAD_REQUEST)` where the id names a chat of other content,
+        `StreamExpired` where its log is gone, `RelayError(TOO_MANY_STREAMS)` at the
+        session's limit of running streams.
+        """
+        ...
+
+    async def link(self, session: str, id: str, stream: str, subject: str | None) -> None:
+        """Let `id` name a stream of another session too. Raises `RelayError(BAD_REQUEST)`
+        where it names another one already."""
+        ...
+
+    async def find(self, session: str, id: str) -> str:
+        """The stream that `id` names within the session."""
+        ...
+
+    async def newest(self, conversation: str, session: str, subject: str | None) -> str:
+        """The newest stream of a conversation, searched within the subject where there is
+        one, else within the session."""
+        ...
+
+    async def attach(
+        self, stream: str, after: int, wake: Callable[[], None], subject: str | None
+    ) -> Cursor:
+        """A cursor behind `after`. `wake` is called from the event loop, synchronously,
+        whenever `take` would yield again. Raises `RelayError(BAD_REQUEST)` for a seq
+        that was never reached."""
+        ...
+
+    async def info(self, stream: str, subject: str | None) -> StreamInfo:
+        """A stream's state, under the id of the session that started it."""
+        ...
+
+    async def cancel(self, stream: str, subject: str | None) -> None:
+        """Want a stream to end; its owner is told. A finished one stays as it is."""
+        ...
+
+    async def erase(self, stream: str, subject: str | None) -> None:
+        """Cancel, then let go of records, request and index, once readers now attached
+        have had the terminal record."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        ...
