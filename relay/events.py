@@ -156,7 +156,7 @@ class Kind(StrEnum):
     """A record's kind: the `type` of the frame it becomes."""
 
     START = "start"
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105
     REASONING = "reasoning"
     TOOL_CALL = "tool_call"
     FALLBACK = "fallback"
