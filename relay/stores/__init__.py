@@ -1,0 +1,1 @@
+"""Where streams live: in this process's memory."""

@@ -1,0 +1,431 @@
+"""The stream log in this process's memory: the default, with nothing to install.
+
+Time passes only in `sweep`, which the server calls about once a second, and in the
+clock that it is given; there is no task or timer of its own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from relay.errors import Code, RelayError, StreamExpired
+from relay.events import Attempt, Record
+from relay.records import Chunk, Records, encode, split_long
+from relay.streamlog import Created, Cursor, Existing, Spec, Status, StreamInfo, StreamLog, Writer
+
+STREAM_OVERHEAD = 2_048
+"""Bytes a kept stream is counted for beside its records: names, index entries, objects."""
+
+TOMBSTONE_BYTES = 256
+"""Bytes that an id counts for after its stream is gone."""
+
+MAX_TOMBSTONES = 1_000
+"""Ids of gone streams that one session remembers; the oldest are forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much is kept: seconds, bytes, and running streams a session."""
+
+    resume_window: float = 3_600.0
+    retained_bytes: int = 256 * 1024 * 1024
+    max_streams_per_session: int = 32
+
+
+@dataclass(slots=True)
+class _Session:
+    name: str
+    subject: str | None
+    joined: bool
+    """Whether a connection ever took part: if not, the session goes with its streams."""
+    connections: int = 0
+    running: int = 0
+    ids: dict[str, _Stream] = field(default_factory=dict)
+    tombstones: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+
+class _Stream:
+    """One stream and all that is known of it; also its `Writer`, since one process has
+    one writer and no epoch but the first."""
+
+    __slots__ = (
+        "_changed",
+        "_clock",
+        "_ended",
+        "attempts",
+        "cancel_callback",
+        "cancel_wanted",
+        "conversation",
+        "cursors",
+        "erasing",
+        "fingerprint",
+        "gone",
+        "names",
+        "records",
+        "session",
+        "spec_id",
+        "stream",
+        "subject",
+        "unread_since",
+        "waiting",
+    )
+
+    epoch = 1
+
+    def __init__(
+        self,
+        spec: Spec,
+        session: _Session,
+        clock: Callable[[], float],
+        ended: Callable[[_Stream], None],
+    ) -> None:
+        self.stream = spec.stream
+        self.session = session
+        self.spec_id = spec.id
+        self.subject = spec.subject
+        self.fingerprint = spec.request.fingerprint()
+        self.conversation: tuple[str, str, str] | None = None
+        self.records = Records()
+        self.names: list[tuple[_Session, str]] = []
+        self.cursors: set[_Cursor] = set()
+        self.waiting: list[_Cursor] = []
+        self.unread_since: float | None = clock()
+        self.attempts: Sequence[Attempt] = ()
+        self.cancel_wanted = False
+        self.cancel_callback: Callable[[], None] | None = None
+        self.erasing = False
+        self.gone = False
+        self._clock = clock
+        self._ended = ended
+
+    @property
+    def size(self) -> int:
+        return self.records.size + STREAM_OVERHEAD
+
+    @property
+    def status(self) -> Status:
+        if not self.records.ended:
+            return "running"
+        last = self.records.take(len(self.records) - 2)
+        return "done" if last and last.kind == "done" else "error"
+
+    def append(self, records: Sequence[Record]) -> None:
+        if self.records.ended:
+            raise RuntimeError("nothing may follow a terminal record")
+        for record in split_long(records):
+            self.records.append(*encode(record))
+        if self.records.ended:
+            self._ended(self)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for cursor in waiting:
+            cursor.wake()
+
+    async def settled(self) -> None:
+        """In memory a record is safe when it is appended."""
+
+    def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
+        self.attempts = attempts
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        if self.cancel_wanted:
+            callback()
+        else:
+            self.cancel_callback = callback
+
+    def want_cancel(self) -> None:
+        """Tell the owner, once."""
+        callback, self.cancel_callback = self.cancel_callback, None
+        self.cancel_wanted = True
+        if callback and not self.records.ended:
+            callback()
+
+    def enter(self, cursor: _Cursor) -> None:
+        self.cursors.add(cursor)
+        self.unread_since = None
+
+    def leave(self, cursor: _Cursor) -> None:
+        self.cursors.discard(cursor)
+        if cursor in self.waiting:
+            self.waiting.remove(cursor)
+        if not self.cursors:
+            self.unread_since = self._clock()
+
+
+class _Cursor:
+    """One reader's place in one stream."""
+
+    __slots__ = ("_let_go", "_stream", "after", "wake")
+
+    def __init__(
+        self,
+        stream: _Stream,
+        after: int,
+        wake: Callable[[], None],
+        let_go: Callable[[_Stream], None],
+    ) -> None:
+        self._stream = stream
+        self._let_go = let_go
+        self.after = after
+        self.wake = wake
+        stream.enter(self)
+
+    def take(self, limit: int) -> Chunk | None:
+        stream = self._stream
+        if stream.gone:
+            raise StreamExpired
+        chunk = stream.records.take(self.after, limit)
+        if chunk is None:
+            stream.waiting.append(self)
+        else:
+            self.after = chunk.last
+        return chunk
+
+    def close(self) -> None:
+        self._stream.leave(self)
+        if self._stream.erasing:
+            self._let_go(self._stream)
+
+
+class MemoryLog(StreamLog):
+    """Streams and sessions of one process.
+
+    `clock` gives seconds, monotonic. Call `sweep` about once a second.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._streams: dict[str, _Stream] = {}
+        self._finished: OrderedDict[str, float] = OrderedDict()
+        self._sessions: dict[str, _Session] = {}
+        self._empty: OrderedDict[str, float] = OrderedDict()
+        self._newest: dict[tuple[str, str, str], _Stream] = {}
+        self._kept_bytes = 0
+
+    @property
+    def retained_bytes(self) -> int:
+        """Bytes that finished streams and tombstones count for."""
+        return self._kept_bytes
+
+    @property
+    def running(self) -> int:
+        """Streams that have no terminal record yet."""
+        return len(self._streams) - len(self._finished)
+
+    # Sessions
+
+    async def open_session(self, session: str, subject: str | None) -> bool:
+        """See `StreamLog.open_session`."""
+        found = self._sessions.get(session)
+        held = found or self._add_session(session, subject, joined=True)
+        if held.subject != subject:
+            raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
+        held.joined = True
+        held.connections += 1
+        self._empty.pop(session, None)
+        return found is not None
+
+    async def leave_session(self, session: str) -> None:
+        """See `StreamLog.leave_session`."""
+        held = self._sessions.get(session)
+        if held is None:
+            return
+        held.connections -= 1
+        if held.connections <= 0:
+            self._empty[session] = self._clock()
+
+    async def session_streams(self, session: str) -> list[StreamInfo]:
+        """See `StreamLog.session_streams`."""
+        held = self._sessions.get(session)
+        return [_info(stream, id) for id, stream in held.ids.items()] if held else []
+
+    def _add_session(self, name: str, subject: str | None, *, joined: bool) -> _Session:
+        session = self._sessions[name] = _Session(name, subject, joined)
+        return session
+
+    # Streams
+
+    async def create(self, spec: Spec) -> Created | Existing:
+        """See `StreamLog.create`."""
+        session = self._sessions.get(spec.session)
+        if session is None:
+            session = self._add_session(spec.session, spec.subject, joined=False)
+        if held := _named(session, spec.id):
+            if held.fingerprint != spec.request.fingerprint():
+                raise RelayError(
+                    Code.BAD_REQUEST, f"id: {spec.id} already names a chat of other content"
+                )
+            return Existing(held.stream)
+        self._check_room(session)
+        return Created(self._add_stream(spec, session))
+
+    def _check_room(self, session: _Session) -> None:
+        if session.running >= self._limits.max_streams_per_session:
+            raise RelayError(
+                Code.TOO_MANY_STREAMS,
+                f"{session.running} streams of this session run already; "
+                "wait for one to end or cancel it",
+                retryable=True,
+            )
+
+    def _add_stream(self, spec: Spec, session: _Session) -> _Stream:
+        stream = _Stream(spec, session, self._clock, self._on_ended)
+        self._streams[spec.stream] = stream
+        session.running += 1
+        self._name(session, spec.id, stream)
+        if spec.request.conversation:
+            stream.conversation = _scope(spec.subject, session.name, spec.request.conversation)
+            self._newest[stream.conversation] = stream
+        return stream
+
+    def _name(self, session: _Session, id: str, stream: _Stream) -> None:
+        session.ids[id] = stream
+        stream.names.append((session, id))
+
+    async def link(self, session: str, id: str, stream: str, subject: str | None) -> None:
+        """See `StreamLog.link`."""
+        target = self._owned(stream, subject)
+        held = self._sessions.get(session) or self._add_session(session, subject, joined=False)
+        named = _named(held, id)
+        if named is None:
+            self._name(held, id, target)
+        elif named is not target:
+            raise RelayError(Code.BAD_REQUEST, f"id: {id} already names another stream")
+
+    async def find(self, session: str, id: str) -> str:
+        """See `StreamLog.find`."""
+        held = self._sessions.get(session)
+        named = _named(held, id) if held else None
+        if named is None:
+            raise StreamExpired
+        return named.stream
+
+    async def newest(self, conversation: str, session: str, subject: str | None) -> str:
+        """See `StreamLog.newest`."""
+        stream = self._newest.get(_scope(subject, session, conversation))
+        if stream is None:
+            raise StreamExpired
+        return stream.stream
+
+    async def attach(
+        self, stream: str, after: int, wake: Callable[[], None], subject: str | None
+    ) -> Cursor:
+        """See `StreamLog.attach`."""
+        target = self._owned(stream, subject)
+        if not -1 <= after < len(target.records):
+            raise RelayError(Code.BAD_REQUEST, f"after: the stream never reached {after}")
+        return _Cursor(target, after, wake, self._let_go_if_read)
+
+    async def info(self, stream: str, subject: str | None) -> StreamInfo:
+        """See `StreamLog.info`."""
+        target = self._owned(stream, subject)
+        return _info(target, target.spec_id)
+
+    async def cancel(self, stream: str, subject: str | None) -> None:
+        """See `StreamLog.cancel`."""
+        self._owned(stream, subject).want_cancel()
+
+    async def erase(self, stream: str, subject: str | None) -> None:
+        """See `StreamLog.erase`."""
+        target = self._owned(stream, subject)
+        target.erasing = True
+        target.want_cancel()
+        self._let_go_if_read(target)
+
+    async def close(self) -> None:
+        """See `StreamLog.close`."""
+        for stream in list(self._streams.values()):
+            self._drop(stream)
+        self._sessions.clear()
+        self._empty.clear()
+
+    def _owned(self, stream: str, subject: str | None) -> _Stream:
+        found = self._streams.get(stream)
+        if found is None or found.erasing or found.subject != subject:
+            raise StreamExpired
+        return found
+
+    # Retention
+
+    def sweep(self) -> None:
+        """Let go of what is past its time. Looks only at the oldest entries."""
+        limit = self._clock() - self._limits.resume_window
+        while self._finished and next(iter(self._finished.values())) <= limit:
+            self._drop(self._streams[next(iter(self._finished))])
+        while self._empty and next(iter(self._empty.values())) <= limit:
+            self._end_session(next(iter(self._empty)))
+
+    def _on_ended(self, stream: _Stream) -> None:
+        stream.session.running -= 1
+        self._finished[stream.stream] = self._clock()
+        self._kept_bytes += stream.size
+        if stream.erasing:
+            self._let_go_if_read(stream)
+        while self._kept_bytes > self._limits.retained_bytes and len(self._finished) > 1:
+            self._drop(self._streams[next(iter(self._finished))])
+
+    def _let_go_if_read(self, stream: _Stream) -> None:
+        if stream.records.ended and not stream.cursors:
+            self._drop(stream)
+
+    def _drop(self, stream: _Stream) -> None:
+        if stream.gone:
+            return
+        stream.gone = True
+        del self._streams[stream.stream]
+        if self._finished.pop(stream.stream, None) is not None:
+            self._kept_bytes -= stream.size
+        if stream.conversation and self._newest.get(stream.conversation) is stream:
+            del self._newest[stream.conversation]
+        for session, id in stream.names:
+            self._bury(session, id)
+        stream.records = Records()
+
+    def _bury(self, session: _Session, id: str) -> None:
+        del session.ids[id]
+        if not session.joined:
+            if not session.ids:
+                self._sessions.pop(session.name, None)
+            return
+        session.tombstones[id] = None
+        self._kept_bytes += TOMBSTONE_BYTES
+        if len(session.tombstones) > MAX_TOMBSTONES:
+            session.tombstones.popitem(last=False)
+            self._kept_bytes -= TOMBSTONE_BYTES
+
+    def _end_session(self, name: str) -> None:
+        del self._empty[name]
+        session = self._sessions.pop(name)
+        self._kept_bytes -= TOMBSTONE_BYTES * len(session.tombstones)
+        for id, stream in session.ids.items():
+            stream.names.remove((session, id))
+
+
+def _named(session: _Session, id: str) -> _Stream | None:
+    """The stream that an id names; raises for one whose stream is gone."""
+    if id in session.tombstones:
+        raise StreamExpired
+    return session.ids.get(id)
+
+
+def _scope(subject: str | None, session: str, conversation: str) -> tuple[str, str, str]:
+    """Where a conversation is searched: its subject's streams, or only the session's."""
+    return (
+        ("session", session, conversation)
+        if subject is None
+        else ("subject", subject, conversation)
+    )
+
+
+def _info(stream: _Stream, id: str) -> StreamInfo:
+    return StreamInfo(id, stream.stream, len(stream.records) - 1, stream.status)
+
+
+def _is_writer(stream: _Stream) -> Writer:
+    """Holds `_Stream` to the `Writer` protocol where types are checked."""
+    return stream
