@@ -1,11 +1,30 @@
-"""Runs streams: drives providers by the failover policy's decisions and appends to the log."""
+"""Starts streams and looks after the running ones until they end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from relay.request import ChatRequest
+import msgspec
+
+from relay.breaker import Breakers
+from relay.continuation import CONTINUATION_PROMPT, call_of
+from relay.driver import Driver, Observer
+from relay.errors import Code, RelayError, StreamExpired
+from relay.failover import Failover, HedgeBudget, Launch, Plan, Rescue
+from relay.provider import Provider, Sink
+from relay.request import ChatRequest, estimate_input_characters
+from relay.routing import Route, apply_route
+from relay.streamlog import Existing, Spec, StreamLog, Writer
+
+Status = Literal["ok", "degraded", "down", "unknown"]
+
+DRAIN_RETRY_AFTER = 1.0
+"""Seconds after which a chat refused for draining may be sent to another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +33,97 @@ class Offer:
 
     name: str
     model: str
-    status: Literal["ok", "degraded", "down", "unknown"]
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for every answer, whatever its route. Times in seconds."""
+
+    retry_after_max: float = 3.0
+    max_attempts: int = 6
+    rescue: Rescue = "continue"
+    continuation_prompt: str = CONTINUATION_PROMPT
+    resume_grace: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """Who can answer: providers by name, routes by name with the default first, and for
+    each name that was asked for but is off, the reason."""
+
+    providers: Mapping[str, Provider]
+    routes: Mapping[str, Route]
+    off: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def default(self) -> str:
+        """The route of a chat that names none; empty where there is none at all."""
+        return next(iter(self.routes), "")
+
+    def route(self, name: str) -> Route:
+        """The route of that name. Raises `RelayError(UNKNOWN_PROVIDER)`, which says why."""
+        found = self.routes.get(name or self.default)
+        if found is None:
+            raise RelayError(Code.UNKNOWN_PROVIDER, self._why_not(name))
+        return found
+
+    def _why_not(self, name: str) -> str:
+        if name in self.off:
+            return f"provider: {name} is off: {self.off[name]}"
+        if not self.routes:
+            return "provider: no provider is on"
+        return f"provider: there is no {name[:64]!r}; there is {', '.join(self.routes)}"
 
 
 class Dispatcher:
-    """Owns every running stream's task; they outlive the sockets that asked for them."""
+    """Owns every running stream; they outlive the sockets that asked for them.
 
-    default_provider: str
+    Call `sweep` about once a second, and `drain` before the process ends.
+    """
+
+    def __init__(
+        self,
+        lineup: Lineup,
+        log: StreamLog,
+        *,
+        policy: Policy,
+        breakers: Breakers,
+        hedges: HedgeBudget,
+        observer: Observer,
+        clock: Callable[[], float],
+        status: Callable[[Route], Status] = lambda route: "unknown",
+    ) -> None:
+        self._lineup = lineup
+        self._log = log
+        self._policy = policy
+        self._breakers = breakers
+        self._hedges = hedges
+        self._observer = observer
+        self._clock = clock
+        self._status = status
+        self._running: dict[str, tuple[Driver, float]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.draining = False
+
+    @property
+    def default_provider(self) -> str:
+        """The route of a chat that names none."""
+        return self._lineup.default
+
+    @property
+    def running(self) -> int:
+        """How many streams have no terminal record yet."""
+        return len(self._running)
+
+    def offers(self) -> list[Offer]:
+        """What a client may ask for, the default first."""
+        return [
+            Offer(route.name, route.targets[0].model, self._status(route))
+            for route in self._lineup.routes.values()
+        ]
 
     async def start(
         self,
@@ -39,13 +142,94 @@ class Dispatcher:
         Raises `RelayError`: UNKNOWN_PROVIDER (the message says why it is off),
         BAD_REQUEST, TOO_MANY_STREAMS, DRAINING, STREAM_EXPIRED.
         """
-        raise NotImplementedError
+        if self.draining:
+            return await self._find_only(session, id)
+        route = self._lineup.route(request.provider)
+        asked = apply_route(msgspec.structs.replace(request, provider=route.name), route)
+        kept = self._policy.resume_grace if grace is None else grace
+        spec = Spec(secrets.token_urlsafe(16), session, id, subject, asked, kept)
+        claim = await self._log.create(spec)
+        if isinstance(claim, Existing):
+            return claim.stream
+        self._drive(claim.writer, spec, route).begin()
+        return spec.stream
 
-    def offers(self) -> list[Offer]:
-        """What a client may ask for, the default first."""
-        raise NotImplementedError
+    async def _find_only(self, session: str, id: str) -> str:
+        try:
+            return await self._log.find(session, id)
+        except StreamExpired:
+            raise RelayError(
+                Code.DRAINING,
+                "this server is going away; send the chat again on a new connection",
+                retryable=True,
+                retry_after=DRAIN_RETRY_AFTER,
+            ) from None
 
-    @property
-    def draining(self) -> bool:
-        """Whether new chats are refused because this process is going away."""
-        raise NotImplementedError
+    def _drive(self, writer: Writer, spec: Spec, route: Route) -> Driver:
+        failover = Failover(self._plan(spec, route), self._breakers, self._hedges, random.random)
+
+        async def attempt(launch: Launch, sink: Sink) -> None:
+            call = call_of(
+                spec.request, launch, route.max_output_tokens, self._policy.continuation_prompt
+            )
+            await self._lineup.providers[launch.target.provider].run(call, sink)
+
+        driver = Driver(
+            failover,
+            writer,
+            attempt=attempt,
+            clock=self._clock,
+            observer=self._observer,
+            ended=self._on_ended,
+        )
+        self._running[writer.stream] = (driver, spec.grace)
+        self._idle.clear()
+        return driver
+
+    def _plan(self, spec: Spec, route: Route) -> Plan:
+        request, providers = spec.request, self._lineup.providers
+        return Plan(
+            stream=spec.stream,
+            targets=route.targets,
+            forms={
+                target: providers[target.provider].forms(target.model) for target in route.targets
+            },
+            first_token_timeout=route.first_token_timeout,
+            token_idle_timeout=route.token_idle_timeout,
+            hedge_after=route.hedge_after,
+            retry_after_max=self._policy.retry_after_max,
+            max_attempts=self._policy.max_attempts,
+            rescue=self._policy.rescue,
+            fallback=request.fallback,
+            can_unsay=request.can_unsay,
+            input_characters=estimate_input_characters(request),
+        )
+
+    def _on_ended(self, driver: Driver) -> None:
+        del self._running[driver.writer.stream]
+        for task in driver.tasks:
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        if not self._running:
+            self._idle.set()
+
+    def sweep(self) -> None:
+        """Abandon the streams that nobody has read for their grace."""
+        now = self._clock()
+        for driver, grace in list(self._running.values()):
+            unread_since = driver.writer.unread_since
+            if unread_since is not None and now - unread_since >= grace:
+                driver.abandon()
+
+    async def drain(self, timeout: float) -> None:
+        """Refuse new chats, give the running ones `timeout` seconds to end, then stop those
+        left with a `draining` error. Returns when every upstream is closed."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            for driver, _ in list(self._running.values()):
+                driver.stop(Code.DRAINING, "the server went away; send the chat again")
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=1.0)

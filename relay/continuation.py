@@ -1,0 +1,37 @@
+"""How a chat is put to a model: from its start, or with an unfinished answer to go on from."""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay.failover import Launch
+from relay.provider import Call, Form
+from relay.request import ChatRequest, Message
+
+CONTINUATION_PROMPT = (
+    "Your last message was cut off. Go on exactly where it stopped, in the same language, "
+    "voice and format. Repeat nothing, explain nothing, do not mention the interruption."
+)
+"""What the user turn says that asks a model to go on. It stands at the conversation's end,
+so that the system prompt stays as the client or the operator wrote it."""
+
+
+def continued(request: ChatRequest, form: Form, partial: str, prompt: str) -> ChatRequest:
+    """The request with the turns that offer `partial` in the given form."""
+    if form is Form.RESTART or not partial:
+        return request
+    turns = [Message("assistant", partial)]
+    if form is Form.TURN:
+        turns.append(Message("user", prompt))
+    return msgspec.structs.replace(request, messages=(*request.messages, *turns))
+
+
+def call_of(request: ChatRequest, launch: Launch, max_tokens: int, prompt: str) -> Call:
+    """The upstream call that an attempt makes. `max_tokens` is the route's cap."""
+    asked = request.max_tokens or max_tokens
+    return Call(
+        model=launch.target.model,
+        request=continued(request, launch.form, launch.partial, prompt),
+        max_tokens=min(asked, max_tokens),
+        form=launch.form if launch.partial else Form.RESTART,
+    )

@@ -1,0 +1,226 @@
+"""Drives one answer: carries out the failover policy's steps.
+
+There is no task a stream. Everything that can happen to an answer is a callback (a batch
+from an attempt's upstream, an attempt's end, a timer, a cancel), each is put to the
+policy, and its step is carried out before the callback returns. Only attempts are tasks,
+so that cancelling one closes its upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Protocol
+
+from relay.errors import Code, Fault, Fenced
+from relay.events import Attempt, Done, Event, Failed, Record, Target
+from relay.failover import Abort, Failover, Launch, Step
+from relay.provider import Sink
+from relay.streamlog import Writer
+
+
+class Observer(Protocol):
+    """Who is told what became of streams: logs, metrics and health. Never per token."""
+
+    def answering(self, stream: str, target: Target, seconds: float) -> None:
+        """The first event of an upstream call came, so many seconds after its start."""
+        ...
+
+    def attempt_ended(self, stream: str, attempt: Attempt) -> None:
+        """An upstream call ended."""
+        ...
+
+    def stream_ended(self, stream: str, record: Done | Failed) -> None:
+        """A stream has its terminal record."""
+        ...
+
+    def unexpected(self, stream: str, error: BaseException) -> None:
+        """Something raised that is not a `Fault`: a defect, to be logged with its trace."""
+        ...
+
+
+class Driver:
+    """One running answer, from the first attempt to the terminal record.
+
+    `attempt` makes the coroutine of one upstream call; `ended` is called once, when the
+    terminal record is appended or another writer has taken the stream over.
+    """
+
+    def __init__(
+        self,
+        failover: Failover,
+        writer: Writer,
+        *,
+        attempt: Callable[[Launch, Sink], Coroutine[None, None, None]],
+        clock: Callable[[], float],
+        observer: Observer,
+        ended: Callable[[Driver], None],
+    ) -> None:
+        self.writer = writer
+        self.finished = False
+        self._failover = failover
+        self._attempt = attempt
+        self._clock = clock
+        self._observer = observer
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._reported = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        """The attempts whose upstream is still open."""
+        return list(self._tasks.values())
+
+    def begin(self) -> None:
+        """Append the `start` record and make the first attempt."""
+        self._carry_out(lambda now: self._failover.begin(now))
+        self.writer.on_cancel(self.cancel)
+
+    def cancel(self) -> None:
+        """Somebody wants the answer to end: close every upstream, then say so."""
+        self._carry_out(lambda now: self._failover.cancel(now))
+
+    def abandon(self) -> None:
+        """Nobody came back for the answer within its grace."""
+        self._carry_out(lambda now: self._failover.cancel(now, abandoned=True))
+
+    def stop(self, code: Code, message: str) -> None:
+        """End with an error that is no provider's doing; the client may try again."""
+        attempts = list(self._failover.attempts)
+        self._close_upstreams()
+        self._append([Failed(code, message, retryable=True, attempts=attempts)])
+        self._finish()
+
+    # What happens
+
+    def _batch(self, attempt: int, events: Sequence[Event]) -> None:
+        """The hot path: one read of one upstream."""
+        if self.finished:
+            return
+        try:
+            step = self._failover.batch(attempt, events, self._clock())
+        except Exception as error:  # noqa: BLE001  # a defect must end one stream, not hang it
+            self._defect(error)
+            return
+        self._do(step)
+
+    def _attempt_ended(self, number: int, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(number, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._carry_out(lambda now: self._failover.returned(number, now))
+        elif isinstance(error, Fault):
+            fault = error
+            self._carry_out(lambda now: self._failover.failed(number, fault, now))
+        elif not isinstance(error, Fenced):
+            self._observer.unexpected(self.writer.stream, error)
+            unknown = Fault(Code.PROVIDER_ERROR, "the provider failed in an unknown way")
+            self._carry_out(lambda now: self._failover.failed(number, unknown, now))
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._carry_out(lambda now: self._failover.tick(now))
+
+    # What is done about it
+
+    def _carry_out(self, ask: Callable[[float], Step]) -> None:
+        if self.finished:
+            return
+        try:
+            step = ask(self._clock())
+        except Exception as error:  # noqa: BLE001  # a defect must end one stream, not hang it
+            self._defect(error)
+            return
+        self._do(step)
+        self._report()
+
+    def _do(self, step: Step) -> None:
+        if step.records and not self._append(step.records):
+            return
+        for action in step.actions:
+            if isinstance(action, Launch):
+                self._launch(action)
+            else:
+                self._abort(action)
+        if step.ended:
+            self._finish()
+        else:
+            self._arm()
+
+    def _append(self, records: Sequence[Record]) -> bool:
+        try:
+            self.writer.append(records)
+        except Fenced:
+            self._finish()
+            return False
+        last = records[-1]
+        if isinstance(last, Done | Failed):
+            self._report()
+            self._observer.stream_ended(self.writer.stream, last)
+        return True
+
+    def _launch(self, launch: Launch) -> None:
+        number = launch.attempt
+        task = self._loop.create_task(self._attempt(launch, self._sink(launch)))
+        self._tasks[number] = task
+        task.add_done_callback(lambda ended: self._attempt_ended(number, ended))
+
+    def _sink(self, launch: Launch) -> Sink:
+        number, began, silent = launch.attempt, self._clock(), True
+
+        def sink(events: Sequence[Event]) -> None:
+            nonlocal silent
+            if silent:
+                silent = False
+                seconds = self._clock() - began
+                self._observer.answering(self.writer.stream, launch.target, seconds)
+            self._batch(number, events)
+
+        return sink
+
+    def _abort(self, abort: Abort) -> None:
+        if task := self._tasks.get(abort.attempt):
+            task.cancel()
+
+    def _arm(self) -> None:
+        """Have `tick` called by the deadline. A timer that fires early arms itself anew, so
+        content that only moves the deadline away costs no timer."""
+        deadline = self._failover.deadline
+        if deadline is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= self._loop.time() + deadline - self._clock():
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._tick)
+
+    def _report(self) -> None:
+        attempts = self._failover.attempts
+        if len(attempts) == self._reported:
+            return
+        for attempt in attempts[self._reported :]:
+            self._observer.attempt_ended(self.writer.stream, attempt)
+        self._reported = len(attempts)
+        if not self.finished:
+            self.writer.keep_attempts(attempts)
+
+    def _defect(self, error: Exception) -> None:
+        self._observer.unexpected(self.writer.stream, error)
+        self.stop(Code.INTERNAL, "the relay made a mistake; send the chat again")
+
+    def _close_upstreams(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _finish(self) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        self._close_upstreams()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ended(self)
