@@ -7,16 +7,13 @@ clock that it is given; there is no task or timer of its own.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from relay.errors import Code, RelayError, StreamExpired
-from relay.events import Attempt, Record
-from relay.records import Chunk, Records, encode, split_long
-from relay.streamlog import Created, Cursor, Existing, Spec, Status, StreamInfo, StreamLog, Writer
-
-STREAM_OVERHEAD = 2_048
-"""Bytes a kept stream is counted for beside its records: names, index entries, objects."""
+from relay.records import Records
+from relay.stores.memory_stream import MemoryCursor, MemorySession, MemoryStream, info
+from relay.streamlog import Created, Cursor, Existing, Spec, StreamInfo, StreamLog
 
 TOMBSTONE_BYTES = 256
 """Bytes that an id counts for after its stream is gone."""
@@ -34,163 +31,6 @@ class Limits:
     max_streams_per_session: int = 32
 
 
-@dataclass(slots=True)
-class _Session:
-    name: str
-    subject: str | None
-    joined: bool
-    """Whether a connection ever took part: if not, the session goes with its streams."""
-    connections: int = 0
-    running: int = 0
-    ids: dict[str, _Stream] = field(default_factory=dict)
-    tombstones: OrderedDict[str, None] = field(default_factory=OrderedDict)
-
-
-class _Stream:
-    """One stream and all that is known of it; also its `Writer`, since one process has
-    one writer and no epoch but the first."""
-
-    __slots__ = (
-        "_changed",
-        "_clock",
-        "_ended",
-        "attempts",
-        "cancel_callback",
-        "cancel_wanted",
-        "conversation",
-        "cursors",
-        "erasing",
-        "fingerprint",
-        "gone",
-        "names",
-        "records",
-        "session",
-        "spec_id",
-        "stream",
-        "subject",
-        "unread_since",
-        "waiting",
-    )
-
-    epoch = 1
-
-    def __init__(
-        self,
-        spec: Spec,
-        session: _Session,
-        clock: Callable[[], float],
-        ended: Callable[[_Stream], None],
-    ) -> None:
-        self.stream = spec.stream
-        self.session = session
-        self.spec_id = spec.id
-        self.subject = spec.subject
-        self.fingerprint = spec.request.fingerprint()
-        self.conversation: tuple[str, str, str] | None = None
-        self.records = Records()
-        self.names: list[tuple[_Session, str]] = []
-        self.cursors: set[_Cursor] = set()
-        self.waiting: list[_Cursor] = []
-        self.unread_since: float | None = clock()
-        self.attempts: Sequence[Attempt] = ()
-        self.cancel_wanted = False
-        self.cancel_callback: Callable[[], None] | None = None
-        self.erasing = False
-        self.gone = False
-        self._clock = clock
-        self._ended = ended
-
-    @property
-    def size(self) -> int:
-        return self.records.size + STREAM_OVERHEAD
-
-    @property
-    def status(self) -> Status:
-        if not self.records.ended:
-            return "running"
-        last = self.records.take(len(self.records) - 2)
-        return "done" if last and last.kind == "done" else "error"
-
-    def append(self, records: Sequence[Record]) -> None:
-        if self.records.ended:
-            raise RuntimeError("nothing may follow a terminal record")
-        for record in split_long(records):
-            self.records.append(*encode(record))
-        if self.records.ended:
-            self._ended(self)
-        self._wake()
-
-    def _wake(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for cursor in waiting:
-            cursor.wake()
-
-    async def settled(self) -> None:
-        """In memory a record is safe when it is appended."""
-
-    def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
-        self.attempts = attempts
-
-    def on_cancel(self, callback: Callable[[], None]) -> None:
-        if self.cancel_wanted:
-            callback()
-        else:
-            self.cancel_callback = callback
-
-    def want_cancel(self) -> None:
-        """Tell the owner, once."""
-        callback, self.cancel_callback = self.cancel_callback, None
-        self.cancel_wanted = True
-        if callback and not self.records.ended:
-            callback()
-
-    def enter(self, cursor: _Cursor) -> None:
-        self.cursors.add(cursor)
-        self.unread_since = None
-
-    def leave(self, cursor: _Cursor) -> None:
-        self.cursors.discard(cursor)
-        if cursor in self.waiting:
-            self.waiting.remove(cursor)
-        if not self.cursors:
-            self.unread_since = self._clock()
-
-
-class _Cursor:
-    """One reader's place in one stream."""
-
-    __slots__ = ("_let_go", "_stream", "after", "wake")
-
-    def __init__(
-        self,
-        stream: _Stream,
-        after: int,
-        wake: Callable[[], None],
-        let_go: Callable[[_Stream], None],
-    ) -> None:
-        self._stream = stream
-        self._let_go = let_go
-        self.after = after
-        self.wake = wake
-        stream.enter(self)
-
-    def take(self, limit: int) -> Chunk | None:
-        stream = self._stream
-        if stream.gone:
-            raise StreamExpired
-        chunk = stream.records.take(self.after, limit)
-        if chunk is None:
-            stream.waiting.append(self)
-        else:
-            self.after = chunk.last
-        return chunk
-
-    def close(self) -> None:
-        self._stream.leave(self)
-        if self._stream.erasing:
-            self._let_go(self._stream)
-
-
 class MemoryLog(StreamLog):
     """Streams and sessions of one process.
 
@@ -200,11 +40,11 @@ class MemoryLog(StreamLog):
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, MemoryStream] = {}
         self._finished: OrderedDict[str, float] = OrderedDict()
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, MemorySession] = {}
         self._empty: OrderedDict[str, float] = OrderedDict()
-        self._newest: dict[tuple[str, str, str], _Stream] = {}
+        self._newest: dict[tuple[str, str, str], MemoryStream] = {}
         self._kept_bytes = 0
 
     @property
@@ -242,10 +82,10 @@ class MemoryLog(StreamLog):
     async def session_streams(self, session: str) -> list[StreamInfo]:
         """See `StreamLog.session_streams`."""
         held = self._sessions.get(session)
-        return [_info(stream, id) for id, stream in held.ids.items()] if held else []
+        return [info(stream, id) for id, stream in held.ids.items()] if held else []
 
-    def _add_session(self, name: str, subject: str | None, *, joined: bool) -> _Session:
-        session = self._sessions[name] = _Session(name, subject, joined)
+    def _add_session(self, name: str, subject: str | None, *, joined: bool) -> MemorySession:
+        session = self._sessions[name] = MemorySession(name, subject, joined)
         return session
 
     # Streams
@@ -264,7 +104,7 @@ class MemoryLog(StreamLog):
         self._check_room(session)
         return Created(self._add_stream(spec, session))
 
-    def _check_room(self, session: _Session) -> None:
+    def _check_room(self, session: MemorySession) -> None:
         if session.running >= self._limits.max_streams_per_session:
             raise RelayError(
                 Code.TOO_MANY_STREAMS,
@@ -273,8 +113,8 @@ class MemoryLog(StreamLog):
                 retryable=True,
             )
 
-    def _add_stream(self, spec: Spec, session: _Session) -> _Stream:
-        stream = _Stream(spec, session, self._clock, self._on_ended)
+    def _add_stream(self, spec: Spec, session: MemorySession) -> MemoryStream:
+        stream = MemoryStream(spec, session, self._clock, self._on_ended)
         self._streams[spec.stream] = stream
         session.running += 1
         self._name(session, spec.id, stream)
@@ -283,7 +123,7 @@ class MemoryLog(StreamLog):
             self._newest[stream.conversation] = stream
         return stream
 
-    def _name(self, session: _Session, id: str, stream: _Stream) -> None:
+    def _name(self, session: MemorySession, id: str, stream: MemoryStream) -> None:
         session.ids[id] = stream
         stream.names.append((session, id))
 
@@ -319,12 +159,12 @@ class MemoryLog(StreamLog):
         target = self._owned(stream, subject)
         if not -1 <= after < len(target.records):
             raise RelayError(Code.BAD_REQUEST, f"after: the stream never reached {after}")
-        return _Cursor(target, after, wake, self._let_go_if_read)
+        return MemoryCursor(target, after, wake, self._let_go_if_read)
 
     async def info(self, stream: str, subject: str | None) -> StreamInfo:
         """See `StreamLog.info`."""
         target = self._owned(stream, subject)
-        return _info(target, target.spec_id)
+        return info(target, target.spec_id)
 
     async def cancel(self, stream: str, subject: str | None) -> None:
         """See `StreamLog.cancel`."""
@@ -344,7 +184,7 @@ class MemoryLog(StreamLog):
         self._sessions.clear()
         self._empty.clear()
 
-    def _owned(self, stream: str, subject: str | None) -> _Stream:
+    def _owned(self, stream: str, subject: str | None) -> MemoryStream:
         found = self._streams.get(stream)
         if found is None or found.erasing or found.subject != subject:
             raise StreamExpired
@@ -360,7 +200,7 @@ class MemoryLog(StreamLog):
         while self._empty and next(iter(self._empty.values())) <= limit:
             self._end_session(next(iter(self._empty)))
 
-    def _on_ended(self, stream: _Stream) -> None:
+    def _on_ended(self, stream: MemoryStream) -> None:
         stream.session.running -= 1
         self._finished[stream.stream] = self._clock()
         self._kept_bytes += stream.size
@@ -369,11 +209,11 @@ class MemoryLog(StreamLog):
         while self._kept_bytes > self._limits.retained_bytes and len(self._finished) > 1:
             self._drop(self._streams[next(iter(self._finished))])
 
-    def _let_go_if_read(self, stream: _Stream) -> None:
+    def _let_go_if_read(self, stream: MemoryStream) -> None:
         if stream.records.ended and not stream.cursors:
             self._drop(stream)
 
-    def _drop(self, stream: _Stream) -> None:
+    def _drop(self, stream: MemoryStream) -> None:
         if stream.gone:
             return
         stream.gone = True
@@ -386,7 +226,7 @@ class MemoryLog(StreamLog):
             self._bury(session, id)
         stream.records = Records()
 
-    def _bury(self, session: _Session, id: str) -> None:
+    def _bury(self, session: MemorySession, id: str) -> None:
         del session.ids[id]
         if not session.joined:
             if not session.ids:
@@ -406,7 +246,7 @@ class MemoryLog(StreamLog):
             stream.names.remove((session, id))
 
 
-def _named(session: _Session, id: str) -> _Stream | None:
+def _named(session: MemorySession, id: str) -> MemoryStream | None:
     """The stream that an id names; raises for one whose stream is gone."""
     if id in session.tombstones:
         raise StreamExpired
@@ -420,12 +260,3 @@ def _scope(subject: str | None, session: str, conversation: str) -> tuple[str, s
         if subject is None
         else ("subject", subject, conversation)
     )
-
-
-def _info(stream: _Stream, id: str) -> StreamInfo:
-    return StreamInfo(id, stream.stream, len(stream.records) - 1, stream.status)
-
-
-def _is_writer(stream: _Stream) -> Writer:
-    """Holds `_Stream` to the `Writer` protocol where types are checked."""
-    return stream
