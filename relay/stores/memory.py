@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.errors import Code, RelayError, StreamExpired
-from relay.records import Records
-from relay.stores.memory_stream import MemoryCursor, MemorySession, MemoryStream, info
+from relay.stores.memory_stream import MemorySession, MemoryStream, info
+from relay.stores.reading import ReadCursor
 from relay.streamlog import Created, Cursor, Existing, Spec, StreamInfo, StreamLog
 
 TOMBSTONE_BYTES = 256
@@ -114,7 +114,9 @@ class MemoryLog(StreamLog):
             )
 
     def _add_stream(self, spec: Spec, session: MemorySession) -> MemoryStream:
-        stream = MemoryStream(spec, session, self._clock, self._on_ended)
+        stream = MemoryStream(
+            spec, session, self._clock, ended=self._on_ended, read=self._let_go_if_erased
+        )
         self._streams[spec.stream] = stream
         session.running += 1
         self._name(session, spec.id, stream)
@@ -159,7 +161,7 @@ class MemoryLog(StreamLog):
         target = self._owned(stream, subject)
         if not -1 <= after < len(target.records):
             raise RelayError(Code.BAD_REQUEST, f"after: the stream never reached {after}")
-        return MemoryCursor(target, after, wake, self._let_go_if_read)
+        return ReadCursor(target, after, wake)
 
     async def info(self, stream: str, subject: str | None) -> StreamInfo:
         """See `StreamLog.info`."""
@@ -175,7 +177,7 @@ class MemoryLog(StreamLog):
         target = self._owned(stream, subject)
         target.erasing = True
         target.want_cancel()
-        self._let_go_if_read(target)
+        self._let_go_if_erased(target)
 
     async def close(self) -> None:
         """See `StreamLog.close`."""
@@ -204,19 +206,17 @@ class MemoryLog(StreamLog):
         stream.session.running -= 1
         self._finished[stream.stream] = self._clock()
         self._kept_bytes += stream.size
-        if stream.erasing:
-            self._let_go_if_read(stream)
+        self._let_go_if_erased(stream)
         while self._kept_bytes > self._limits.retained_bytes and len(self._finished) > 1:
             self._drop(self._streams[next(iter(self._finished))])
 
-    def _let_go_if_read(self, stream: MemoryStream) -> None:
-        if stream.records.ended and not stream.cursors:
+    def _let_go_if_erased(self, stream: MemoryStream) -> None:
+        if stream.erasing and stream.records.ended and not stream.cursors:
             self._drop(stream)
 
     def _drop(self, stream: MemoryStream) -> None:
         if stream.gone:
             return
-        stream.gone = True
         del self._streams[stream.stream]
         if self._finished.pop(stream.stream, None) is not None:
             self._kept_bytes -= stream.size
@@ -224,7 +224,7 @@ class MemoryLog(StreamLog):
             del self._newest[stream.conversation]
         for session, id in stream.names:
             self._bury(session, id)
-        stream.records = Records()
+        stream.let_go()
 
     def _bury(self, session: MemorySession, id: str) -> None:
         del session.ids[id]

@@ -1,4 +1,4 @@
-"""One stream and its readers, as this process's memory keeps them."""
+"""One stream and one session, as this process's memory keeps them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from relay.errors import StreamExpired
 from relay.events import Attempt, Record
-from relay.records import Chunk, Records, encode, split_long
-from relay.streamlog import Spec, Status, StreamInfo, Writer
+from relay.records import encode, split_long
+from relay.stores.reading import Readable, ReadCursor
+from relay.streamlog import Cursor, Spec, Status, StreamInfo, Writer
 
 STREAM_OVERHEAD = 2_048
 """Bytes a kept stream is counted for beside its records: names, index entries, objects."""
@@ -29,29 +29,29 @@ class MemorySession:
     tombstones: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
 
-class MemoryStream:
+class MemoryStream(Readable):
     """One stream and all that is known of it; also its `Writer`, since one process has
-    one writer and no epoch but the first."""
+    one writer and no epoch but the first.
+
+    `ended` is called when the terminal record is in, `read` when the last reader left.
+    """
 
     __slots__ = (
+        "_cancel_callback",
         "_clock",
         "_ended",
+        "_read",
         "attempts",
-        "cancel_callback",
         "cancel_wanted",
         "conversation",
-        "cursors",
         "erasing",
         "fingerprint",
-        "gone",
         "names",
-        "records",
         "session",
         "spec_id",
         "stream",
         "subject",
         "unread_since",
-        "waiting",
     )
 
     epoch = 1
@@ -61,26 +61,26 @@ class MemoryStream:
         spec: Spec,
         session: MemorySession,
         clock: Callable[[], float],
+        *,
         ended: Callable[[MemoryStream], None],
+        read: Callable[[MemoryStream], None],
     ) -> None:
+        super().__init__()
         self.stream = spec.stream
         self.session = session
         self.spec_id = spec.id
         self.subject = spec.subject
         self.fingerprint = spec.request.fingerprint()
         self.conversation: tuple[str, str, str] | None = None
-        self.records = Records()
         self.names: list[tuple[MemorySession, str]] = []
-        self.cursors: set[MemoryCursor] = set()
-        self.waiting: list[MemoryCursor] = []
         self.unread_since: float | None = clock()
         self.attempts: Sequence[Attempt] = ()
         self.cancel_wanted = False
-        self.cancel_callback: Callable[[], None] | None = None
         self.erasing = False
-        self.gone = False
+        self._cancel_callback: Callable[[], None] | None = None
         self._clock = clock
         self._ended = ended
+        self._read = read
 
     @property
     def size(self) -> int:
@@ -96,19 +96,14 @@ class MemoryStream:
         return "done" if last and last.kind == "done" else "error"
 
     def append(self, records: Sequence[Record]) -> None:
-        """See `Writer.append`. Wakes the readers at the head."""
+        """See `Writer.append`."""
         if self.records.ended:
             raise RuntimeError("nothing may follow a terminal record")
         for record in split_long(records):
             self.records.append(*encode(record))
         if self.records.ended:
             self._ended(self)
-        self._wake()
-
-    def _wake(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for cursor in waiting:
-            cursor.wake()
+        self.wake()
 
     async def settled(self) -> None:
         """In memory a record is safe when it is appended."""
@@ -122,66 +117,26 @@ class MemoryStream:
         if self.cancel_wanted:
             callback()
         else:
-            self.cancel_callback = callback
+            self._cancel_callback = callback
 
     def want_cancel(self) -> None:
         """Tell the owner, once."""
-        callback, self.cancel_callback = self.cancel_callback, None
+        callback, self._cancel_callback = self._cancel_callback, None
         self.cancel_wanted = True
         if callback and not self.records.ended:
             callback()
 
-    def enter(self, cursor: MemoryCursor) -> None:
+    def entered(self, cursor: ReadCursor) -> None:
         """A reader came."""
-        self.cursors.add(cursor)
+        super().entered(cursor)
         self.unread_since = None
 
-    def leave(self, cursor: MemoryCursor) -> None:
-        """A reader left; a second time changes nothing."""
-        if cursor not in self.cursors:
-            return
-        self.cursors.discard(cursor)
-        if cursor in self.waiting:
-            self.waiting.remove(cursor)
+    def left(self, cursor: ReadCursor) -> None:
+        """A reader left."""
+        super().left(cursor)
         if not self.cursors:
             self.unread_since = self._clock()
-
-
-class MemoryCursor:
-    """One reader's place in one stream."""
-
-    __slots__ = ("_let_go", "_stream", "after", "wake")
-
-    def __init__(
-        self,
-        stream: MemoryStream,
-        after: int,
-        wake: Callable[[], None],
-        let_go: Callable[[MemoryStream], None],
-    ) -> None:
-        self._stream = stream
-        self._let_go = let_go
-        self.after = after
-        self.wake = wake
-        stream.enter(self)
-
-    def take(self, limit: int) -> Chunk | None:
-        """See `Cursor.take`."""
-        stream = self._stream
-        if stream.gone:
-            raise StreamExpired
-        chunk = stream.records.take(self.after, limit)
-        if chunk is None:
-            stream.waiting.append(self)
-        else:
-            self.after = chunk.last
-        return chunk
-
-    def close(self) -> None:
-        """See `Cursor.close`."""
-        self._stream.leave(self)
-        if self._stream.erasing:
-            self._let_go(self._stream)
+            self._read(self)
 
 
 def info(stream: MemoryStream, id: str) -> StreamInfo:
@@ -189,6 +144,6 @@ def info(stream: MemoryStream, id: str) -> StreamInfo:
     return StreamInfo(id, stream.stream, len(stream.records) - 1, stream.status)
 
 
-def _is_writer(stream: MemoryStream) -> Writer:
-    """Holds `MemoryStream` to the `Writer` protocol where types are checked."""
-    return stream
+def _held_to_protocols(stream: MemoryStream, cursor: ReadCursor) -> tuple[Writer, Cursor]:
+    """Lets the type checker compare both with what the house asks of them."""
+    return stream, cursor

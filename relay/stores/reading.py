@@ -1,0 +1,82 @@
+"""Readers of one stream's records on this node, whatever keeps the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.errors import RelayError, StreamExpired
+from relay.records import Chunk, Records
+
+
+class Readable:
+    """One stream's records here, and the cursors over them.
+
+    `gone` once the records are let go: a cursor that has not had them all is told so.
+    `trouble` once the store can't keep its promise: every reader is told that instead.
+    """
+
+    __slots__ = ("_waiting", "cursors", "gone", "records", "trouble")
+
+    def __init__(self) -> None:
+        self.records = Records()
+        self.cursors: set[ReadCursor] = set()
+        self.gone = False
+        self.trouble: RelayError | None = None
+        self._waiting: list[ReadCursor] = []
+
+    def wake(self) -> None:
+        """Tell the readers at the head that there is more, each once."""
+        waiting, self._waiting = self._waiting, []
+        for cursor in waiting:
+            cursor.wake()
+
+    def let_go(self) -> None:
+        """Drop the records; readers learn it by their next `take`."""
+        self.gone = True
+        self.records = Records()
+        self.wake()
+
+    def entered(self, cursor: ReadCursor) -> None:
+        """A reader came."""
+        self.cursors.add(cursor)
+
+    def left(self, cursor: ReadCursor) -> None:
+        """A reader left."""
+        self.cursors.discard(cursor)
+        if cursor in self._waiting:
+            self._waiting.remove(cursor)
+
+    def wait(self, cursor: ReadCursor) -> None:
+        """Have a reader at the head woken by what follows."""
+        self._waiting.append(cursor)
+
+
+class ReadCursor:
+    """One reader's place in one stream; see `streamlog.Cursor`."""
+
+    __slots__ = ("_of", "after", "wake")
+
+    def __init__(self, of: Readable, after: int, wake: Callable[[], None]) -> None:
+        self._of = of
+        self.after = after
+        self.wake = wake
+        of.entered(self)
+
+    def take(self, limit: int) -> Chunk | None:
+        """See `Cursor.take`."""
+        of = self._of
+        if of.gone:
+            raise StreamExpired
+        chunk = of.records.take(self.after, limit)
+        if chunk is not None:
+            self.after = chunk.last
+        elif of.trouble is not None:
+            raise of.trouble
+        else:
+            of.wait(self)
+        return chunk
+
+    def close(self) -> None:
+        """See `Cursor.close`."""
+        if self in self._of.cursors:
+            self._of.left(self)
