@@ -1,0 +1,114 @@
+"""The chat page: `GET /` and the files it is made of, under a strict content policy.
+
+All files are read once, at start, so a request costs no disk and no path is ever joined
+from what a client sent. Each carries an ETag; a browser that has it gets 304.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+WEB = Path(__file__).parent.parent / "web"
+"""Where the page's files lie."""
+
+CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".ts": "text/plain; charset=utf-8",
+}
+"""What is served, by suffix; files with another suffix are not."""
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+"""Nothing inline, nothing from elsewhere, no frame around it, and no string is ever parsed
+as markup or script."""
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+"""Sent with every file of the page."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file, ready to be sent: its bytes, the same compressed, and their names."""
+
+    content_type: str
+    body: bytes
+    compressed: bytes
+    etag: str
+
+
+def load(path: Path) -> File:
+    """Read one file. Raises `OSError` where it is missing, `KeyError` for a suffix that
+    is not served."""
+    body = path.read_bytes()
+    return File(
+        content_type=CONTENT_TYPES[path.suffix],
+        body=body,
+        compressed=gzip.compress(body, mtime=0),
+        etag=hashlib.sha256(body).hexdigest()[:32],
+    )
+
+
+def page_routes(directory: Path = WEB) -> list[web.RouteDef]:
+    """The routes of the page: `/`, `/favicon.ico` and `/web/<file>` for each file of
+    `directory`. Reads them all, so call it at start. Raises `OSError` where `index.html`
+    or `favicon.svg` is missing."""
+    files = {p.name: load(p) for p in sorted(directory.iterdir()) if p.suffix in CONTENT_TYPES}
+    index = files.pop("index.html", None) or load(directory / "index.html")
+    icon = files.get("favicon.svg") or load(directory / "favicon.svg")
+    routes = [web.get("/", _serve(index)), web.get("/favicon.ico", _serve(icon))]
+    routes += [web.get(f"/web/{name}", _serve(file)) for name, file in files.items()]
+    return routes
+
+
+def _serve(file: File) -> Handler:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return _respond(file, request)
+
+    return serve
+
+
+def _respond(file: File, request: web.Request) -> web.Response:
+    headers = {**SECURITY_HEADERS, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    if _is_known(file, request):
+        response = web.Response(status=304, headers=headers)
+    elif "gzip" in request.headers.get("Accept-Encoding", ""):
+        headers |= {"Content-Type": file.content_type, "Content-Encoding": "gzip"}
+        response = web.Response(body=file.compressed, headers=headers)
+    else:
+        headers["Content-Type"] = file.content_type
+        response = web.Response(body=file.body, headers=headers)
+    response.headers["ETag"] = f'W/"{file.etag}"'
+    return response
+
+
+def _is_known(file: File, request: web.Request) -> bool:
+    tags = request.if_none_match or ()
+    return any(tag.value in {file.etag, "*"} for tag in tags)
