@@ -1,0 +1,43 @@
+# Two commands matter: `make run` and `make test`. Each sets up what it needs, once.
+
+SHELL := /bin/sh
+VENV := .venv/bin
+SETUP = python=$$(sh scripts/python.sh) && "$$python" scripts/setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run local dev test check lint format lock clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: ## Set up once, then start the server on 127.0.0.1:3050
+	@$(SETUP) run
+	@exec $(VENV)/python server.py
+
+local: ## Install the embedded model, also where a cloud key is set
+	@$(SETUP) local
+
+dev: ## Set up what the tests and checks need
+	@$(SETUP) dev
+
+test: dev ## Run every test
+	@exec $(VENV)/python -m pytest
+
+check: dev lint ## Format, lint, types, layers, then every test
+	@exec $(VENV)/python -m pytest
+
+lint: dev ## Format, lint, types and layers, without the tests
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+format: dev ## Bring the code into shape
+	$(VENV)/ruff format .
+	$(VENV)/ruff check --fix .
+
+lock: dev ## Write the exact versions and hashes anew from requirements*.txt
+	@exec $(VENV)/python scripts/lock.py
+
+clean: ## Remove the virtual environment and all caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,68 @@
+import hashlib
+import sys
+
+import pytest
+
+from relay.engine import model
+
+
+@pytest.fixture(autouse=True)
+def fresh_answer():
+    model.unavailable.cache_clear()
+    yield
+    model.unavailable.cache_clear()
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """A folder on the import path with an engine package and a model of known content."""
+    (tmp_path / "engine_stub_xyz").mkdir()
+    (tmp_path / "model_stub_xyz").mkdir()
+    (tmp_path / "model_stub_xyz" / "__init__.py").write_text("raise ImportError('imported')")
+    (tmp_path / "model_stub_xyz" / "a.gguf").write_bytes(b"weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(model, "ENGINE_PACKAGE", "engine_stub_xyz")
+    monkeypatch.setattr(model, "MODEL_PACKAGE", "model_stub_xyz")
+    return tmp_path
+
+
+def test_the_model_is_found_without_importing_its_package(packages):
+    assert model.find_model() == packages / "model_stub_xyz" / "a.gguf"
+    assert "model_stub_xyz" not in sys.modules
+
+
+def test_a_missing_engine_is_the_reason(packages, monkeypatch):
+    monkeypatch.setattr(model, "ENGINE_PACKAGE", "no_such_engine_xyz")
+    assert "no_such_engine_xyz is not installed" in model.unavailable()
+
+
+def test_a_missing_model_package_is_the_reason(packages, monkeypatch):
+    monkeypatch.setattr(model, "MODEL_PACKAGE", "no_such_model_xyz")
+    assert "model file is missing" in model.unavailable()
+
+
+def test_a_package_without_the_file_is_the_reason(packages):
+    (packages / "model_stub_xyz" / "a.gguf").unlink()
+    assert "model file is missing" in model.unavailable()
+
+
+def test_a_file_with_another_digest_is_the_reason(packages):
+    assert "SHA-256" in model.unavailable()
+
+
+def test_a_genuine_file_is_told_from_one_that_differs_in_a_byte(tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert model.is_genuine(file, digest)
+    file.write_bytes(b"weightz")
+    assert not model.is_genuine(file, digest)
+
+
+def test_a_platform_without_unix_sockets_is_the_reason(packages, monkeypatch):
+    monkeypatch.delattr(model.socket, "AF_UNIX")
+    assert "Unix sockets" in model.unavailable()
+
+
+def test_the_installed_model_is_the_one_that_was_checked():
+    assert model.unavailable() is None
