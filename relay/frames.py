@@ -29,9 +29,6 @@ PROTOCOL = "relay.v1"
 SESSION_PATTERN = r"^[A-Za-z0-9_-]{22,64}$"
 """A session's name. It is a secret: 22 characters hold 128 bits."""
 
-STREAM_PATTERN = r"^[A-Za-z0-9._-]{1,128}$"
-"""A stream's unguessable name, made by the server."""
-
 MAX_TOKEN_CHARS = 8_192
 """Characters of a token in `hello`."""
 
@@ -139,7 +136,7 @@ class ResumeFrame(Strict):
         "(left out: the stream's name).",
     )
     after: After = Field(default=-1, description="The last seq applied; -1 for all.")
-    stream: str | None = Field(default=None, pattern=STREAM_PATTERN)
+    stream: str | None = Field(default=None, pattern=ID_PATTERN)
     conversation: str | None = Field(default=None, min_length=1, max_length=MAX_NAME_CHARS)
 
     @model_validator(mode="after")
