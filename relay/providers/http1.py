@@ -1,0 +1,283 @@
+"""HTTP/1.1 as one streaming POST needs it: request bytes out, response bytes in. No I/O.
+
+The parsing is llhttp's, through httptools; what is decided here is how a response is
+framed, when it is whole, and what is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+MAX_HEAD_BYTES = 65_536
+"""Bytes of headers or trailers that one response may have, and bytes that may arrive in a
+row without any content (interim responses, chunk extensions)."""
+
+_PORTS = {"http": 80, "https": 443}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_TARGET = re.compile(r"/[\x21-\x7e]*")
+_HOST = re.compile(r"[0-9A-Za-z.:_-]+")
+_OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
+_BODILESS = frozenset({204, 304})
+_TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class TransportError(Exception):
+    """A request that got no whole response. The message is free of secrets."""
+
+
+class Unreachable(TransportError):
+    """No connection could be made: nothing was sent."""
+
+
+class Interrupted(TransportError):
+    """The connection ended before the response did. The upstream may have done the work."""
+
+
+class Malformed(TransportError):
+    """What came is not HTTP/1.1, or is beyond `MAX_HEAD_BYTES`."""
+
+
+class Unsupported(TransportError):
+    """A response that this client leaves to a fuller one: compressed, or a redirect."""
+
+
+class Origin(NamedTuple):
+    """Where connections lead, and so what may share them."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Endpoint(NamedTuple):
+    """A URL and fixed headers, checked once and ready to be sent many times."""
+
+    origin: Origin
+    head: bytes
+
+    def request(self, body: bytes) -> bytes:
+        """The whole POST, head and body."""
+        return b"%scontent-length: %d\r\n\r\n%s" % (self.head, len(body), body)
+
+
+def endpoint(url: str, headers: Mapping[str, str]) -> Endpoint:
+    """Prepare a POST to `url`.
+
+    Host, framing, connection and encoding headers are set here, whatever `headers` say of
+    them. Raises `ValueError` for a URL that `supports` refuses, and for a header that
+    could break out of its line (RFC 9110 section 5.5); the message never holds its value.
+    """
+    parts = urlsplit(url)
+    if not _plain(parts):
+        raise ValueError("the URL has a scheme, a host or a path that cannot be sent as it is")
+    lines = [f"POST {_target(parts)} HTTP/1.1", f"host: {parts.netloc}"]
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"header {name!r} holds characters that a header cannot carry")
+        if name.lower() not in _OURS:
+            lines.append(f"{name}: {value}")
+    lines += ["accept-encoding: identity", ""]
+    return Endpoint(_origin(parts), "\r\n".join(lines).encode("ascii"))
+
+
+def supports(url: str, *, uds: str | None = None) -> bool:
+    """Whether this client may be used for `url`.
+
+    Not where the environment asks for a proxy or names certificates of its own, and not
+    for URLs with credentials, other schemes or characters outside ASCII. `uds` is the
+    path of a Unix socket, where one is used: proxies do not matter then.
+    """
+    parts = urlsplit(url)
+    if not _plain(parts) or (parts.scheme == "https" and any(map(os.getenv, _TRUST_VARIABLES))):
+        return False
+    return uds is not None or not _proxied(parts)
+
+
+def _plain(parts: SplitResult) -> bool:
+    try:
+        parts.port  # noqa: B018  a port that is no number raises here
+    except ValueError:
+        return False
+    return (
+        parts.scheme in _PORTS
+        and parts.username is None
+        and _HOST.fullmatch(parts.hostname or "") is not None
+        and _TARGET.fullmatch(_target(parts)) is not None
+    )
+
+
+def _proxied(parts: SplitResult) -> bool:
+    proxies = getproxies()
+    wanted = proxies.get(parts.scheme) or proxies.get("all")
+    return bool(wanted) and not proxy_bypass(parts.hostname or "")
+
+
+def _target(parts: SplitResult) -> str:
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def _origin(parts: SplitResult) -> Origin:
+    port = parts.port if parts.port is not None else _PORTS[parts.scheme]
+    return Origin(parts.scheme, parts.hostname or "", port)
+
+
+class ResponseParser:
+    """One response, fed as its bytes arrive.
+
+    `status` is 0 until the head is in; interim responses (1xx) are passed over. `over`
+    once nothing more is to come: then either `error` is None and the response is whole, or
+    it says what is wrong. `reusable` when the connection may carry another request.
+    """
+
+    __slots__ = (
+        "_barren",
+        "_head_size",
+        "_interim",
+        "_parser",
+        "_pieces",
+        "_until_eof",
+        "error",
+        "headers",
+        "on_body",
+        "over",
+        "reusable",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.over = False
+        self.error: TransportError | None = None
+        self.reusable = False
+        self._barren = 0
+        self._head_size = 0
+        self._interim = False
+        self._until_eof = False
+        self._pieces: list[bytes] = []
+        # The parser calls on_body for each piece of each chunk: straight into the list.
+        self.on_body = self._pieces.append
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> bytes:
+        """The body bytes that `data` brought, chunk framing removed, joined. Where the
+        response breaks off within `data`, what came before the break is still returned."""
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._break(Malformed("the upstream switched protocols without being asked to"))
+        except HttpParserError as error:
+            self._refuse(error)
+        pieces = self._pieces
+        if not pieces:
+            self._count_barren(len(data))
+            return b""
+        self._barren = 0
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return body
+
+    def eof(self, *, clean: bool) -> None:
+        """The connection ended; `clean` without an error. Call it once, unless `over`."""
+        if self._until_eof and clean:
+            self._conclude()
+        elif self.status:
+            self._break(Interrupted("the connection was lost in the middle of the response"))
+        else:
+            self._break(Interrupted("the connection was closed before a response came"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser for headers and for trailers, which are not kept."""
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > MAX_HEAD_BYTES:
+            raise _too_long()
+        if not self.status:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            known = self.headers.get(key)
+            self.headers[key] = text if known is None else f"{known}, {text}"
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser at the end of a head."""
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._interim = True
+            self.headers.clear()
+            return
+        self.status = status
+        self._head_size = 0
+        self._until_eof = self._ends_with_connection()
+        if self._encoded():
+            raise Unsupported("the upstream compressed its response although asked not to")
+        if 300 <= status < 400:
+            raise Unsupported("the upstream answered with a redirect")
+
+    def on_message_begin(self) -> None:
+        """Called by the parser at the start of each response. Bytes behind the one that
+        was asked for make the connection unusable: they answer nothing."""
+        self.reusable = False
+
+    def on_message_complete(self) -> None:
+        """Called by the parser at the end of each response."""
+        assert self._parser is not None
+        if self._interim:
+            self._interim = False
+        elif not self.over:
+            self.over = True
+            self.reusable = self._parser.should_keep_alive()
+
+    def release(self) -> None:
+        """Let go of the parser, which holds this object too. Call it when done: a cycle
+        for each response would be left to the garbage collector."""
+        self._parser = None
+
+    def _ends_with_connection(self) -> bool:
+        if self.status in _BODILESS:
+            return False
+        coding = self.headers.get("transfer-encoding")
+        if coding is not None:
+            return not coding.rstrip().lower().endswith("chunked")
+        return "content-length" not in self.headers
+
+    def _encoded(self) -> bool:
+        named = f"{self.headers.get('content-encoding', '')},"
+        named += self.headers.get("transfer-encoding", "")
+        codings = {coding.strip().lower() for coding in named.split(",")}
+        return bool(codings - {"", "identity", "chunked"})
+
+    def _count_barren(self, size: int) -> None:
+        self._barren += size
+        if self._barren > MAX_HEAD_BYTES and not self.over:
+            self._break(_too_long())
+
+    def _refuse(self, error: HttpParserError) -> None:
+        cause = error.__context__
+        if isinstance(cause, TransportError):
+            self._break(cause)
+        elif self.over:
+            self.reusable = False
+        else:
+            self._break(Malformed("the upstream's response is not valid HTTP/1.1"))
+
+    def _break(self, error: TransportError) -> None:
+        if not self.over:
+            self.error = error
+            self._conclude()
+
+    def _conclude(self) -> None:
+        self.over = True
+        self.reusable = False
+
+
+def _too_long() -> Malformed:
+    return Malformed(f"the upstream sent more than {MAX_HEAD_BYTES} bytes of headers")
