@@ -1,0 +1,193 @@
+"""What every HTTP edge shares: bodies in, errors out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import PayloadEncodingError
+from loguru import logger
+
+from relay.codec import NotAFrame, decode_object
+from relay.errors import Code, RelayError
+
+BODY_SECONDS = 30.0
+"""A request's body has to arrive within so long."""
+
+STATUS: dict[Code, int] = {
+    Code.BAD_FRAME: 400,
+    Code.BAD_REQUEST: 422,
+    Code.UNAUTHORIZED: 401,
+    Code.FORBIDDEN: 403,
+    Code.UNKNOWN_PROVIDER: 404,
+    Code.STREAM_EXPIRED: 404,
+    Code.TOO_LARGE: 413,
+    Code.TOO_MANY_STREAMS: 429,
+    Code.RATE_LIMITED: 429,
+    Code.BUDGET_EXCEEDED: 429,
+    Code.CONTENT_POLICY: 400,
+    Code.CONTEXT_LENGTH: 400,
+    Code.PROVIDER_AUTH: 502,
+    Code.PROVIDER_RATE_LIMITED: 429,
+    Code.PROVIDER_OVERLOADED: 503,
+    Code.PROVIDER_TIMEOUT: 504,
+    Code.PROVIDER_INTERRUPTED: 502,
+    Code.PROVIDER_ERROR: 502,
+    Code.PROVIDERS_EXHAUSTED: 503,
+    Code.CANCELLED: 409,
+    Code.ABANDONED: 409,
+    Code.DRAINING: 503,
+    Code.INTERNAL: 500,
+}
+"""The HTTP status that each code is answered with, where no stream has started."""
+
+DRAIN_RETRY_AFTER = 1.0
+"""Seconds after which a client refused with `draining` may ask again: another process of
+the fleet answers then."""
+
+Shape: TypeAlias = Callable[[RelayError], dict[str, Any]]
+"""Renders an error as the JSON body that one dialect's clients expect."""
+
+SHAPES = web.AppKey("shapes", dict[str, Shape])
+"""Dialects with an error shape of their own, by path prefix. Put it on the application
+before its routes are added; without it all errors have the house's shape."""
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpError(RelayError):
+    """An error whose status is not the one of its code."""
+
+    def __init__(self, status: int, code: Code, message: str) -> None:
+        super().__init__(code, message)
+        self.status = status
+
+
+def house_shape(error: RelayError) -> dict[str, Any]:
+    """`{"error": {"code", "message"}}`, the shape of every route of the relay's own."""
+    return {"error": {"code": error.code, "message": error.message}}
+
+
+def error_response(error: RelayError, shape: Shape = house_shape) -> web.Response:
+    """The response that tells a client of `error`."""
+    status = error.status if isinstance(error, HttpError) else STATUS[error.code]
+    response = json_response(shape(error), status)
+    retry_after = error.retry_after
+    if retry_after is None and error.code is Code.DRAINING:
+        retry_after = DRAIN_RETRY_AFTER
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def json_response(body: Any, status: int = 200) -> web.Response:
+    """`body` as JSON, never to be cached."""
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a handler raises into JSON. The outermost middleware.
+
+    Something unforeseen is logged and told as `internal`, without its text.
+    """
+    try:
+        return await handler(request)
+    except RelayError as error:
+        return error_response(error, _shape_for(request))
+    except web.HTTPException as error:
+        return _from_http_exception(error, _shape_for(request))
+    except ConnectionError:
+        return web.Response(status=400)  # to nobody: the client is gone
+    except Exception:
+        logger.exception("request failed: {} {}", request.method, request.path)
+        if request.writer.output_size:
+            raise
+        return error_response(RelayError(Code.INTERNAL, "internal error"), _shape_for(request))
+
+
+def _shape_for(request: web.Request) -> Shape:
+    shapes = request.app.get(SHAPES, {})
+    found = [prefix for prefix in shapes if request.path.startswith(prefix)]
+    return shapes[max(found, key=len)] if found else house_shape
+
+
+_REASONS = {
+    404: (Code.BAD_REQUEST, "there is nothing at this path"),
+    405: (Code.BAD_REQUEST, "this path does not take this method"),
+    413: (Code.TOO_LARGE, "the body is too large"),
+}
+
+
+def _from_http_exception(error: web.HTTPException, shape: Shape) -> web.StreamResponse:
+    if error.status < 400:
+        raise error
+    code, message = _REASONS.get(error.status, (Code.BAD_REQUEST, error.reason))
+    response = error_response(HttpError(error.status, code, message), shape)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The request's whole body, of at most `limit` bytes.
+
+    Raises `RelayError(TOO_LARGE)`, and `HttpError` for one that does not arrive in time or
+    whose encoding is broken.
+    """
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_up_to(request, limit)
+    except TimeoutError:
+        message = f"the body did not arrive within {BODY_SECONDS:g} s"
+        raise HttpError(408, Code.BAD_REQUEST, message) from None
+    except (web.RequestPayloadError, PayloadEncodingError):
+        raise HttpError(400, Code.BAD_REQUEST, "the body could not be read") from None
+
+
+async def _read_up_to(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> RelayError:
+    return RelayError(Code.TOO_LARGE, f"the body is larger than {limit} bytes (MAX_FRAME_BYTES)")
+
+
+async def read_json(request: web.Request, limit: int) -> dict[str, Any]:
+    """The request's body as a JSON object, whatever its content type says.
+
+    Raises as `read_body`, and `HttpError` (400) for what is not JSON, (422) for JSON that
+    is no object.
+    """
+    body = await read_body(request, limit)
+    try:
+        return decode_object(body)
+    except NotAFrame as error:
+        status = 422 if _is_json(body) else 400
+        raise HttpError(status, Code.BAD_REQUEST, f"the body: {error.message}") from None
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return True

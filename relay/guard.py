@@ -1,0 +1,390 @@
+"""Who may ask: origins, hosts, tokens and proxies.
+
+A website must not be able to spend the developer's key. `Guard` decides that from plain
+values and does no I/O; `middleware` and `on_prepare` put it in front of an aiohttp
+application. What is refused raises `RelayError`, which the outer error middleware
+(`relay.edges.http`) turns into JSON.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+from aiohttp import web
+
+from relay.errors import Code, RelayError
+
+SUBJECT: web.RequestKey[str | None] = web.RequestKey("subject", str | None)  # type: ignore[arg-type]
+"""Whom the request's token names; None for an anonymous one."""
+
+ADDRESS = web.RequestKey("address", str)
+"""The client's address, taken from X-Forwarded-For only behind a trusted proxy."""
+
+OPEN_PATHS = frozenset(
+    {"/", "/favicon.ico", "/health", "/livez", "/readyz", "/asyncapi.json", "/openapi.json"}
+)
+"""Read without a token: the page, the schemas and what orchestrators ask."""
+
+OPEN_PREFIXES = ("/health/", "/schema/", "/static/", "/web/")
+"""As `OPEN_PATHS`, for everything below."""
+
+HELLO_PATHS = frozenset({"/ws"})
+"""WebSocket routes whose first frame may bring the token, because a browser cannot set a
+header there."""
+
+FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-IP")
+"""What a proxy adds to a request that it passes on."""
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+"""Set on every response that does not set its own."""
+
+PREFLIGHT_SECONDS = 600
+"""How long a browser may keep the answer to a preflight."""
+
+_PROBES = frozenset({"/livez", "/readyz", "/health"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOCAL_SUFFIXES = (".local", ".internal", ".localhost")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Authority: TypeAlias = tuple[str, int | None]
+"""A host in lower case, without brackets, and its port where one is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardOptions:
+    """What the operator configured.
+
+    `host` and `port` are the address that the server binds. `allowed_origins` are origins
+    as a browser sends them (`https://chat.example.com`), or `*` for any. `tokens` maps each
+    token to the subject it names. `trusted_proxies` are addresses or networks (`10.0.0.0/8`).
+    """
+
+    host: str
+    port: int
+    allowed_origins: frozenset[str] = frozenset()
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    allow_anonymous: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the guard looks at in a request. `origins` and `authorization` as sent;
+    `forwarded` where a proxy's header is on it; `peer` is the socket's other end."""
+
+    method: str
+    path: str
+    host: str
+    origins: tuple[str, ...] = ()
+    upgrade: bool = False
+    authorization: str | None = None
+    forwarded: bool = False
+    peer: str = ""
+
+
+def refusal_to_start(options: GuardOptions) -> str | None:
+    """Why a server with these options must not start, as a sentence for the operator; None
+    where it may."""
+    if is_loopback(options.host) or options.tokens or options.allow_anonymous:
+        return None
+    return (
+        f"HOST is {options.host!r}, which others can reach, and RELAY_TOKENS is empty: anyone "
+        "could spend your keys. Set RELAY_TOKENS, bind HOST=127.0.0.1, or set "
+        "RELAY_ALLOW_ANONYMOUS=1 if that is what you want."
+    )
+
+
+@lru_cache(maxsize=1024)
+def is_loopback(host: str) -> bool:
+    """Whether a bind address or host name can only mean this machine."""
+    name = host.lower().rstrip(".").strip("[]")
+    address = _address(name)
+    if address is None:
+        return name == "localhost" or name.endswith(".localhost")
+    return address.is_loopback
+
+
+def bearer_token(authorization: str | None) -> str | None:
+    """The token of an `Authorization: Bearer …` header (RFC 6750); None without one.
+    Raises `RelayError(UNAUTHORIZED)` for another scheme."""
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise RelayError(Code.UNAUTHORIZED, "send the token as 'Authorization: Bearer TOKEN'")
+    return token.strip()
+
+
+class Guard:
+    """The rules, made once from the operator's options."""
+
+    def __init__(self, options: GuardOptions) -> None:
+        self._loopback = is_loopback(options.host)
+        self._anonymous = not options.tokens
+        self._allow_anonymous = options.allow_anonymous
+        self._tokens = [(_digest(token), subject) for token, subject in options.tokens.items()]
+        self._origins = frozenset(o.lower().rstrip("/") for o in options.allowed_origins)
+        self._hosts = frozenset(
+            parts.hostname for o in self._origins if (parts := _split(o)) and parts.hostname
+        )
+        self._proxies = [ip_network(proxy, strict=False) for proxy in options.trusted_proxies]
+
+    def authenticate(self, token: str | None) -> str | None:
+        """The subject that `token` names; None where no tokens are configured.
+
+        Compares in constant time. Raises `RelayError(UNAUTHORIZED)` for a missing or
+        unknown token.
+        """
+        if self._anonymous:
+            return None
+        if token is None:
+            raise RelayError(
+                Code.UNAUTHORIZED, "a token is needed: send 'Authorization: Bearer TOKEN'"
+            )
+        given, found = _digest(token), None
+        for digest, subject in self._tokens:
+            if hmac.compare_digest(digest, given):
+                found = subject
+        if found is None:
+            raise RelayError(Code.UNAUTHORIZED, "this token is not known here")
+        return found
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a WebSocket's `hello` has to bring a token where its upgrade did not."""
+        return not self._anonymous
+
+    def admit(self, asked: Asked) -> str | None:
+        """The subject of a request that may go on.
+
+        Raises `RelayError`: FORBIDDEN for its host, origin or proxy, UNAUTHORIZED for its
+        token. An upgrade on one of `HELLO_PATHS` without a token passes as None: the
+        connection has to demand a `hello` then.
+        """
+        self._check_proxied(asked)
+        self._check_host(asked)
+        self._check_origin(asked)
+        if self._anonymous or _open(asked):
+            return None
+        token = bearer_token(asked.authorization)
+        if token is None and asked.upgrade and asked.path in HELLO_PATHS:
+            return None
+        return self.authenticate(token)
+
+    def origin_allowed(self, origin: str, host: str) -> bool:
+        """Whether a page of `origin` may use this server under the name `host`."""
+        origin = origin.lower()
+        if origin in self._origins or "*" in self._origins:
+            return True
+        parts = _split(origin)
+        if parts is None or parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            return False
+        if self._loopback and is_loopback(parts.hostname):
+            return True
+        return _same_authority(parts, host) and self._names_us(parts.hostname)
+
+    def trusts(self, peer: str) -> bool:
+        """Whether `peer` is one of the operator's own proxies."""
+        address = _address(peer)
+        return address is not None and any(address in network for network in self._proxies)
+
+    def client_address(self, peer: str, forwarded_for: str | None) -> str:
+        """The address of the client itself: the last one in X-Forwarded-For that is no
+        trusted proxy, where `peer` is one; else `peer`."""
+        client = peer
+        for hop in reversed((forwarded_for or "").split(",")):
+            if not self.trusts(client) or _address(hop.strip()) is None:
+                break
+            client = hop.strip()
+        return client
+
+    def _check_proxied(self, asked: Asked) -> None:
+        open_to_world = self._loopback and self._anonymous and not self._allow_anonymous
+        if open_to_world and asked.forwarded and not _is_probe(asked.path):
+            raise RelayError(
+                Code.FORBIDDEN,
+                "this server takes anonymous requests from its own machine only, and this one "
+                "came through a proxy: set RELAY_TOKENS, or RELAY_ALLOW_ANONYMOUS=1",
+            )
+
+    def _check_host(self, asked: Asked) -> None:
+        name, _ = split_authority(asked.host)
+        if not self._loopback or self.trusts(asked.peer):
+            return
+        if not is_loopback(name) and name not in self._hosts and "*" not in self._origins:
+            raise RelayError(
+                Code.FORBIDDEN,
+                "this server is bound to this machine and answers to localhost only; "
+                "list the origin of another name in ALLOWED_ORIGINS",
+            )
+
+    def _check_origin(self, asked: Asked) -> None:
+        if asked.method in _SAFE_METHODS and not asked.upgrade:
+            return
+        if len(asked.origins) > 1 or not all(
+            self.origin_allowed(origin, asked.host) for origin in asked.origins
+        ):
+            raise RelayError(
+                Code.FORBIDDEN, "pages of this origin may not use this server: see ALLOWED_ORIGINS"
+            )
+
+    def _names_us(self, name: str) -> bool:
+        """Whether `name` cannot have been pointed here by somebody else (DNS rebinding).
+
+        A token cannot be guessed by the page that tricked the browser, so with tokens any
+        name will do; else an address, a name without a dot or of a local domain, or one
+        that stands in ALLOWED_ORIGINS.
+        """
+        if not self._anonymous or name in self._hosts or _address(name) is not None:
+            return True
+        return "." not in name or name.endswith(_LOCAL_SUFFIXES)
+
+
+def split_authority(host: str) -> Authority:
+    """A Host header's name and port. An unreadable one has an empty name."""
+    parts = _split("//" + host)
+    if parts is None or parts.hostname is None or parts.username is not None:
+        return "", None
+    return parts.hostname.rstrip("."), parts.port
+
+
+def _same_authority(origin: SplitResult, host: str) -> bool:
+    name, port = split_authority(host)
+    default = _DEFAULT_PORTS[origin.scheme]
+    return (origin.hostname, origin.port or default) == (name, port or default)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _is_probe(path: str) -> bool:
+    return path in _PROBES or path.startswith("/health/")
+
+
+def _open(asked: Asked) -> bool:
+    if asked.method not in _SAFE_METHODS or asked.upgrade:
+        return False
+    return asked.path in OPEN_PATHS or asked.path.startswith(OPEN_PREFIXES)
+
+
+# --- in front of aiohttp -----------------------------------------------------------------
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware: TypeAlias = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+OnPrepare: TypeAlias = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+
+
+def asked_of(request: web.Request, guard: Guard) -> Asked:
+    """What the guard looks at, read off an aiohttp request. Behind a trusted proxy the
+    host is the one that the client asked the proxy for."""
+    headers, peer = request.headers, request.remote or ""
+    host = headers.get("Host", "")
+    if guard.trusts(peer):
+        host = headers.get("X-Forwarded-Host", host).split(",")[0].strip()
+    return Asked(
+        method=request.method,
+        path=request.path,
+        host=host,
+        origins=tuple(headers.getall("Origin", ())),
+        upgrade="websocket" in headers.get("Upgrade", "").lower(),
+        authorization=headers.get("Authorization"),
+        forwarded=any(name in headers for name in FORWARDING_HEADERS),
+        peer=peer,
+    )
+
+
+def middleware(guard: Guard) -> Middleware:
+    """Lets through what `guard` admits, with `SUBJECT` and `ADDRESS` set on the request,
+    and answers preflights. Goes right behind the error middleware."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked = asked_of(request, guard)
+        if _is_preflight(request):
+            return _preflight(request, guard, asked)
+        request[SUBJECT] = guard.admit(asked)
+        request[ADDRESS] = guard.client_address(
+            asked.peer, ",".join(request.headers.getall("X-Forwarded-For", ()))
+        )
+        return await handler(request)
+
+    return guarded
+
+
+def on_prepare(guard: Guard) -> OnPrepare:
+    """Puts CORS and security headers on every response, streamed ones too. Append it to
+    `app.on_response_prepare`."""
+
+    async def headers(request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.add("Vary", "Origin")
+        asked = asked_of(request, guard)
+        if len(asked.origins) == 1 and guard.origin_allowed(asked.origins[0], asked.host):
+            response.headers["Access-Control-Allow-Origin"] = asked.origins[0]
+            response.headers["Access-Control-Expose-Headers"] = "X-Stream-Id, Retry-After"
+
+    return headers
+
+
+def _is_preflight(request: web.Request) -> bool:
+    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+
+
+def _preflight(request: web.Request, guard: Guard, asked: Asked) -> web.Response:
+    if len(asked.origins) != 1 or not guard.origin_allowed(asked.origins[0], asked.host):
+        raise RelayError(
+            Code.FORBIDDEN, "pages of this origin may not use this server: see ALLOWED_ORIGINS"
+        )
+    wanted = request.headers.get("Access-Control-Request-Headers", "")
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, POST, DELETE",
+            "Access-Control-Allow-Headers": wanted or "Authorization, Content-Type",
+            "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
+        },
+    )
+
+
+def networks_of(proxies: tuple[str, ...]) -> tuple[str, ...]:
+    """`TRUSTED_PROXIES` checked. Raises `ValueError` naming the entry that is neither an
+    address nor a network."""
+    for proxy in proxies:
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError as error:
+            raise ValueError(f"{proxy!r} is no address or network such as 10.0.0.0/8") from error
+    return proxies
