@@ -157,6 +157,20 @@ class Records:
         after_run = starts[run + 1] if run + 1 < len(starts) else len(self._ends)
         return max(first, bisect_right(self._ends, stop, first, after_run) - 1)
 
+    def each(self) -> list[tuple[Kind, bytes]]:
+        """Every record as `append` took it, unmerged."""
+        found: list[tuple[Kind, bytes]] = []
+        begin = 0
+        runs = iter([*zip(self._run_starts, self._run_kinds, strict=True)][1:])
+        kind = self._run_kinds[0] if self._run_kinds else Kind.START
+        change = next(runs, None)
+        for seq, end in enumerate(self._ends):
+            if change is not None and change[0] == seq:
+                kind, change = change[1], next(runs, None)
+            found.append((kind, bytes(self._data[begin:end])))
+            begin = end
+        return found
+
     def chunks(self, after: int = -1) -> list[Chunk]:
         """Everything after `after`, in merged chunks."""
         found: list[Chunk] = []

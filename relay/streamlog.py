@@ -107,6 +107,11 @@ class Writer(Protocol):
         where that was already so."""
         ...
 
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when this writer may write no more, because another node
+        took over or the store gave up: cancel the upstream at once."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Created:

@@ -119,6 +119,9 @@ class MemoryStream(Readable):
         else:
             self._cancel_callback = callback
 
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """See `Writer.on_lost`: in memory nobody else can write."""
+
     def want_cancel(self) -> None:
         """Tell the owner, once."""
         callback, self._cancel_callback = self._cancel_callback, None

@@ -137,3 +137,8 @@ def test_memory_of_a_token_is_its_bytes_and_an_offset() -> None:
 def test_only_a_terminal_record_ends_it() -> None:
     for record in EVERY_KIND:
         assert filled([record]).ended is isinstance(record, Done | Failed)
+
+
+@given(st.lists(st.one_of(TEXT.map(Text), TEXT.map(Reasoning), st.sampled_from(EVERY_KIND))))
+def test_each_gives_back_what_was_appended(records: list[Record]) -> None:
+    assert filled(records).each() == [encode(record) for record in records]
