@@ -1,0 +1,135 @@
+"""A loopback server whose every byte the test decides, and requests made to it."""
+
+import asyncio
+import socket
+import struct
+from contextlib import asynccontextmanager
+
+from relay.providers.http1 import Origin, endpoint
+
+STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+PATIENCE = 10
+
+
+class Peer:
+    """One accepted connection, driven by the test."""
+
+    def __init__(self, reader, writer):
+        self._reader = reader
+        self._writer = writer
+        self.requests = 0
+
+    async def request(self) -> tuple[bytes, bytes]:
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        self.requests += 1
+        return head, await self._reader.readexactly(size)
+
+    async def say(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def gone(self) -> bytes:
+        """Wait until the other side has closed; what it still said."""
+        try:
+            return await asyncio.wait_for(self._reader.read(), PATIENCE)
+        except ConnectionError:
+            return b""
+
+    def hang_up(self) -> None:
+        self._writer.close()
+
+    def reset(self) -> None:
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+
+class Upstream:
+    """A loopback server that hands its connections to the test, in the order they came."""
+
+    def __init__(self, scheme="http"):
+        self.scheme = scheme
+        self.accepted = 0
+        self.port = 0
+        self._peers = asyncio.Queue()
+        self._known = []
+
+    async def accept(self, reader, writer):
+        self.accepted += 1
+        peer = Peer(reader, writer)
+        self._known.append(peer)
+        self._peers.put_nowait(peer)
+
+    async def peer(self) -> Peer:
+        return await asyncio.wait_for(self._peers.get(), PATIENCE)
+
+    @property
+    def endpoint(self):
+        return endpoint(f"{self.scheme}://localhost:{self.port}/v1", {"x-a": "1"})
+
+    @property
+    def origin(self) -> Origin:
+        return self.endpoint.origin
+
+    def hang_up(self):
+        for peer in self._known:
+            peer.hang_up()
+
+
+@asynccontextmanager
+async def upstream(tls=None):
+    made = Upstream("https" if tls else "http")
+    server = await asyncio.start_server(made.accept, "localhost", 0, ssl=tls)
+    made.port = server.sockets[0].getsockname()[1]
+    for extra in server.sockets[1:]:
+        extra.close()
+    try:
+        yield made
+    finally:
+        server.close()
+        made.hang_up()
+
+
+def more(body: bytes) -> bool:
+    return True
+
+
+def all_of(got: list[bytes]):
+    def on_body(body: bytes) -> bool:
+        got.append(body)
+        return True
+
+    return on_body
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def until(condition) -> None:
+    """Poll, with a deadline."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def opened(client, up, on_body=more, body=b"{}"):
+    """A response whose head is in, and the peer that is sending it."""
+    asked = asyncio.create_task(client.post(up.endpoint, body, on_body))
+    peer = await up.peer()
+    await peer.request()
+    await peer.say(STREAM)
+    return await asked, peer
+
+
+async def answered(client, up, peer=None):
+    """One whole exchange, on a new connection or on `peer`'s."""
+    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    peer = peer or await up.peer()
+    await peer.request()
+    await peer.say(OK)
+    response = await asked
+    await response.ended()
+    return peer
