@@ -1,0 +1,72 @@
+"""Claude, through the official SDK, with the body read raw."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic
+
+from relay.provider import Call, Form, Sink
+from relay.providers.anthropic_request import request_body
+from relay.providers.anthropic_wire import AnthropicDecoder, classify
+from relay.providers.decoding import pump
+from relay.providers.families import family
+from relay.providers.http import http_client, reply_of, transport_faults
+
+BASE_URL = "https://api.anthropic.com"
+
+
+class AnthropicProvider:
+    """Anthropic's Messages API."""
+
+    def __init__(self, name: str, client: AsyncAnthropic) -> None:
+        self.name = name
+        self._client = client
+
+    def forms(self, model: str) -> tuple[Form, ...]:
+        """See `Provider.forms`."""
+        return family("anthropic", model).forms
+
+    async def run(self, call: Call, sink: Sink) -> None:
+        """See `Provider.run`."""
+        decoder = AnthropicDecoder()
+        create: Any = self._client.messages.with_streaming_response.create
+        with transport_faults(decoder, APIConnectionError), _status_faults(call):
+            async with (
+                create(**request_body(call)) as response,
+                aclosing(response.iter_bytes()) as chunks,
+            ):
+                await pump(chunks, decoder, sink)
+
+    async def probe(self) -> None:
+        """See `Provider.probe`."""
+        with transport_faults(None, APIConnectionError), _status_faults(None):
+            await self._client.models.with_raw_response.list()
+
+    async def close(self) -> None:
+        """See `Provider.close`."""
+        await self._client.close()
+
+
+@contextmanager
+def _status_faults(call: Call | None) -> Iterator[None]:
+    try:
+        yield
+    except APIStatusError as error:
+        raise classify(reply_of(error.response), call) from None
+
+
+def anthropic(name: str, api_key: str, base_url: str | None, uds: str | None) -> AnthropicProvider:
+    """Claude models. The key is passed explicitly, so that the SDK searches neither the
+    environment nor profile files for one."""
+    warnings.filterwarnings("ignore", "The model .* is deprecated", DeprecationWarning)
+    client = AsyncAnthropic(
+        api_key=api_key,
+        base_url=base_url or BASE_URL,
+        max_retries=0,
+        http_client=http_client(uds),
+    )
+    return AnthropicProvider(name, client)

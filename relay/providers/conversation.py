@@ -1,0 +1,63 @@
+"""Conversations in the shape that strict vendors accept.
+
+Anthropic and Gemini want the system prompt apart, turns that are not empty, and a user's
+turn first. What they want alike is done here; their own words stand in `*_wire`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from relay.request import ChatRequest, ImagePart, Message, Part, TextPart, text_of
+
+OPENING = "…"
+"""The user's turn put before a conversation that begins with the assistant's."""
+
+
+class Inline(NamedTuple):
+    """An image as base64, with its media type."""
+
+    media_type: str
+    data: str
+
+
+def parts_of(content: str | tuple[Part, ...]) -> tuple[Part, ...]:
+    """A message's content as parts, empty texts left out."""
+    parts = (TextPart(content),) if isinstance(content, str) else content
+    return tuple(part for part in parts if not isinstance(part, TextPart) or part.text)
+
+
+def system_of(request: ChatRequest) -> str:
+    """The request's system prompt and every system message, apart by blank lines."""
+    texts = [request.system or ""]
+    texts += [text_of(m.content) for m in request.messages if m.role == "system"]
+    return "\n\n".join(text for text in texts if text.strip())
+
+
+def spoken(messages: Sequence[Message]) -> list[Message]:
+    """The turns that say something, system messages left out."""
+    return [m for m in messages if m.role != "system" and _says_something(m)]
+
+
+def _says_something(message: Message) -> bool:
+    if message.role == "tool" or message.tool_calls:
+        return True
+    parts = parts_of(message.content)
+    return any(isinstance(part, ImagePart) or part.text.strip() for part in parts)
+
+
+def inline(image: ImagePart) -> Inline | None:
+    """The image's bytes in base64, from its `data` or a `data:` URL (RFC 2397); None where
+    it is a URL to fetch."""
+    if image.data is not None:
+        return Inline(image.media_type, image.data)
+    head, comma, data = (image.url or "").partition(",")
+    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        return None
+    return Inline(head[5:-7].partition(";")[0] or image.media_type, data)
+
+
+def schema(parameters: dict[str, object]) -> dict[str, object]:
+    """A tool's parameters as the JSON Schema object that every vendor demands."""
+    return {"type": "object", "properties": {}} | parameters

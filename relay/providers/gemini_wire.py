@@ -1,0 +1,320 @@
+"""Gemini's streamGenerateContent wire, pure: event decoder and refusals.
+
+Source: the official SDK's types (`google.genai.types`), `google.rpc.Status` and its
+details, and recorded streams.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from relay.errors import Fault
+from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
+from relay.provider import Call, Form
+from relay.providers.decoding import Decoder
+from relay.providers.faults import (
+    BROKEN,
+    CONTEXT_PHRASES,
+    INTERRUPTED,
+    MALFORMED,
+    MISSING,
+    OUT_OF_QUOTA,
+    OVERLOADED,
+    POLICY_PHRASES,
+    RATE_LIMITED,
+    REFUSED,
+    TIMED_OUT,
+    TOO_LONG,
+    UNAUTHENTIC,
+    Reply,
+    Verdict,
+    by_status,
+    fault,
+    json_object,
+    mentions,
+    retry_after,
+    seconds,
+)
+from relay.providers.gemini_request import STATE_TAG
+from relay.providers.toolcalls import reason_with
+
+
+class _FunctionCall(Struct):
+    id: str | None = None
+    name: str = ""
+    args: dict[str, Any] | None = None
+
+
+class _Part(Struct, rename="camel"):
+    text: str | None = None
+    thought: bool | None = None
+    function_call: _FunctionCall | None = None
+    thought_signature: str | None = None
+
+
+class _Content(Struct):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: str | None = None
+    index: int | None = None
+
+
+class _Feedback(Struct, rename="camel"):
+    block_reason: str | None = None
+
+
+class _Usage(Struct, rename="camel"):
+    prompt_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    cached_content_token_count: int | None = None
+
+
+class _Chunk(Struct, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: _Feedback | None = None
+    usage_metadata: _Usage | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+_UNSAID = frozenset({"FINISH_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
+_REASONS: dict[str, FinishReason] = {
+    "STOP": FinishReason.STOP,
+    "MAX_TOKENS": FinishReason.LENGTH,
+    "SAFETY": FinishReason.CONTENT_FILTER,
+    "RECITATION": FinishReason.CONTENT_FILTER,
+    "LANGUAGE": FinishReason.CONTENT_FILTER,
+    "BLOCKLIST": FinishReason.CONTENT_FILTER,
+    "PROHIBITED_CONTENT": FinishReason.CONTENT_FILTER,
+    "SPII": FinishReason.CONTENT_FILTER,
+    "MODEL_ARMOR": FinishReason.CONTENT_FILTER,
+    "IMAGE_SAFETY": FinishReason.CONTENT_FILTER,
+    "IMAGE_PROHIBITED_CONTENT": FinishReason.CONTENT_FILTER,
+    "IMAGE_RECITATION": FinishReason.CONTENT_FILTER,
+}
+"""Every other reason says that the model failed: a malformed call, an unknown cause."""
+
+
+class GeminiDecoder(Decoder):
+    """One streamGenerateContent stream. It has no end marker: its end is a finish reason,
+    then the end of the body.
+
+    Some streams carry a finish reason on every chunk, so text may follow a `Finish`, and
+    takes it back. On such a stream a finish reason proves nothing any more: the next
+    `Finish` comes with the clean end of the body only.
+    """
+
+    def __init__(self, call_prefix: str = "call") -> None:
+        super().__init__()
+        self._call_prefix = call_prefix
+        self._model = ""
+        self._reason: FinishReason | None = None
+        self._handed = 0
+        self._unreliable = False
+        self._calls: list[ToolCall] = []
+        self._usage: _Usage | None = None
+
+    def _take(self, payloads: list[bytes], out: list[Event]) -> None:
+        try:
+            super()._take(payloads, out)
+        finally:
+            self._count(out)
+
+    def _payload(self, payload: bytes, out: list[Event]) -> None:
+        chunk = _decode(payload)
+        if chunk.error is not None:
+            self._error(chunk.error, out)
+        if chunk.model_version and not self._model:
+            self._model = chunk.model_version
+            out.append(Served(chunk.model_version))
+        if chunk.usage_metadata is not None:
+            self._usage = chunk.usage_metadata
+        if (feedback := chunk.prompt_feedback) and _said(feedback.block_reason):
+            self._finish(FinishReason.CONTENT_FILTER, out)
+        for candidate in chunk.candidates or ():
+            if not candidate.index:
+                self._candidate(candidate, chunk.response_id, out)
+
+    def _candidate(self, candidate: _Candidate, response_id: str | None, out: list[Event]) -> None:
+        parts = candidate.content.parts if candidate.content is not None else None
+        said = [self._part(part, response_id or self._call_prefix, out) for part in parts or ()]
+        if self._reason is not None and any(said):
+            self._take_back()
+        if reason := _said(candidate.finish_reason):
+            if reason not in _REASONS:
+                raise fault(INTERRUPTED, marks=(reason,))
+            self._finish(_REASONS[reason], out)
+
+    def _part(self, part: _Part, prefix: str, out: list[Event]) -> bool:
+        """Take one part; whether it said anything."""
+        if part.text:
+            out.append(Reasoning(part.text) if part.thought else Text(part.text))
+        if (call := part.function_call) is not None:
+            call_id = call.id or f"{prefix}-{len(self._calls)}"
+            state = STATE_TAG + part.thought_signature if part.thought_signature else None
+            self._calls.append(ToolCall(call_id, call.name, call.args or {}, state))
+        return bool(part.text or part.function_call)
+
+    def _take_back(self) -> None:
+        self._reason = None
+        self._unreliable = True
+        self.finished = False
+
+    def _finish(self, reason: FinishReason, out: list[Event]) -> None:
+        self._reason = reason
+        if not self._unreliable and not self.finished:
+            self._announce(reason, out)
+
+    def _announce(self, reason: FinishReason, out: list[Event]) -> None:
+        """Hand over the calls that were not yet, and the finish."""
+        if reason is not FinishReason.CONTENT_FILTER:
+            out.extend(self._calls[self._handed :])
+            self._handed = len(self._calls)
+            reason = reason_with(self._calls, reason)
+        out.append(Finish(reason))
+        self.finished = True
+
+    def _close(self, out: list[Event]) -> None:
+        if self._unreliable and self._reason is not None:
+            self._announce(self._reason, out)
+        super()._close(out)
+
+    def _count(self, out: list[Event]) -> None:
+        usage, self._usage = self._usage, None
+        if usage is None or usage.prompt_token_count is None:
+            return
+        if usage.candidates_token_count is None and self._reason is None:
+            return
+        thoughts = usage.thoughts_token_count
+        out.append(
+            Usage(
+                usage.prompt_token_count + (usage.tool_use_prompt_token_count or 0),
+                (usage.candidates_token_count or 0) + (thoughts or 0),
+                estimated=False,
+                cached_input_tokens=usage.cached_content_token_count,
+                reasoning_tokens=thoughts,
+            )
+        )
+
+    def _error(self, error: object, out: list[Event]) -> None:
+        verdict, marks, says, wait = _judge(200, error)
+        if verdict is REFUSED and not self.finished:
+            self._finish(FinishReason.CONTENT_FILTER, out)
+            self.finished = self.ended = True
+            return
+        verdict = MISSING if verdict is MALFORMED else verdict
+        raise fault(verdict, marks=marks, says=says, wait=wait)
+
+    def _stray(self, stray: bytes) -> None:
+        error = json_object(stray).get("error")
+        if error is not None and not self.finished:
+            verdict, marks, says, wait = _judge(200, error)
+            verdict = MISSING if verdict is MALFORMED else verdict
+            raise fault(verdict, marks=marks, says=says, wait=wait)
+
+
+def _said(reason: str | None) -> str:
+    """A finish or block reason, empty where the vendor gives none."""
+    return "" if reason is None or reason in _UNSAID else reason
+
+
+_BY_STATUS: dict[str, Verdict] = {
+    "INVALID_ARGUMENT": MALFORMED,
+    "OUT_OF_RANGE": MALFORMED,
+    "FAILED_PRECONDITION": MISSING,
+    "UNAUTHENTICATED": UNAUTHENTIC,
+    "PERMISSION_DENIED": UNAUTHENTIC,
+    "NOT_FOUND": MISSING,
+    "UNIMPLEMENTED": MISSING,
+    "RESOURCE_EXHAUSTED": RATE_LIMITED,
+    "CANCELLED": INTERRUPTED,
+    "ABORTED": BROKEN,
+    "INTERNAL": BROKEN,
+    "UNKNOWN": BROKEN,
+    "DATA_LOSS": BROKEN,
+    "UNAVAILABLE": OVERLOADED,
+    "DEADLINE_EXCEEDED": TIMED_OUT,
+}
+"""By `google.rpc.Code`, the error's `status`."""
+
+_BY_REASON: dict[str, Verdict] = {
+    "API_KEY_INVALID": UNAUTHENTIC,
+    "API_KEY_SERVICE_BLOCKED": UNAUTHENTIC,
+    "SERVICE_DISABLED": UNAUTHENTIC,
+    "CONSUMER_SUSPENDED": UNAUTHENTIC,
+    "BILLING_DISABLED": OUT_OF_QUOTA,
+    "RATE_LIMIT_EXCEEDED": RATE_LIMITED,
+}
+"""By `google.rpc.ErrorInfo.reason`, which goes first: a wrong key is an INVALID_ARGUMENT."""
+
+
+def classify(reply: Reply, call: Call | None = None) -> Fault:
+    """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
+    body = json_object(reply.body)
+    verdict, marks, says, wait = _judge(reply.status, body.get("error"))
+    prefilled = call is not None and call.form is Form.PREFILL
+    return fault(
+        verdict,
+        marks=(reply.status, *marks),
+        says=says,
+        wait=wait if wait is not None else retry_after(reply.headers, reply.now),
+        prefill_refused=verdict is MALFORMED and prefilled,
+    )
+
+
+class _Judgement(NamedTuple):
+    verdict: Verdict
+    marks: tuple[object, ...]
+    says: object
+    wait: float | None
+
+
+def _judge(status: int, error: object) -> _Judgement:
+    """What an error object says: its reason, then its status, then the HTTP status."""
+    if not isinstance(error, dict):
+        return _Judgement(by_status(status), (), None, None)
+    says, details = error.get("message"), _details(error)
+    reason, own = details.get("reason"), error.get("status")
+    verdict = _BY_REASON.get(str(reason)) or _BY_STATUS.get(str(own)) or _by_code(status, error)
+    if verdict is MALFORMED and mentions(says, CONTEXT_PHRASES):
+        verdict = TOO_LONG
+    elif verdict is MALFORMED and mentions(says, POLICY_PHRASES):
+        verdict = REFUSED
+    elif verdict is RATE_LIMITED and _is_daily(details):
+        verdict = OUT_OF_QUOTA
+    return _Judgement(verdict, (own, reason), says, seconds(details.get("retryDelay")))
+
+
+def _by_code(status: int, error: dict[str, Any]) -> Verdict:
+    code = error.get("code")
+    return by_status(code if isinstance(code, int) and status == 200 else status)
+
+
+def _details(error: dict[str, Any]) -> dict[str, Any]:
+    """The fields of all `details` of an error (ErrorInfo, QuotaFailure, RetryInfo), merged:
+    no two of them share a name that is read here."""
+    merged: dict[str, Any] = {}
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict):
+            merged |= detail
+    return merged
+
+
+def _is_daily(details: dict[str, Any]) -> bool:
+    """Whether the quota that ran out is one that comes back tomorrow: its id says so."""
+    violations = details.get("violations")
+    return isinstance(violations, list) and any(
+        "PerDay" in str(v.get("quotaId", "")) for v in violations if isinstance(v, dict)
+    )

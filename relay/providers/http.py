@@ -1,0 +1,84 @@
+"""The HTTP client that all SDKs are given, and what its failures mean."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+
+from relay.errors import Code, Fault
+from relay.providers.decoding import Decoder
+from relay.providers.faults import Reply, closed_early
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds that making a connection may take. Nothing else is timed here: the failover
+policy's timers rule, and cancel the call."""
+
+MAX_IDLE_CONNECTIONS = 100
+"""Connections kept open between calls, to each provider."""
+
+_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2")
+_BOUNDS = {"connect": CONNECT_TIMEOUT, "read": None, "write": None, "pool": None}
+
+
+def http_client(uds: str | None = None) -> httpx2.AsyncClient:
+    """A client with a bounded time to connect and none else, whatever an SDK asks for.
+    `uds`: connect to this Unix socket, whatever the URL's host says."""
+    _quiet_sdks()
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS)
+    return httpx2.AsyncClient(
+        timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT),
+        limits=limits,
+        transport=httpx2.AsyncHTTPTransport(uds=uds, limits=limits) if uds else None,
+        event_hooks={"request": [_bound]},
+    )
+
+
+async def _bound(request: httpx2.Request) -> None:
+    request.extensions["timeout"] = _BOUNDS
+
+
+def _quiet_sdks() -> None:
+    """The SDKs log requests, and prompts with them, when a variable of theirs says so."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def reply_of(response: httpx2.Response) -> Reply:
+    """An error response whose body was read, as the classifiers take it."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(response.status_code, headers, response.content, time.time())
+
+
+@contextmanager
+def transport_faults(
+    decoder: Decoder | None = None, wrapper: type[Exception] = httpx2.HTTPError
+) -> Iterator[None]:
+    """Turn the client's own errors, bare or as the cause of an SDK's `wrapper`, into
+    `Fault`s. Once `decoder` has seen the finish, a connection that breaks is the end of
+    the answer and nothing is raised."""
+    try:
+        yield
+    except (httpx2.HTTPError, httpx2.InvalidURL, wrapper) as error:
+        if decoder is None or not decoder.finished:
+            bare = isinstance(error, httpx2.HTTPError | httpx2.InvalidURL)
+            raise transport_fault(error if bare else error.__cause__) from None
+
+
+def transport_fault(error: BaseException | None) -> Fault:
+    """What a failure below HTTP means. Its text is dropped: it may hold an address."""
+    if isinstance(error, httpx2.ConnectTimeout):
+        seconds = f"{CONNECT_TIMEOUT:g} s"
+        return Fault(Code.PROVIDER_TIMEOUT, f"no connection to the provider within {seconds}")
+    if isinstance(error, httpx2.ConnectError):
+        return Fault(Code.PROVIDER_ERROR, "the provider cannot be reached")
+    if isinstance(error, httpx2.TimeoutException):
+        return Fault(Code.PROVIDER_TIMEOUT, "the provider did not answer in time")
+    if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
+        return Fault(
+            Code.PROVIDER_ERROR, "the provider's base URL is not usable", remedy="fallback"
+        )
+    return closed_early()

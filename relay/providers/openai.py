@@ -1,0 +1,122 @@
+"""OpenAI and every server that speaks its chat.completions wire, through the official SDK.
+
+The SDK makes the request; the body is read raw, because its typed events cost thirty
+times what the decoder here does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, Omit
+
+from relay.provider import Call, Form, Sink
+from relay.providers.decoding import pump
+from relay.providers.families import ASKED_TO, CONTINUES, family
+from relay.providers.http import http_client, reply_of, transport_faults
+from relay.providers.openai_request import (
+    BEHIND_A_GATEWAY,
+    COMPATIBLE,
+    OPENAI,
+    Dialect,
+    request_body,
+)
+from relay.providers.openai_wire import OpenAIDecoder, classify
+
+BASE_URL = "https://api.openai.com/v1"
+NO_KEY = "none"
+"""Sent where a compatible server needs no key, so that the SDK never looks for one of
+OpenAI's in the environment."""
+
+
+class OpenAIProvider:
+    """One server of the common wire. `prefill` True: its models truly go on with an
+    unfinished assistant turn, as llama.cpp's do."""
+
+    def __init__(
+        self, name: str, client: AsyncOpenAI, dialect: Dialect, *, prefill: bool = False
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._dialect = dialect
+        self._prefill = prefill
+
+    def forms(self, model: str) -> tuple[Form, ...]:
+        """See `Provider.forms`."""
+        if self._dialect.vendor == "compatible":
+            return CONTINUES if self._prefill else ASKED_TO
+        return family(self._dialect.vendor, model).forms
+
+    async def run(self, call: Call, sink: Sink) -> None:
+        """See `Provider.run`."""
+        decoder = OpenAIDecoder()
+        create: Any = self._client.chat.completions.with_streaming_response.create
+        with transport_faults(decoder, APIConnectionError), _status_faults(call):
+            async with (
+                create(**request_body(call, self._dialect)) as response,
+                aclosing(response.iter_bytes()) as chunks,
+            ):
+                await pump(chunks, decoder, sink)
+
+    async def probe(self) -> None:
+        """See `Provider.probe`."""
+        with transport_faults(None, APIConnectionError), _status_faults(None):
+            await self._client.models.with_raw_response.list()
+
+    async def close(self) -> None:
+        """See `Provider.close`."""
+        await self._client.close()
+
+
+@contextmanager
+def _status_faults(call: Call | None) -> Iterator[None]:
+    try:
+        yield
+    except APIStatusError as error:
+        raise classify(reply_of(error.response), call) from None
+
+
+def openai(name: str, api_key: str, base_url: str | None, uds: str | None) -> OpenAIProvider:
+    """GPT models, at OpenAI or behind a gateway that serves them at `base_url`."""
+    url = base_url or BASE_URL
+    client = AsyncOpenAI(api_key=api_key, base_url=url, max_retries=0, http_client=http_client(uds))
+    host = urlsplit(url).hostname or ""
+    official = host == "openai.com" or host.endswith(".openai.com")
+    return OpenAIProvider(name, client, OPENAI if official else BEHIND_A_GATEWAY)
+
+
+def compatible(
+    name: str,
+    api_key: str | None,
+    base_url: str,
+    uds: str | None = None,
+    *,
+    dialect: Dialect = COMPATIBLE,
+    prefill: bool = False,
+) -> OpenAIProvider:
+    """Another vendor's or one's own server. Nothing that belongs to OpenAI is sent to it:
+    neither key, organisation and project, nor the headers that the SDK takes from the
+    environment."""
+    client = AsyncOpenAI(
+        api_key=api_key or NO_KEY,
+        admin_api_key="",
+        organization="",
+        project="",
+        webhook_secret="",
+        base_url=base_url,
+        max_retries=0,
+        default_headers=_without_openais(),  # type: ignore[arg-type]
+        http_client=http_client(uds),
+    )
+    return OpenAIProvider(name, client, dialect, prefill=prefill)
+
+
+def _without_openais() -> dict[str, Omit]:
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+    names = [line.partition(":")[0].strip() for line in lines if ":" in line]
+    names += ["OpenAI-Organization", "OpenAI-Project"]
+    return {name: Omit() for name in names}
