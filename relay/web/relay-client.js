@@ -256,6 +256,7 @@ export class RelayClient extends Emitter {
       case 'problem':
         return this.emit({ type: 'problem', frame: action.frame });
       case 'stop':
+        this.#timer?.cancel();
         return this.#status('stopped', { error: new RelayError(action.error) });
     }
   }

@@ -320,6 +320,7 @@ export class Session {
 
   #stop(code) {
     const error = closeError(code);
+    this.opening = false;
     const actions = [{ do: 'stop', code, error }];
     for (const chat of [...this.chats.values()]) {
       if (chat.link === null) actions.push(...this.#finish(chat, error, null));

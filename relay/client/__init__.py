@@ -1,0 +1,45 @@
+"""The Python client of the chat relay, on `websockets`.
+
+    from relay.client import RelayClient
+
+    async with RelayClient("ws://127.0.0.1:3050/ws") as relay:
+        async for event in relay.chat("Why is the sky blue?"):
+            if isinstance(event, Text):
+                print(event.text, end="")
+
+A dropped connection is taken up again where it broke: nothing missing, nothing twice.
+`python -m relay.client --help` is the same from a terminal.
+"""
+
+from relay.client.answer import (
+    Answer,
+    AnswerFailed,
+    ClientError,
+    ConnectionFailed,
+    Done,
+    Event,
+    Fallback,
+    Reasoning,
+    Start,
+    Text,
+    ToolCall,
+)
+from relay.client.chat import Chat
+from relay.client.client import RelayClient, Status
+
+__all__ = [
+    "Answer",
+    "AnswerFailed",
+    "Chat",
+    "ClientError",
+    "ConnectionFailed",
+    "Done",
+    "Event",
+    "Fallback",
+    "Reasoning",
+    "RelayClient",
+    "Start",
+    "Status",
+    "Text",
+    "ToolCall",
+]

@@ -1,0 +1,216 @@
+"""Ask a relay from a terminal: `python -m relay.client "Why is the sky blue?"`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+
+from relay.client.answer import ClientError, ConnectionFailed
+from relay.client.chat import Chat
+from relay.client.client import DEFAULT_URL, GIVE_UP_AFTER, RelayClient, Status
+from relay.client.terminal import JsonPrinter, Printer, WholePrinter, error_json, explain, one_line
+from relay.client.transport import websocket_url
+
+OK, FAILED, USAGE, UNREACHABLE, BROKEN_PIPE = 0, 1, 2, 3, 141
+
+STOP_TIMEOUT = 5.0
+"""Seconds that the relay has to confirm a cancel before the command ends without it."""
+
+EPILOG = """\
+exit codes:
+  0    the answer is complete
+  1    the answer failed; the reason and what to do stand on stderr
+  2    wrong usage
+  3    no relay was reached, or it refused the connection
+  130  stopped with Ctrl-C (143 by SIGTERM); the relay was told to cancel
+  141  whoever read the output went away; the relay was told to cancel
+
+The text goes to stdout, everything about it to stderr. Control characters in a model's
+text are left out, so that it cannot command the terminal. A dropped connection is made
+again, and the answer goes on where it broke. A second Ctrl-C ends at once.
+
+examples:
+  python -m relay.client "Why is the sky blue?" --provider local
+  git diff | python -m relay.client --system "Review this diff." --whole > review.txt
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m relay.client",
+        description="Ask a chat relay and stream the answer to the terminal.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add("prompt", nargs="?", help="the message; read from stdin when left out or -")
+    add("--provider", metavar="NAME", help="provider or route (default: the relay's own)")
+    add("--providers", action="store_true", help="list what the relay offers, and end")
+    add("--system", metavar="TEXT", help="system prompt")
+    add("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
+    add("--no-fallback", action="store_true", help="no other model, no rescue")
+    add("--url", default=DEFAULT_URL, help="the relay's address (default: %(default)s)")
+    add("--token", metavar="TOKEN", help="access token (better: the variable RELAY_TOKEN)")
+    add("--reasoning", action="store_true", help="show the model's thinking, on stderr")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line, an event each")
+    form.add_argument(
+        "--whole", action="store_true", help="print the text once it is complete, for scripts"
+    )
+    add(
+        "--give-up-after",
+        type=float,
+        default=GIVE_UP_AFTER,
+        metavar="SECONDS",
+        help="how long to try to reconnect (default: %(default)g)",
+    )
+    return made
+
+
+def read_prompt(given: str | None) -> str:
+    """The message, from the command line or from stdin."""
+    if given is not None and given != "-":
+        return given
+    if sys.stdin.isatty():
+        print("[type the message, end it with Ctrl-D]", file=sys.stderr)
+    return sys.stdin.read()
+
+
+@dataclass
+class Interrupt:
+    """Turns a signal into a cancel of the chat, and a second one into the end."""
+
+    task: asyncio.Task[int]
+    printer: Printer
+    chat: Chat | None = None
+    code: int | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    def install(self) -> None:
+        """Listen for SIGINT and SIGTERM."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self.fire, 128 + number)
+            except NotImplementedError:  # Windows has no signal handlers in the loop.
+                signal.signal(
+                    number, lambda n, _: loop.call_soon_threadsafe(self.fire, 128 + n) and None
+                )
+
+    def fire(self, code: int) -> None:
+        """Stop: at once where nothing was asked yet or this is the second time."""
+        if self.chat is None or self.code is not None:
+            self.code = self.code or code
+            self.task.cancel()
+            return
+        self.code = code
+        self.chat.cancel()
+        self.timers.append(asyncio.get_running_loop().call_later(STOP_TIMEOUT, self._too_late))
+
+    def _too_late(self) -> None:
+        self.printer.note("the relay did not confirm the stop in time")
+        self.task.cancel()
+
+
+def status_note(printer: Printer, status: Status) -> None:
+    """Tell about the connection what a person wants to know, and no more."""
+    if status.state == "waiting":
+        printer.note(f"connection lost, trying again in {status.delay:.1f} s")
+
+
+async def ask(options: argparse.Namespace, message: str) -> int:
+    """Ask and print; returns the exit code."""
+    printer = (JsonPrinter if options.json else Printer)(
+        sys.stdout, sys.stderr, reasoning=options.reasoning
+    )
+    task: asyncio.Task[int] | None = asyncio.current_task()
+    assert task is not None
+    interrupt = Interrupt(task, printer)
+    interrupt.install()
+    try:
+        code = await _converse(options, message, printer, interrupt)
+    except asyncio.CancelledError:
+        if interrupt.code is None:
+            raise
+        code = interrupt.code
+    except ClientError as failure:
+        printer.end_line()
+        if options.json:
+            print(error_json(failure), flush=True)
+        print(f"error: {explain(failure)}", file=sys.stderr)
+        code = UNREACHABLE if isinstance(failure, ConnectionFailed) else FAILED
+    return interrupt.code or code
+
+
+async def _converse(
+    options: argparse.Namespace, message: str, printer: Printer, interrupt: Interrupt
+) -> int:
+    async with RelayClient(
+        options.url,
+        token=options.token or os.environ.get("RELAY_TOKEN"),
+        give_up_after=options.give_up_after,
+        on_status=lambda status: status_note(printer, status),
+        on_problem=lambda failure: printer.note(explain(failure)),
+    ) as relay:
+        if options.providers:
+            return _list(relay)
+        chat = relay.chat(
+            message,
+            provider=options.provider,
+            system=options.system,
+            max_tokens=options.max_tokens,
+            fallback=False if options.no_fallback else None,
+        )
+        interrupt.chat = chat
+        if options.whole:
+            printer = WholePrinter(sys.stdout, sys.stderr, chat.answer, reasoning=options.reasoning)
+        return await _print(chat, printer)
+
+
+async def _print(chat: Chat, printer: Printer) -> int:
+    try:
+        async for event in chat:
+            printer.show(event)
+    except BrokenPipeError:
+        chat.cancel()
+        await chat.done()
+        return BROKEN_PIPE
+    return OK
+
+
+def _list(relay: RelayClient) -> int:
+    for offer in relay.providers:
+        print(one_line(f"{offer['name']}  {offer['model']}  {offer['status']}"))
+    return OK
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    made = parser()
+    options = made.parse_args(arguments)
+    try:
+        websocket_url(options.url)
+    except ValueError as error:
+        made.error(str(error))
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        message = "" if options.providers else read_prompt(options.prompt)
+        if not options.providers and not message.strip():
+            made.error("the message is empty: give one, or pipe it in")
+        return asyncio.run(ask(options, message))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    code = main()
+    if code == BROKEN_PIPE:
+        # Python flushes stdout once more at exit; nobody reads it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)

@@ -1,0 +1,237 @@
+"""One chat's answer: a fold over its frames. No sockets, clocks or randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Frame: TypeAlias = dict[str, Any]
+"""One JSON object of the wire, as decoded."""
+
+Verdict = Literal["applied", "dropped", "gap"]
+"""What became of a numbered frame: folded in, known already, or beyond a hole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The relay accepted the chat. `model` as configured; `stream` is the relay's own name
+    for the answer, good across sessions and on the HTTP routes."""
+
+    stream: str
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the model's visible thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A whole call of one of the chat's tools. Send `state` back with the call."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Another target takes over. Where `keep` is False, discard all text and reasoning
+    shown so far: a fresh answer follows. `reason` is an error code."""
+
+    from_provider: str
+    from_model: str
+    to_provider: str
+    to_model: str
+    reason: str
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer's end. `model` as the provider reported it; `usage`, `attempts` and
+    `timing` as in the `done` frame (milliseconds), empty where the chat was cancelled
+    before it was sent."""
+
+    provider: str
+    model: str
+    finish_reason: str
+    usage: dict[str, Any] = field(default_factory=dict)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    timing: dict[str, Any] = field(default_factory=dict)
+    cost_usd: float | None = None
+
+
+Event: TypeAlias = Start | Text | Reasoning | ToolCall | Fallback | Done
+"""What a chat yields, in order. `Done` is the last; a failed answer raises instead."""
+
+
+class ClientError(Exception):
+    """What a chat or a connection ends in where it does not end well. Where `retryable`,
+    asking again may help, after `retry_after` seconds if that is given."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class ConnectionFailed(ClientError):
+    """There is no connection to the relay, and none could be made in time. `code` is
+    `unreachable`, or the protocol's where the relay itself refused."""
+
+
+class AnswerFailed(ClientError):
+    """The relay ended the answer in an error. `code` is one of the protocol's error codes;
+    `attempts` as in the `error` frame."""
+
+    attempts: Sequence[dict[str, Any]] = ()
+
+    @classmethod
+    def from_frame(cls, frame: Frame) -> AnswerFailed:
+        """The failure that an `error` frame tells of."""
+        failure = cls(
+            str(frame.get("code", "internal")),
+            str(frame.get("message", "")),
+            retryable=bool(frame.get("retryable")),
+            retry_after=frame.get("retry_after"),
+        )
+        failure.attempts = frame.get("attempts") or ()
+        return failure
+
+
+class Answer:
+    """What one chat has brought so far.
+
+    `last` is the seq of the last frame applied, -1 before any. `done` or `failure` is set
+    once it ended.
+    """
+
+    def __init__(self, id: str, request: Frame) -> None:
+        self.id = id
+        self.request = request
+        self.last = -1
+        self.stream: str | None = None
+        self.provider: str | None = None
+        self.model: str | None = None
+        self.tool_calls: list[ToolCall] = []
+        self.done: Done | None = None
+        self.failure: ClientError | None = None
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer ended, well or not."""
+        return self.done is not None or self.failure is not None
+
+    @property
+    def text(self) -> str:
+        """The text so far, without what a fallback discarded."""
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        """The visible thinking so far, without what a fallback discarded."""
+        return "".join(self._reasoning)
+
+    def apply(self, frame: Frame) -> tuple[Verdict, Event | None]:
+        """Take one numbered frame.
+
+        On "gap" nothing changed: ask for what follows `last`. The event is what the frame
+        means to a reader; None for an `error`, which sets `failure`, and for a type that
+        this client does not know.
+        """
+        seq: int = frame["seq"]
+        if self.finished or seq <= self.last:
+            return "dropped", None
+        if frame.get("first", seq) != self.last + 1:
+            return "gap", None
+        self.last = seq
+        return "applied", self._fold(frame)
+
+    def cancel(self) -> Done:
+        """End the answer here, as cancelled, where the relay never had the chat."""
+        self.done = Done(self.provider or "", self.model or "", "cancelled")
+        return self.done
+
+    def fail(self, failure: ClientError) -> None:
+        """End the answer in an error that is not a record of its stream."""
+        self.failure = failure
+
+    def _fold(self, frame: Frame) -> Event | None:
+        match frame["type"]:
+            case "token":
+                self._text.append(frame["text"])
+                return Text(frame["text"])
+            case "reasoning":
+                self._reasoning.append(frame["text"])
+                return Reasoning(frame["text"])
+            case "start":
+                self.stream = frame["stream"]
+                self.provider, self.model = frame["provider"], frame["model"]
+                return Start(frame["stream"], frame["provider"], frame["model"])
+            case "tool_call":
+                return self._call(frame)
+            case "fallback":
+                return self._fall_back(frame)
+            case "done":
+                return self._finish(frame)
+            case "error":
+                self.failure = AnswerFailed.from_frame(frame)
+        return None
+
+    def _call(self, frame: Frame) -> ToolCall:
+        call = ToolCall(frame["call_id"], frame["name"], frame["arguments"], frame.get("state"))
+        self.tool_calls.append(call)
+        return call
+
+    def _fall_back(self, frame: Frame) -> Fallback:
+        before, after = frame["from"], frame["to"]
+        self.provider, self.model = after["provider"], after["model"]
+        if not frame["keep"]:
+            self._text.clear()
+            self._reasoning.clear()
+        return Fallback(
+            from_provider=before["provider"],
+            from_model=before["model"],
+            to_provider=after["provider"],
+            to_model=after["model"],
+            reason=frame["reason"],
+            keep=frame["keep"],
+        )
+
+    def _finish(self, frame: Frame) -> Done:
+        self.provider, self.model = frame["provider"], frame["model"]
+        self.done = Done(
+            provider=frame["provider"],
+            model=frame["model"],
+            finish_reason=frame["finish_reason"],
+            usage=frame.get("usage") or {},
+            attempts=frame.get("attempts") or [],
+            timing=frame.get("timing") or {},
+            cost_usd=frame.get("cost_usd"),
+        )
+        return self.done

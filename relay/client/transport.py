@@ -1,0 +1,146 @@
+"""One WebSocket of a client: frames in and out, and a watch that tells a dead connection
+from a quiet one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from ipaddress import ip_address
+from urllib.parse import urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
+
+from relay.client.answer import Frame
+from relay.client.session import NOT_CONNECTED, judge_silence
+
+DEFAULT_HEARTBEAT = 20.0
+"""Seconds; until `ready` names the server's own."""
+
+OPEN_TIMEOUT = 10.0
+"""Seconds that connecting may take, TLS and handshake included."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that the other side has to answer a close."""
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""The largest frame taken. Text comes in frames of at most 64 KB; tool calls are whole."""
+
+_CODE_OF_STATUS = {400: 4400, 401: 4401, 403: 4403, 404: 4406, 426: 4406, 429: 4429}
+
+
+def websocket_url(url: str) -> str:
+    """`url` as a WebSocket address: `http` becomes `ws`, a bare host gets `/ws`.
+    Raises `ValueError` for what is no such address."""
+    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"not a relay's address: {url!r} (for example ws://127.0.0.1:3050/ws)")
+    path = "/ws" if parts.path in ("", "/") else parts.path
+    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def close_code_of(error: Exception) -> int:
+    """The close code that stands for a connection that could not be made."""
+    if isinstance(error, InvalidStatus):
+        return _CODE_OF_STATUS.get(error.response.status_code, NOT_CONNECTED)
+    return NOT_CONNECTED
+
+
+class Socket:
+    """An open connection. `run` until it ends; `send` and `close` at any time."""
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self.heartbeat = DEFAULT_HEARTBEAT
+        self._websocket = websocket
+        self._outbox: deque[Frame | None] = deque()
+        self._filled = asyncio.Event()
+        self._heard = asyncio.get_running_loop().time()
+
+    @classmethod
+    async def open(cls, url: str) -> Socket:
+        """Connect. Raises `OSError`, `TimeoutError` or `websockets.InvalidHandshake`."""
+        websocket = await connect(
+            url,
+            subprotocols=[Subprotocol("relay.v1")],
+            compression=None,
+            proxy=None if _is_loopback(url) else True,
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=None,
+            max_size=MAX_FRAME_BYTES,
+        )
+        return cls(websocket)
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame soon. On a connection that broke it is lost: what matters is sent
+        again on the next one."""
+        self._outbox.append(frame)
+        self._filled.set()
+
+    def close(self) -> None:
+        """Close, once what was given to `send` is out."""
+        self._outbox.append(None)
+        self._filled.set()
+
+    async def run(self, received: Callable[[Frame], None]) -> int:
+        """Carry frames until the connection ends; returns its close code."""
+        helpers = [asyncio.create_task(self._write()), asyncio.create_task(self._watch())]
+        try:
+            async for message in self._websocket:
+                self._heard = asyncio.get_running_loop().time()
+                frame = _decode(message)
+                if frame is not None:
+                    received(frame)
+        except ConnectionClosed:
+            pass
+        finally:
+            for task in helpers:
+                task.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            self._websocket.transport.abort()
+        return self._websocket.close_code or NOT_CONNECTED
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._filled.wait()
+                while self._outbox:
+                    frame = self._outbox.popleft()
+                    if frame is None:
+                        return await self._websocket.close()
+                    await self._websocket.send(json.dumps(frame, ensure_ascii=False))
+                self._filled.clear()
+        except ConnectionClosed:
+            return None
+
+    async def _watch(self) -> None:
+        """One timer a connection, never one a frame: it looks when the heartbeat is due."""
+        loop = asyncio.get_running_loop()
+        while True:
+            silent = loop.time() - self._heard
+            verdict = judge_silence(silent, self.heartbeat)
+            if verdict == "dead":
+                return self._websocket.transport.abort()
+            if verdict == "ask":
+                self.send({"type": "ping"})
+            await asyncio.sleep((2 if verdict == "ask" else 1) * self.heartbeat - silent)
+
+
+def _decode(message: str | bytes) -> Frame | None:
+    try:
+        frame = json.loads(message)
+    except ValueError:
+        return None
+    return frame if isinstance(frame, dict) else None
