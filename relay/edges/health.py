@@ -114,15 +114,16 @@ class HealthEdge:
         for name in names:
             if name not in self._probes and self._health.due_for_probe(name, self._clock()):
                 self._health.probing(name, self._clock())
-                probe = asyncio.create_task(self._probe(name), name=f"probe {name}")
-                self._probes[name] = probe
-                probe.add_done_callback(lambda _, name=name: self._probes.pop(name, None))
+                self._probes[name] = asyncio.create_task(self._probe(name), name=f"probe {name}")
         if waiting := [self._probes[name] for name in names if name in self._probes]:
             await asyncio.wait(waiting, timeout=PROBE_WAIT)
 
     async def _probe(self, name: str) -> None:
         started = asyncio.get_running_loop().time()
-        code = await self._outcome(name)
+        try:
+            code = await self._outcome(name)
+        finally:
+            del self._probes[name]
         ms = round((asyncio.get_running_loop().time() - started) * 1000)
         self._health.probed(name, code, ms, self._clock())
 

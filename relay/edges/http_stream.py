@@ -14,7 +14,7 @@ what it has to know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -133,6 +133,33 @@ class Tap(asyncio.Protocol):
         self.full = False
         self._inner.resume_writing()
         self._on_writable()
+
+
+async def read_whole(
+    request: web.Request,
+    attach: Callable[[Callable[[], None]], Awaitable[Cursor]],
+    fold: Callable[[Chunk], None],
+) -> bool:
+    """Feed a stream to `fold`, for an answer that is sent in one piece at its end.
+
+    `attach` makes the cursor for a wake-up. True when the terminal chunk was folded, False
+    where the client went away before. Raises `RelayError` where the records are gone.
+    """
+    awake = asyncio.Event()
+    cursor = await attach(awake.set)
+    tap = Tap(request, awake.set)
+    try:
+        while not tap.lost:
+            awake.clear()
+            while chunk := cursor.take(MAX_FRAME_TEXT):
+                fold(chunk)
+                if chunk.terminal:
+                    return True
+            await awake.wait()
+        return False
+    finally:
+        cursor.close()
+        tap.remove()
 
 
 class HttpStream:

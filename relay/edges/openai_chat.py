@@ -1,0 +1,349 @@
+"""OpenAI's Chat Completions: `POST /v1/chat/completions` and `GET /v1/models`.
+
+Shapes as in the API reference and as the official SDKs read them. Nobody can come back
+for an answer here: a client that drops its request has its upstream closed at once. An
+answer that broke ends in an in-band `error`, never in `[DONE]`: the SDKs take any other
+end for success.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from relay import events
+from relay.chat import to_request
+from relay.dispatcher import Offer
+from relay.edges import openai_request
+from relay.edges.http import STATUS, HttpError, json_response, read_json
+from relay.edges.http_stream import STREAM_HEADERS, HttpStream, Service, read_whole
+from relay.edges.openai_request import InvalidRequest
+from relay.errors import Code, RelayError, StreamExpired
+from relay.events import (
+    Done,
+    Failed,
+    Fallback,
+    FinishReason,
+    Kind,
+    Reasoning,
+    Start,
+    Text,
+    ToolCall,
+)
+from relay.guard import SUBJECT
+from relay.records import Chunk, decode
+
+PREFIX = "/v1/"
+"""Errors below this path have OpenAI's shape: `SHAPES[PREFIX] = openai_shape`."""
+
+GRACE = 1.0
+"""Seconds that an answer waits for its reader at the start. One that is dropped later is
+cancelled by this edge, without a grace."""
+
+END = b"data: [DONE]\n\n"
+"""What follows the last chunk of a whole answer."""
+
+_CODES = {
+    Code.UNAUTHORIZED: "invalid_api_key",
+    Code.UNKNOWN_PROVIDER: "model_not_found",
+    Code.CONTEXT_LENGTH: "context_length_exceeded",
+    Code.CONTENT_POLICY: "content_policy_violation",
+    Code.RATE_LIMITED: "rate_limit_exceeded",
+}
+"""OpenAI's own word for a code, where it has one."""
+
+_CANCELLED = RelayError(Code.CANCELLED, "the answer was cancelled")
+
+
+def openai_shape(error: RelayError) -> dict[str, Any]:
+    """`{"error": {"message", "type", "param", "code"}}`."""
+    status = error.status if isinstance(error, HttpError) else STATUS[error.code]
+    param = error.param if isinstance(error, InvalidRequest) else None
+    if error.code is Code.UNKNOWN_PROVIDER:
+        param = "model"
+    return {
+        "error": {
+            "message": error.message,
+            "type": _type_of(status),
+            "param": param,
+            "code": _CODES.get(error.code, error.code.value),
+        }
+    }
+
+
+def _type_of(status: int) -> str:
+    if status >= 500:
+        return "server_error"
+    named = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    return named.get(status, "invalid_request_error")
+
+
+def _error_of(failed: Failed) -> RelayError:
+    return RelayError(
+        failed.code, failed.message, retryable=failed.retryable, retry_after=failed.retry_after
+    )
+
+
+def _event(body: object) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode(body)
+
+
+def _usage(usage: events.Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens or 0},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+    }
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": call.call_id,
+        "type": "function",
+        "function": {
+            "name": call.name,
+            "arguments": msgspec.json.encode(call.arguments).decode(),
+        },
+    }
+    if call.state is not None:
+        shown["extra_content"] = {"google": {"thought_signature": call.state}}
+    return shown
+
+
+class ChunkEncoder:
+    """A stream's chunks as `chat.completion.chunk` events; begin it at record 0. `id` is
+    the answer's, `created` in seconds since the epoch."""
+
+    def __init__(self, id: str, created: int, *, include_usage: bool) -> None:
+        self._id = id
+        self._created = created
+        self._include_usage = include_usage
+        self._calls = 0
+        self._name_model("")
+
+    def encode(self, chunk: Chunk) -> bytes:
+        """The chunk's events. Text is spliced: it is JSON already."""
+        if chunk.kind is Kind.TOKEN:
+            return self._open + b'{"content":"' + chunk.body + b'"}' + self._close
+        if chunk.kind is Kind.REASONING:
+            return self._open + b'{"reasoning_content":"' + chunk.body + b'"}' + self._close
+        match decode(chunk.kind, chunk.body):
+            case Start(model=model):
+                self._name_model(model)
+                return self._delta({"role": "assistant", "content": ""})
+            case Fallback(to=target):
+                self._name_model(target.model)
+            case ToolCall() as call:
+                return self._call(call)
+            case Done() as done:
+                return self._done(done)
+            case Failed() as failed:
+                return self.fault(_error_of(failed))
+            case _:
+                pass
+        return b""
+
+    def fault(self, error: RelayError) -> bytes:
+        """The in-band error that makes the SDKs raise."""
+        return _event(openai_shape(error))
+
+    def _name_model(self, model: str) -> None:
+        self._model = model
+        head = msgspec.json.encode(self._chunk())[:-1]
+        self._open = b"data: " + head + b',"choices":[{"index":0,"delta":'
+        self._close = b',"logprobs":null,"finish_reason":null}]}\n\n'
+
+    def _chunk(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+        }
+
+    def _delta(self, delta: object) -> bytes:
+        return self._open + msgspec.json.encode(delta) + self._close
+
+    def _call(self, call: ToolCall) -> bytes:
+        index, self._calls = self._calls, self._calls + 1
+        return self._delta({"tool_calls": [{"index": index} | _tool_call(call)]})
+
+    def _done(self, done: Done) -> bytes:
+        if done.finish_reason is FinishReason.CANCELLED:
+            return self.fault(_CANCELLED)
+        self._model = done.model
+        choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": done.finish_reason}
+        last = _event(self._chunk() | {"choices": [choice]})
+        if self._include_usage:
+            last += _event(self._chunk() | {"choices": [], "usage": _usage(done.usage)})
+        return last + END
+
+
+@dataclass(slots=True)
+class Completion:
+    """An answer in one piece: feed it all chunks from record 0, then ask for `body`."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    end: Done | Failed | None = None
+
+    def fold(self, chunk: Chunk) -> None:
+        """Take one chunk in."""
+        match decode(chunk.kind, chunk.body):
+            case Text(piece):
+                self.text.append(piece)
+            case Reasoning(piece):
+                self.reasoning.append(piece)
+            case ToolCall() as call:
+                self.calls.append(call)
+            case Fallback(keep=False):
+                self.text.clear()
+                self.reasoning.clear()
+            case (Done() | Failed()) as end:
+                self.end = end
+            case _:
+                pass
+
+    def body(self, id: str, created: int) -> dict[str, Any]:
+        """The `chat.completion` object. Raises `RelayError` for an answer that broke."""
+        if isinstance(self.end, Failed):
+            raise _error_of(self.end)
+        if self.end is None or self.end.finish_reason is FinishReason.CANCELLED:
+            raise _CANCELLED
+        choice = {
+            "index": 0,
+            "message": self._message(),
+            "logprobs": None,
+            "finish_reason": self.end.finish_reason,
+        }
+        return {
+            "id": id,
+            "object": "chat.completion",
+            "created": created,
+            "model": self.end.model,
+            "choices": [choice],
+            "usage": _usage(self.end.usage),
+        }
+
+    def _message(self) -> dict[str, Any]:
+        text = "".join(self.text)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text if text or not self.calls else None,
+            "refusal": None,
+        }
+        if self.reasoning:
+            message["reasoning_content"] = "".join(self.reasoning)
+        if self.calls:
+            message["tool_calls"] = [_tool_call(call) for call in self.calls]
+        return message
+
+
+class OpenAIChatEdge:
+    """The routes. `clock` gives seconds since the epoch."""
+
+    def __init__(self, service: Service, clock: Callable[[], float] = time.time) -> None:
+        self._service = service
+        self._clock = clock
+        self._started = int(clock())
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the application has to add."""
+        return [
+            web.post(PREFIX + "chat/completions", self.complete),
+            web.get(PREFIX + "models", self.models),
+            web.get(PREFIX + "models/{model}", self.model),
+        ]
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, streamed or in one piece."""
+        fields = await read_json(request, self._service.max_body)
+        body, chat = openai_request.read(fields)
+        subject, streamed = request.get(SUBJECT), bool(body.stream)
+        asked = msgspec.structs.replace(to_request(chat, body.model), can_unsay=not streamed)
+        try:
+            stream = await self._service.dispatcher.start(
+                asked,
+                session=secrets.token_urlsafe(24),
+                id=secrets.token_urlsafe(12),
+                subject=subject,
+                grace=GRACE,
+            )
+        except RelayError as error:
+            raise _as_openai_answers(error) from None
+        if streamed:
+            return await self._stream(request, stream, subject, body.include_usage)
+        return await self._whole(request, stream, subject)
+
+    async def _stream(
+        self, request: web.Request, stream: str, subject: str | None, include_usage: bool
+    ) -> web.StreamResponse:
+        encoder = ChunkEncoder(
+            f"chatcmpl-{stream}", int(self._clock()), include_usage=include_usage
+        )
+        response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Stream-Id": stream})
+        body = HttpStream(request, response, encoder, self._service.pace)
+        try:
+            cursor = await self._service.log.attach(stream, -1, body.wake, subject)
+            return await body.deliver(cursor)
+        finally:
+            if not body.whole:
+                await self._cancel(stream, subject)
+
+    async def _whole(
+        self, request: web.Request, stream: str, subject: str | None
+    ) -> web.StreamResponse:
+        completion, whole = Completion(), False
+        try:
+            whole = await read_whole(
+                request,
+                lambda wake: self._service.log.attach(stream, -1, wake, subject),
+                completion.fold,
+            )
+        finally:
+            if not whole:
+                await self._cancel(stream, subject)
+        if not whole:
+            raise ConnectionResetError("the client is gone")
+        return json_response(completion.body(f"chatcmpl-{stream}", int(self._clock())))
+
+    async def _cancel(self, stream: str, subject: str | None) -> None:
+        with suppress(StreamExpired):
+            await self._service.log.cancel(stream, subject)
+
+    async def models(self, request: web.Request) -> web.Response:
+        """What `model` may name, the default first."""
+        offers = self._service.dispatcher.offers()
+        data = [self._shown(offer) for offer in offers]
+        return json_response({"object": "list", "data": data})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """One of them. Raises `RelayError(UNKNOWN_PROVIDER)`."""
+        name = request.match_info["model"]
+        for offer in self._service.dispatcher.offers():
+            if offer.name == name:
+                return json_response(self._shown(offer))
+        raise RelayError(Code.UNKNOWN_PROVIDER, "model: there is none of this name")
+
+    def _shown(self, offer: Offer) -> dict[str, Any]:
+        return {
+            "id": offer.name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "relay",
+        }
+
+
+def _as_openai_answers(error: RelayError) -> RelayError:
+    """OpenAI says 400 to a field that makes no sense, where the relay says 422."""
+    return InvalidRequest(error.message) if error.code is Code.BAD_REQUEST else error

@@ -1,0 +1,252 @@
+"""Reads the body of OpenAI's `POST /v1/chat/completions` as a chat.
+
+Fields as in the API reference of 2026 ("Create chat completion"). What only tunes the
+sampling is ignored, as the models of today do; what would change the answer's shape and
+is not to be had here is refused by name.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+from pydantic import ValidationError
+
+from relay.chat import Chat
+from relay.codec import explain
+from relay.edges.http import HttpError
+from relay.errors import Code
+
+DEFAULT_IMAGE_TYPE = "image/jpeg"
+"""The media type of an image whose URL does not tell it."""
+
+_DATA_URL = re.compile(r"data:(image/[A-Za-z0-9.+-]+)(?:;[^,;]*)*;base64,(.*)", re.DOTALL)
+
+Fields: TypeAlias = dict[str, Any]
+
+
+class InvalidRequest(HttpError):
+    """A field that is wrong. OpenAI answers 400 and names the field in `param`."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(400, Code.BAD_REQUEST, message)
+        self.param = param
+
+
+class ImageUrl(Struct):
+    """Where an image is: an address or a data URL."""
+
+    url: str
+
+
+class Part(Struct):
+    """One part of a message's content."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(Struct):
+    """What an assistant's turn called. `arguments` is JSON in a string."""
+
+    name: str
+    arguments: str = ""
+
+
+class Called(Struct):
+    """One call of an assistant's turn. `extra_content` carries a Gemini signature, as
+    Google's own OpenAI-compatible API has it."""
+
+    id: str
+    function: CalledFunction
+    type: str = "function"
+    extra_content: dict[str, Any] | None = None
+
+
+class Turn(Struct):
+    """One message."""
+
+    role: str
+    content: str | list[Part] | None = None
+    tool_calls: list[Called] | None = None
+    tool_call_id: str | None = None
+
+
+class Function(Struct):
+    """A function on offer."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class OfferedTool(Struct):
+    """A tool on offer. Only functions can be offered here."""
+
+    type: str
+    function: Function | None = None
+
+
+class ChosenFunction(Struct):
+    """The name of a function that has to be called."""
+
+    name: str
+
+
+class Choice(Struct):
+    """A tool choice that is more than a word."""
+
+    type: str
+    function: ChosenFunction | None = None
+
+
+class StreamOptions(Struct):
+    """What a streamed answer carries beside its text."""
+
+    include_usage: bool | None = None
+
+
+class ResponseFormat(Struct):
+    """The form that the text of the answer has to have."""
+
+    type: str
+
+
+class Body(Struct):
+    """The fields that matter here; any other is ignored."""
+
+    model: str
+    messages: list[Turn]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    tools: list[OfferedTool] | None = None
+    tool_choice: str | Choice | None = None
+    n: int | None = None
+    response_format: ResponseFormat | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a streamed answer ends in a chunk with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def read(fields: Fields) -> tuple[Body, Chat]:
+    """The body as sent, and the chat that it asks for. Raises `InvalidRequest`."""
+    try:
+        body = msgspec.convert(fields, Body)
+    except msgspec.ValidationError as error:
+        raise _wrong_shape(error) from None
+    _refuse_what_is_not_to_be_had(body)
+    chat = {name: value for name, value in _chat_fields(body).items() if value is not None}
+    try:
+        return body, Chat.model_validate(chat)
+    except ValidationError as error:
+        _, message = explain(error)
+        raise InvalidRequest(message, message.partition(":")[0]) from None
+
+
+def _wrong_shape(error: msgspec.ValidationError) -> InvalidRequest:
+    """msgspec says "Expected `str`, got `int` - at `$.model`"."""
+    what, _, place = str(error).partition(" - at `$")
+    param = place.strip(".`") or None
+    return InvalidRequest(f"{param}: {what}" if param else what, param)
+
+
+def _refuse_what_is_not_to_be_had(body: Body) -> None:
+    if not body.model:
+        raise InvalidRequest("model: is empty", "model")
+    if body.n not in (None, 1):
+        raise InvalidRequest("n: one answer a request is all that is to be had here", "n")
+    if body.response_format and body.response_format.type != "text":
+        raise InvalidRequest("response_format: only text is to be had here", "response_format.type")
+
+
+def _chat_fields(body: Body) -> Fields:
+    return {
+        "messages": [_message(turn, f"messages[{at}]") for at, turn in enumerate(body.messages)],
+        "max_tokens": body.max_completion_tokens or body.max_tokens,
+        "stop": [body.stop] if isinstance(body.stop, str) else body.stop or None,
+        "tools": [_tool(tool, f"tools[{at}]") for at, tool in enumerate(body.tools or [])] or None,
+        "tool_choice": _tool_choice(body.tool_choice),
+    }
+
+
+def _message(turn: Turn, place: str) -> Fields:
+    role = "system" if turn.role == "developer" else turn.role
+    message: Fields = {"role": role, "content": _content(turn.content, place)}
+    if turn.tool_calls:
+        message["tool_calls"] = [
+            _call(call, f"{place}.tool_calls[{at}]") for at, call in enumerate(turn.tool_calls)
+        ]
+    if turn.tool_call_id is not None:
+        message["call_id"] = turn.tool_call_id
+    return message
+
+
+def _content(content: str | list[Part] | None, place: str) -> str | list[Fields]:
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = [_part(part, f"{place}.content[{at}]") for at, part in enumerate(content)]
+    return [part for part in parts if part.get("text") != ""] or ""
+
+
+def _part(part: Part, place: str) -> Fields:
+    match part:
+        case Part(type="text", text=str(text)) | Part(type="refusal", refusal=str(text)):
+            return {"type": "text", "text": text}
+        case Part(type="image_url", image_url=ImageUrl(url)):
+            return _image(url, place)
+    raise InvalidRequest(f"{place}.type: a part is a text or an image_url here", f"{place}.type")
+
+
+def _image(url: str, place: str) -> Fields:
+    if found := _DATA_URL.fullmatch(url):
+        return {"type": "image", "media_type": found[1], "data": found[2]}
+    if url.startswith("data:"):
+        raise InvalidRequest(
+            f"{place}.image_url.url: a data URL has to be data:image/…;base64,…",
+            f"{place}.image_url.url",
+        )
+    guessed, _ = mimetypes.guess_type(url.partition("?")[0])
+    known = guessed if guessed and guessed.startswith("image/") else DEFAULT_IMAGE_TYPE
+    return {"type": "image", "media_type": known, "url": url}
+
+
+def _call(call: Called, place: str) -> Fields:
+    try:
+        arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        param = f"{place}.function.arguments"
+        raise InvalidRequest(f"{param}: not a JSON object", param) from None
+    fields = {"call_id": call.id, "name": call.function.name, "arguments": arguments}
+    google = (call.extra_content or {}).get("google")
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return fields | ({"state": signature} if signature else {})
+
+
+def _tool(tool: OfferedTool, place: str) -> Fields:
+    if tool.type != "function" or tool.function is None:
+        raise InvalidRequest(f"{place}.type: only functions can be offered here", f"{place}.type")
+    return {
+        "name": tool.function.name,
+        "description": tool.function.description or "",
+        "parameters": tool.function.parameters or {},
+    }
+
+
+def _tool_choice(choice: str | Choice | None) -> str | None:
+    if choice is None or isinstance(choice, str):
+        return choice
+    if choice.type != "function" or choice.function is None:
+        raise InvalidRequest(
+            "tool_choice.type: auto, none, required or a function", "tool_choice.type"
+        )
+    return choice.function.name
