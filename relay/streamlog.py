@@ -127,6 +127,23 @@ class Existing:
     stream: str
 
 
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A stream whose owner died, now this node's to finish.
+
+    `request` is None where it was too large to be kept: the answer can only be ended.
+    `late` when nobody read it for longer than its grace: it is to be abandoned.
+    """
+
+    writer: Writer
+    spec: Spec
+    request: ChatRequest | None
+    chunks: Sequence[Chunk]
+    attempts: Sequence[Attempt]
+    late: bool
+    cancelled: bool
+
+
 class StreamLog(Protocol):
     """Where streams and sessions live. Methods raise `StreamExpired` for a stream that is
     gone, that never was, or that `subject` does not own (None owns what None started)."""
@@ -188,6 +205,20 @@ class StreamLog(Protocol):
     async def erase(self, stream: str, subject: str | None) -> None:
         """Cancel, then let go of records, request and index, once readers now attached
         have had the terminal record."""
+        ...
+
+    def on_orphan(self, callback: Callable[[Orphan], None]) -> None:
+        """Call `callback` with each stream that this node takes over. Where nobody else
+        can write (in memory), never."""
+        ...
+
+    async def hand_over(self, writer: Writer) -> bool:
+        """Give up a running stream so that another node can take it at once. False where
+        no other node could: the caller must end it. The caller stops writing first."""
+        ...
+
+    def sweep(self) -> None:
+        """Time passed: let go of what is past it. Called about once a second."""
         ...
 
     async def close(self) -> None:

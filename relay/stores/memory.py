@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from relay.errors import Code, RelayError, StreamExpired
 from relay.stores.memory_stream import MemorySession, MemoryStream, info
 from relay.stores.reading import ReadCursor
-from relay.streamlog import Created, Cursor, Existing, Spec, StreamInfo, StreamLog
+from relay.streamlog import Created, Cursor, Existing, Orphan, Spec, StreamInfo, StreamLog, Writer
 
 TOMBSTONE_BYTES = 256
 """Bytes that an id counts for after its stream is gone."""
@@ -178,6 +178,13 @@ class MemoryLog(StreamLog):
         target.erasing = True
         target.want_cancel()
         self._let_go_if_erased(target)
+
+    def on_orphan(self, callback: Callable[[Orphan], None]) -> None:
+        """See `StreamLog.on_orphan`: with this process its streams die too."""
+
+    async def hand_over(self, writer: Writer) -> bool:
+        """See `StreamLog.hand_over`."""
+        return False
 
     async def close(self) -> None:
         """See `StreamLog.close`."""

@@ -120,11 +120,18 @@ class RedisStream(Readable):
 
     async def settled(self) -> None:
         """See `Writer.settled`."""
-        if not self.pending and self.in_flight is None:
+        if not self.has_more:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.settling.append(waiter)
         await waiter
+
+    def adopt(self, epoch: int, spec: Spec) -> None:
+        """This node took the stream over."""
+        self.epoch, self.spec, self.fenced = epoch, spec, False
+        self.elsewhere = False
+        self.cancel_wanted = self.terminal_appended = False
+        self.count_readers()
 
     def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
         """See `Writer.keep_attempts`. Written with the next renewal of the lease."""
@@ -176,6 +183,11 @@ class RedisStream(Readable):
             )
         return self.in_flight
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits to be sent or to be answered."""
+        return self.in_flight is not None or bool(self.pending)
+
     def whole(self) -> Batch:
         """Everything so far as one batch, for a Redis that came back without it."""
         packed = [(_INDEX[kind], body) for kind, body in self.records.each()]
@@ -190,6 +202,8 @@ class RedisStream(Readable):
             self._show(_unpack(batch.payload))
         if not self.pending:
             self._settle(None)
+        if self.records.ended and not self.cursors:
+            self.left_callback(self)
 
     def read(self, next_seq: int, payload: bytes) -> None:
         """One entry of the log, which ends before `next_seq`. What is here already is

@@ -9,5 +9,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'attempts', ARGV[5]) end
 local time = redis.call('TIME')
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', time[1] * 1000 + math.floor(time[2] / 1000))
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], 'renewed', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
 return {'ok', redis.call('HEXISTS', KEYS[1], 'cancel'), redis.call('ZCARD', KEYS[4])}

@@ -1,0 +1,80 @@
+"""A real `redis-server` process for tests, on a Unix socket of its own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+
+
+class RedisProcess:
+    """Starts, stops, freezes and kills one server. Nothing is written to disk."""
+
+    def __init__(self, *options: str) -> None:
+        program = shutil.which("redis-server")
+        assert program, "redis-server is missing; `make test` installs it (Debian: redis-server)"
+        self._program = program
+        self._options = options
+        self._folder = tempfile.TemporaryDirectory(prefix="relay-redis-")
+        self.socket = str(Path(self._folder.name) / "redis.sock")
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        command = [self._program, "--port", "0", "--unixsocket", self.socket, "--save", ""]
+        self._process = subprocess.Popen(
+            [*command, "--appendonly", "no", "--dir", self._folder.name, *self._options],
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            assert time.monotonic() < deadline, "redis-server did not start"
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop answering, connections open."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
+    def flush(self) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def age(self, seconds: float) -> None:
+        """Let so much time pass for every key: what would have expired is gone."""
+        with redis.Redis.from_url(self.url) as client:
+            for key in client.keys():
+                left = client.pttl(key) - int(seconds * 1000)
+                if client.pttl(key) < 0:
+                    continue
+                if left > 0:
+                    client.pexpire(key, left)
+                else:
+                    client.delete(key)
+
+    def close(self) -> None:
+        self.thaw()
+        self.kill()
+        self._folder.cleanup()
