@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from relay.chat import SEMANTIC, Chat
+from relay.chat import SEMANTIC
 from relay.errors import Code, RelayError
 from relay.events import TEXTUAL, Kind
 from relay.frames import CLIENT_FRAMES, AnyClientFrame, AnySent, ErrorFrame, Id
@@ -90,14 +90,6 @@ def decode_frame(text: str | bytes) -> AnyClientFrame:
         if kind != "chat":
             code = Code.BAD_FRAME
         raise BadFrame(message, code=code, id=_id_of(value), type=kind) from None
-
-
-def decode_chat(value: dict[str, Any]) -> Chat:
-    """The chat of an HTTP body. Raises `RelayError(BAD_REQUEST)`, which names the field."""
-    try:
-        return Chat.model_validate(value)
-    except ValidationError as error:
-        raise RelayError(Code.BAD_REQUEST, explain(error)[1]) from None
 
 
 _id_adapter: TypeAdapter[str] = TypeAdapter(Id)

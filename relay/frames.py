@@ -23,7 +23,7 @@ from pydantic import (
 
 from relay.chat import ID_PATTERN, MAX_NAME_CHARS, Chat, Strict, refuse
 
-PROTOCOL = "relay.v1"
+PROTOCOL: Literal["relay.v1"] = "relay.v1"
 """The WebSocket subprotocol, and `ready.protocol`."""
 
 SESSION_PATTERN = r"^[A-Za-z0-9_-]{22,64}$"

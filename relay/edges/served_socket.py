@@ -1,0 +1,345 @@
+"""One WebSocket of `relay.v1`: the rules of `relay.connection` carried out on a socket.
+
+The rules say what is to be done; this does it, with a stream log, a dispatcher and an
+`Outbox`, and tells the rules how it went. Streams belong to the dispatcher: whatever
+becomes of a socket or its handler, a cancelled one included, no answer ends by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
+
+from relay.actions import (
+    Action,
+    Actions,
+    Attach,
+    Cancel,
+    Close,
+    CloseCode,
+    Find,
+    Greet,
+    Link,
+    Open,
+    Renew,
+    Send,
+    StartChat,
+)
+from relay.chat import to_request
+from relay.codec import encode
+from relay.connection import Connection, Phase
+from relay.dispatcher import Dispatcher
+from relay.edges.outbox import Outbox
+from relay.errors import Code, RelayError
+from relay.frames import (
+    PROTOCOL,
+    AnySent,
+    DrainFrame,
+    ErrorFrame,
+    PingFrame,
+    ProviderOffer,
+    ReadyFrame,
+    ReadyLimits,
+    SessionStream,
+)
+from relay.guard import SUBJECT
+from relay.streamlog import StreamLog
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a client has to take what is left, and again to answer a close."""
+
+SESSION_BYTES = 24
+"""Random bytes of a session's name that the server makes."""
+
+FEATURES: tuple[str, ...] = ()
+"""What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
+
+_PING = encode(PingFrame(type="ping"))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes, counts and seconds; the settings of the same names."""
+
+    max_frame_bytes: int = 8 * 1024 * 1024
+    max_streams_per_session: int = 32
+    resume_window: float = 3_600.0
+    heartbeat: float = 20.0
+    write_timeout: float = 30.0
+    hello_timeout: float = 10.0
+
+
+class Observer(Protocol):
+    """Who is told what happens on connections: logs and metrics. Never per frame that
+    goes out. `connection` is a short name made for the purpose."""
+
+    def connected(self, connection: str) -> None:
+        """A WebSocket was accepted."""
+        ...
+
+    def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
+        """Its session is open."""
+        ...
+
+    def refused(self, connection: str, code: Code) -> None:
+        """It was sent an `error` that is no record."""
+        ...
+
+    def disconnected(self, connection: str, code: int | None) -> None:
+        """It is gone. `code` is the close code, None where there was none."""
+        ...
+
+    def unexpected(self, connection: str, error: BaseException) -> None:
+        """Something raised that is no `RelayError`: a defect, to be logged with its trace."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a socket stands on. `authenticate` takes a token, or None for none, and returns
+    the subject or raises `RelayError(UNAUTHORIZED)`; `token_required` is whether it refuses
+    None."""
+
+    log: StreamLog
+    dispatcher: Dispatcher
+    limits: Limits
+    authenticate: Callable[[str | None], str | None]
+    observer: Observer
+    token_required: bool
+
+
+class ServedSocket:
+    """One socket: reads frames, carries out what the rules say, keeps the heartbeat."""
+
+    def __init__(
+        self,
+        service: Service,
+        request: web.Request,
+        transport: asyncio.Transport,
+        ws: web.WebSocketResponse,
+        writer: AbstractStreamWriter,
+        drain_frame: Callable[[], DrainFrame | None],
+    ) -> None:
+        subject = request.get(SUBJECT)
+        self.name = secrets.token_hex(4)
+        self.ws = ws
+        self._service = service
+        self._drain_frame = drain_frame
+        self._transport = transport
+        self._session: str | None = None
+        self._rules = Connection(
+            new_id=lambda: secrets.token_urlsafe(12),
+            subject=subject,
+            token_required=service.token_required and subject is None,
+        )
+        self._outbox = Outbox(
+            transport,
+            drain=writer.drain,
+            full=lambda: request.protocol.writing_paused,
+            ended=self._rules.detached,
+            write_timeout=service.limits.write_timeout,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._late: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until either side ends it."""
+        if self._rules.phase is Phase.LOCKED:
+            self._after(self._service.limits.hello_timeout, self._hello_is_late)
+        self._after(self._service.limits.heartbeat, self._beat)
+        try:
+            await self._receive_all()
+        except Exception as error:  # a defect ends one connection, told as such
+            self._service.observer.unexpected(self.name, error)
+            await self.close(CloseCode.INTERNAL, "internal")
+        finally:
+            await self._end()
+
+    async def _receive_all(self) -> None:
+        while self._rules.phase is not Phase.CLOSED:
+            message = await self.ws.receive()
+            if message.type is WSMsgType.TEXT:
+                await self._perform(self._rules.receive(message.data))
+            elif message.type is WSMsgType.BINARY:
+                await self._perform(self._rules.receive_binary())
+            else:
+                return
+            await self._outbox.room()
+
+    async def _end(self) -> None:
+        self._rules.ended()
+        self._outbox.close()
+        for timer in self._timers:
+            timer.cancel()
+        if not self._transport.is_closing() or self._transport.get_write_buffer_size():
+            self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+        session, self._session = self._session, None
+        if session is not None:
+            await self._service.log.leave_session(session)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send what is waiting, then close, within `CLOSE_TIMEOUT` each way."""
+        self._outbox.finish()
+        self._rules.ended()
+        try:
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT):
+                await self.ws.close(code=code, message=reason.encode())
+        except TimeoutError:
+            self._transport.abort()
+
+    # Heartbeat and timers
+
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timers = [timer for timer in self._timers if timer.when() > self._loop.time()]
+        self._timers.append(self._loop.call_later(seconds, call))
+
+    def _beat(self) -> None:
+        """A `ping` that a browser's script can see; aiohttp pings the socket itself and
+        closes it after one and a half intervals without a sign of life."""
+        if self._rules.phase is Phase.OPEN and not self._outbox.stalled:
+            self._outbox.send(_PING)
+        self._after(self._service.limits.heartbeat, self._beat)
+
+    def _hello_is_late(self) -> None:
+        self._late = self._loop.create_task(self._perform(self._rules.hello_late()))
+
+    def tell_drain(self) -> None:
+        """Tell the client, where it has been greeted, that this process goes away."""
+        frame = self._drain_frame()
+        if frame is not None and self._rules.phase is Phase.OPEN:
+            self._outbox.send(encode(frame))
+
+    # Actions
+
+    async def _perform(self, actions: Iterable[Action]) -> None:
+        """Carry out actions in order; those that an outcome leads to come first."""
+        todo = deque(actions)
+        while todo:
+            todo.extendleft(reversed(await self._carry_out(todo.popleft())))
+
+    async def _carry_out(self, action: Action) -> Actions:
+        match action:
+            case Send(frame=frame):
+                self._send(frame)
+            case Close(code=code, reason=reason):
+                await self.close(code, reason)
+            case Greet():
+                await self._greet(action)
+            case Open() | Renew():
+                return await self._admit(action)
+            case _:
+                return await self._try(action)
+        return []
+
+    def _send(self, frame: AnySent) -> None:
+        if isinstance(frame, ErrorFrame):
+            self._service.observer.refused(self.name, Code(frame.code))
+        self._outbox.send(encode(frame))
+
+    async def _admit(self, action: Open | Renew) -> Actions:
+        try:
+            subject = self._subject(action.token)
+            if isinstance(action, Renew):
+                return self._rules.renewed(subject)
+            session = action.session or secrets.token_urlsafe(SESSION_BYTES)
+            resumed = await self._service.log.open_session(session, subject)
+        except RelayError as error:
+            return self._rules.refused(error)
+        self._session = session
+        self._service.observer.greeted(self.name, subject, resumed=resumed)
+        return self._rules.opened(session, subject, resumed=resumed)
+
+    def _subject(self, token: str | None) -> str | None:
+        """Whom the connection is authenticated as: by the upgrade request, by `token`, or
+        by both, which then have to agree."""
+        known = self._rules.subject
+        if token is None:
+            return known if known is not None else self._service.authenticate(None)
+        subject = self._service.authenticate(token)
+        if known is not None and subject != known:
+            raise RelayError(Code.FORBIDDEN, "the token belongs to somebody else")
+        return subject
+
+    async def _try(self, action: StartChat | Attach | Find | Link | Cancel) -> Actions:
+        try:
+            match action:
+                case StartChat():
+                    return await self._start(action)
+                case Attach():
+                    await self._attach(action)
+                case Find(id=id, after=after):
+                    return self._rules.found(id, await self._find(id), after)
+                case Link():
+                    return await self._link(action)
+                case Cancel(id=id):
+                    await self._service.log.cancel(await self._find(id), self._rules.subject)
+        except RelayError as error:
+            return self._rules.failed(action, error)
+        return []
+
+    async def _start(self, action: StartChat) -> Actions:
+        stream = await self._service.dispatcher.start(
+            to_request(action.chat, action.chat.provider or ""),
+            session=self._of_session(),
+            id=action.id,
+            subject=self._rules.subject,
+        )
+        return self._rules.started(action.id, stream)
+
+    async def _attach(self, action: Attach) -> None:
+        reader = self._outbox.reader(action.id)
+        cursor = await self._service.log.attach(
+            action.stream, action.after, reader.wake, self._rules.subject
+        )
+        self._outbox.read(reader, cursor)
+
+    async def _find(self, id: str) -> str:
+        return await self._service.log.find(self._of_session(), id)
+
+    async def _link(self, action: Link) -> Actions:
+        log, session, subject = self._service.log, self._of_session(), self._rules.subject
+        stream = action.stream
+        if stream is None:
+            stream = await log.newest(action.conversation or "", session, subject)
+        id = action.id or stream
+        await log.link(session, id, stream, subject)
+        return self._rules.found(id, stream, action.after)
+
+    def _of_session(self) -> str:
+        assert self._session is not None
+        return self._session
+
+    async def _greet(self, greet: Greet) -> None:
+        limits = self._service.limits
+        listed = await self._service.log.session_streams(greet.session) if greet.resumed else []
+        streams = [
+            SessionStream(id=s.id, stream=s.stream, seq=s.seq, status=s.status) for s in listed
+        ]
+        ready = ReadyFrame(
+            type="ready",
+            protocol=PROTOCOL,
+            session=greet.session,
+            resumed=greet.resumed,
+            streams=streams if greet.resumed else None,
+            providers=[
+                ProviderOffer(name=offer.name, model=offer.model, status=offer.status)
+                for offer in self._service.dispatcher.offers()
+            ],
+            features=list(FEATURES),
+            limits=ReadyLimits(
+                max_frame_bytes=limits.max_frame_bytes,
+                max_streams_per_session=limits.max_streams_per_session,
+                resume_window=limits.resume_window,
+            ),
+            heartbeat=limits.heartbeat,
+        )
+        self._outbox.send(encode(ready))
+        self.tell_drain()

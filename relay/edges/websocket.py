@@ -1,0 +1,106 @@
+"""`GET /ws`: accepts WebSockets of `relay.v1` and looks after all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from aiohttp import hdrs, web
+
+from relay.actions import CloseCode
+from relay.dispatcher import Dispatcher
+from relay.edges.outbox import HIGH_WATER
+from relay.edges.served_socket import CLOSE_TIMEOUT, Limits, Observer, ServedSocket, Service
+from relay.errors import RelayError
+from relay.frames import PROTOCOL, DrainFrame
+from relay.streamlog import StreamLog
+
+__all__ = ["Limits", "Observer", "WebSocketEdge"]
+
+
+class WebSocketEdge:
+    """Serves `relay.v1` over WebSocket.
+
+    `authenticate` takes the token of a `hello`, or None for none, and returns the subject
+    or raises `RelayError(UNAUTHORIZED)`. Route `handle`; before the process ends call
+    `drain` and then `close_all`.
+    """
+
+    def __init__(
+        self,
+        log: StreamLog,
+        dispatcher: Dispatcher,
+        limits: Limits,
+        *,
+        authenticate: Callable[[str | None], str | None],
+        observer: Observer,
+    ) -> None:
+        required = _refuses_anonymous(authenticate)
+        self._service = Service(log, dispatcher, limits, authenticate, observer, required)
+        self._drain_within: float | None = None
+        self._sockets: set[ServedSocket] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many sockets are open."""
+        return len(self._sockets)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one socket until it ends."""
+        ws = web.WebSocketResponse(
+            protocols=(PROTOCOL,),
+            compress=False,
+            heartbeat=self._service.limits.heartbeat,
+            max_msg_size=self._service.limits.max_frame_bytes + 1,
+            writer_limit=HIGH_WATER,
+            timeout=CLOSE_TIMEOUT,
+        )
+        try:
+            writer = await ws.prepare(request)
+        except ConnectionError:
+            return ws
+        if hdrs.SEC_WEBSOCKET_PROTOCOL in request.headers and ws.ws_protocol is None:
+            await ws.close(code=CloseCode.SUBPROTOCOL, message=b"this server speaks relay.v1")
+        elif request.transport is not None:
+            await self._serve(
+                ServedSocket(
+                    self._service, request, request.transport, ws, writer, self._drain_frame
+                )
+            )
+        return ws
+
+    async def _serve(self, served: ServedSocket) -> None:
+        self._sockets.add(served)
+        self._service.observer.connected(served.name)
+        try:
+            await served.run()
+        finally:
+            self._sockets.discard(served)
+            self._service.observer.disconnected(served.name, served.ws.close_code)
+
+    def drain(self, within: float) -> None:
+        """Tell every client to open its next connection after a random time of at most
+        `within` seconds; clients that come from here on are told at once."""
+        self._drain_within = within
+        for served in self._sockets:
+            served.tell_drain()
+
+    def _drain_frame(self) -> DrainFrame | None:
+        """What a client has to be told; None unless this process goes away."""
+        if self._drain_within is None:
+            return None
+        milliseconds = round(random.uniform(0, self._drain_within) * 1000)  # noqa: S311
+        return DrainFrame(type="drain", reconnect_after=milliseconds)
+
+    async def close_all(self, code: int) -> None:
+        """Close every connection, and wait until they are closed."""
+        await asyncio.gather(*(served.close(code, "") for served in list(self._sockets)))
+
+
+def _refuses_anonymous(authenticate: Callable[[str | None], str | None]) -> bool:
+    try:
+        authenticate(None)
+    except RelayError:
+        return True
+    return False
