@@ -15,11 +15,14 @@ from relay.breaker import Breakers
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
-from relay.failover import Failover, HedgeBudget, Launch, Plan, Rescue
+from relay.events import Failed
+from relay.failover import Failover, Launch, Plan, Rescue
+from relay.hedging import HedgeBudget
 from relay.provider import Provider, Sink
+from relay.records import shown
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
-from relay.streamlog import Existing, Spec, StreamLog, Writer
+from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
 
 Status = Literal["ok", "degraded", "down", "unknown"]
 
@@ -107,6 +110,7 @@ class Dispatcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
+        log.on_orphan(self.adopt)
 
     @property
     def default_provider(self) -> str:
@@ -213,6 +217,28 @@ class Dispatcher:
         if not self._running:
             self._idle.set()
 
+    def adopt(self, orphan: Orphan) -> None:
+        """Finish a stream whose owner died; give this to `StreamLog.on_orphan`."""
+        route = self._lineup.routes.get(orphan.spec.request.provider)
+        if route is None or orphan.request is None:
+            orphan.writer.append([self._not_takeable(orphan)])
+            return
+        driver = self._drive(orphan.writer, orphan.spec, route)
+        if orphan.cancelled:
+            driver.cancel()
+        elif orphan.late:
+            driver.abandon()
+        else:
+            driver.take_over(shown(orphan.chunks), orphan.attempts)
+
+    def _not_takeable(self, orphan: Orphan) -> Failed:
+        return Failed(
+            Code.PROVIDER_INTERRUPTED,
+            "the node that wrote this answer died and no other can finish it; send the chat again",
+            retryable=True,
+            attempts=list(orphan.attempts),
+        )
+
     def sweep(self) -> None:
         """Abandon the streams that nobody has read for their grace."""
         now = self._clock()
@@ -221,15 +247,25 @@ class Dispatcher:
             if unread_since is not None and now - unread_since >= grace:
                 driver.abandon()
 
-    async def drain(self, timeout: float) -> None:
-        """Refuse new chats, give the running ones `timeout` seconds to end, then stop those
-        left with a `draining` error. Returns when every upstream is closed."""
+    async def drain(self, seconds: float) -> None:
+        """Refuse new chats, give the running ones `seconds` to end, then hand those
+        left to another node, or end them with a `draining` error where there can be none.
+        Returns when every upstream is closed."""
         self.draining = True
+        self._log.on_orphan(None)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
             for driver, _ in list(self._running.values()):
-                driver.stop(Code.DRAINING, "the server went away; send the chat again")
+                await self._leave(driver)
         if self._closing:
             await asyncio.wait(self._closing, timeout=1.0)
+
+    async def _leave(self, driver: Driver) -> None:
+        try:
+            handed_over = await self._log.hand_over(driver.writer)
+        except RelayError:
+            handed_over = False
+        if not handed_over and not driver.finished:
+            driver.stop(Code.DRAINING, "the server went away; send the chat again")

@@ -16,6 +16,7 @@ from relay.errors import Code, Fault, Fenced
 from relay.events import Attempt, Done, Event, Failed, Record, Target
 from relay.failover import Abort, Failover, Launch, Step
 from relay.provider import Sink
+from relay.records import Shown
 from relay.streamlog import Writer
 
 
@@ -75,12 +76,22 @@ class Driver:
 
     def begin(self) -> None:
         """Append the `start` record and make the first attempt."""
-        self._carry_out(lambda now: self._failover.begin(now))
+        self._carry_out(self._failover.begin)
+        self._listen()
+
+    def take_over(self, shown: Shown, attempts: Sequence[Attempt]) -> None:
+        """Go on with an answer whose owner died."""
+        self._reported = len(attempts)
+        self._carry_out(lambda now: self._failover.take_over(shown, attempts, now))
+        self._listen()
+
+    def _listen(self) -> None:
         self.writer.on_cancel(self.cancel)
+        self.writer.on_lost(self._finish)
 
     def cancel(self) -> None:
         """Somebody wants the answer to end: close every upstream, then say so."""
-        self._carry_out(lambda now: self._failover.cancel(now))
+        self._carry_out(self._failover.cancel)
 
     def abandon(self) -> None:
         """Nobody came back for the answer within its grace."""
@@ -101,7 +112,7 @@ class Driver:
             return
         try:
             step = self._failover.batch(attempt, events, self._clock())
-        except Exception as error:  # noqa: BLE001  # a defect must end one stream, not hang it
+        except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
             return
         self._do(step)
@@ -123,7 +134,7 @@ class Driver:
 
     def _tick(self) -> None:
         self._timer = None
-        self._carry_out(lambda now: self._failover.tick(now))
+        self._carry_out(self._failover.tick)
 
     # What is done about it
 
@@ -132,7 +143,7 @@ class Driver:
             return
         try:
             step = ask(self._clock())
-        except Exception as error:  # noqa: BLE001  # a defect must end one stream, not hang it
+        except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
             return
         self._do(step)

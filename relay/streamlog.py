@@ -207,14 +207,14 @@ class StreamLog(Protocol):
         have had the terminal record."""
         ...
 
-    def on_orphan(self, callback: Callable[[Orphan], None]) -> None:
-        """Call `callback` with each stream that this node takes over. Where nobody else
-        can write (in memory), never."""
+    def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
+        """Call `callback` with each stream that this node takes over; with None it takes
+        over nothing. Where nobody else can write (in memory), it is never called."""
         ...
 
     async def hand_over(self, writer: Writer) -> bool:
-        """Give up a running stream so that another node can take it at once. False where
-        no other node could: the caller must end it. The caller stops writing first."""
+        """Give up a running stream so that another node can take it at once; its
+        `on_lost` is called. False where no other node could: the caller must end it."""
         ...
 
     def sweep(self) -> None:

@@ -179,7 +179,7 @@ class MemoryLog(StreamLog):
         target.want_cancel()
         self._let_go_if_erased(target)
 
-    def on_orphan(self, callback: Callable[[Orphan], None]) -> None:
+    def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
         """See `StreamLog.on_orphan`: with this process its streams die too."""
 
     async def hand_over(self, writer: Writer) -> bool:

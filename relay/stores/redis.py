@@ -121,7 +121,7 @@ class RedisLog(StreamLog):
     def sweep(self) -> None:
         """See `StreamLog.sweep`: keys expire by themselves."""
 
-    def on_orphan(self, callback: Callable[[Orphan], None]) -> None:
+    def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
         """See `StreamLog.on_orphan`."""
         self._keeper.orphan = callback
 
@@ -271,6 +271,7 @@ class RedisLog(StreamLog):
         if not held.owned and not held.records.ended:
             await self._ask(self._keeper.follow(held))
             await self._ask(self._courier.read_all(held))
+            await self._ask(self._keeper.look_after(held))
         return cursor
 
     async def info(self, stream: str, subject: str | None) -> StreamInfo:

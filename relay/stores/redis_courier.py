@@ -26,6 +26,9 @@ MAX_PAUSE = 15.0
 RETRY_PAUSE = 0.1
 """Seconds between tries while Redis does not answer."""
 
+CANCEL_AGAIN = 0.05
+"""Seconds after which a task that outlived its cancellation is cancelled again."""
+
 SCRIPTS = ("create", "append", "renew", "take_over", "claim", "open_session")
 
 
@@ -74,8 +77,7 @@ class Courier:
             return
         if self._writing and self.healthy:
             await self._round()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     def write_soon(self, stream: RedisStream) -> None:
         """A stream of this node has records to append."""
@@ -235,3 +237,14 @@ def _queue_end(pipe: Any, stream: RedisStream) -> None:
     """A stream that ends makes room for another one in its session."""
     if stream.in_flight and stream.in_flight.status != "running" and stream.spec:
         pipe.srem(keys.running(stream.spec.session), stream.name)
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks until they have ended. The Redis client may turn a cancellation that
+    meets it in the middle of a reply into an error of its own, which a retry loop takes
+    for a failed call: once is not enough."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from relay.events import Attempt
 from relay.request import ChatRequest
 from relay.stores import redis_keys as keys
-from relay.stores.redis_courier import RETRY_PAUSE, Courier
+from relay.stores.redis_courier import RETRY_PAUSE, Courier, end
 from relay.stores.redis_stream import RedisStream
 from relay.streamlog import Orphan, Spec
 
@@ -59,9 +59,7 @@ class Keeper:
 
     async def stop(self) -> None:
         """Stop ticking and listening."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         if self._pubsub is not None:
             await self._pubsub.aclose()
 
@@ -169,7 +167,7 @@ class Keeper:
             if stream.owned:
                 await self._renew(stream)
             elif stream.cursors and not stream.records.ended:
-                await self._look_after(stream)
+                await self.look_after(stream)
         for session in list(self._sessions):
             for key in (keys.session(session), keys.ids(session)):
                 await self._courier.client.pexpire(key, self._keep_ms)
@@ -191,7 +189,9 @@ class Keeper:
             if cancel:
                 stream.want_cancel()
 
-    async def _look_after(self, stream: RedisStream) -> None:
+    async def look_after(self, stream: RedisStream) -> None:
+        """Say that the stream is read here, see that it is there, and take it over where
+        its owner is not. Raises `RedisError`."""
         await self._courier.client.zadd(*self._presence(stream))
         self._courier.read_soon(stream)
         status = await self._courier.client.hget(keys.stream(stream.name), "status")
