@@ -1,9 +1,12 @@
-"""Claude, through the official SDK, with the body read raw."""
+"""Claude, by the official SDK's requests, with the body read raw.
+
+The lean transport sends what the SDK would; where it cannot, the SDK does.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -15,6 +18,7 @@ from relay.providers.anthropic_wire import AnthropicDecoder, classify
 from relay.providers.decoding import pump
 from relay.providers.families import family
 from relay.providers.http import http_client, reply_of, transport_faults
+from relay.providers.lean import Answer, LeanTransport, greeting
 
 BASE_URL = "https://api.anthropic.com"
 
@@ -22,9 +26,10 @@ BASE_URL = "https://api.anthropic.com"
 class AnthropicProvider:
     """Anthropic's Messages API."""
 
-    def __init__(self, name: str, client: AsyncAnthropic) -> None:
+    def __init__(self, name: str, client: AsyncAnthropic, lean: LeanTransport) -> None:
         self.name = name
         self._client = client
+        self._lean = lean
 
     def forms(self, model: str) -> tuple[Form, ...]:
         """See `Provider.forms`."""
@@ -33,13 +38,23 @@ class AnthropicProvider:
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
         decoder = AnthropicDecoder()
-        create: Any = self._client.messages.with_streaming_response.create
+        body = request_body(call)
+        answer = Answer(decoder, sink, lambda reply: classify(reply, call))
+        if await self._lean.run(call.model, body, self._sending(body), answer):
+            return
         with transport_faults(decoder, APIConnectionError), _status_faults(call):
-            async with (
-                create(**request_body(call)) as response,
-                aclosing(response.iter_bytes()) as chunks,
-            ):
+            async with self._opening(body) as response, aclosing(response.iter_bytes()) as chunks:
                 await pump(chunks, decoder, sink)
+
+    async def warm(self, model: str) -> None:
+        """Make ready for the first call of `model`. Costs nothing, raises nothing."""
+        await self._lean.warm(model, self._sending(request_body(greeting(model))))
+
+    def _opening(self, body: dict[str, Any]) -> Any:
+        return self._client.messages.with_streaming_response.create(**body)
+
+    def _sending(self, body: dict[str, Any]) -> Callable[[], Awaitable[object]]:
+        return lambda: self._opening(body).__aenter__()
 
     async def probe(self) -> None:
         """See `Provider.probe`."""
@@ -48,6 +63,7 @@ class AnthropicProvider:
 
     async def close(self) -> None:
         """See `Provider.close`."""
+        await self._lean.close()
         await self._client.close()
 
 
@@ -59,7 +75,9 @@ def _status_faults(call: Call | None) -> Iterator[None]:
         raise classify(reply_of(error.response), call) from None
 
 
-def anthropic(name: str, api_key: str, base_url: str | None, uds: str | None) -> AnthropicProvider:
+def anthropic(
+    name: str, api_key: str, base_url: str | None, uds: str | None, *, lean: bool = True
+) -> AnthropicProvider:
     """Claude models. The key is passed explicitly, so that the SDK searches neither the
     environment nor profile files for one."""
     warnings.filterwarnings("ignore", "The model .* is deprecated", DeprecationWarning)
@@ -69,4 +87,4 @@ def anthropic(name: str, api_key: str, base_url: str | None, uds: str | None) ->
         max_retries=0,
         http_client=http_client(uds),
     )
-    return AnthropicProvider(name, client)
+    return AnthropicProvider(name, client, LeanTransport(uds=uds, on=lean))

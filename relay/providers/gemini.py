@@ -1,4 +1,6 @@
-"""Gemini, through the official SDK, with the body read raw.
+"""Gemini, by the official SDK's requests, with the body read raw.
+
+The lean transport sends what the SDK would; where it cannot, the SDK does.
 
 The SDK has no public way to the raw body. Its own request path (address, headers, key) is
 used one step below the public method, which would validate every chunk with pydantic.
@@ -7,6 +9,7 @@ used one step below the public method, which would validate every chunk with pyd
 from __future__ import annotations
 
 import warnings
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +25,7 @@ from relay.providers.families import family
 from relay.providers.gemini_request import api_version, path, request_body
 from relay.providers.gemini_wire import GeminiDecoder, classify
 from relay.providers.http import http_client, reply_of, transport_faults
+from relay.providers.lean import Answer, LeanTransport, greeting
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 
@@ -29,10 +33,13 @@ BASE_URL = "https://generativelanguage.googleapis.com"
 class GeminiProvider:
     """Google's Gemini Developer API."""
 
-    def __init__(self, name: str, client: genai.Client, http: httpx2.AsyncClient) -> None:
+    def __init__(
+        self, name: str, client: genai.Client, http: httpx2.AsyncClient, lean: LeanTransport
+    ) -> None:
         self.name = name
         self._client = client
         self._http = http
+        self._lean = lean
 
     def forms(self, model: str) -> tuple[Form, ...]:
         """See `Provider.forms`."""
@@ -41,12 +48,25 @@ class GeminiProvider:
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
         decoder = GeminiDecoder(f"call-{uuid4().hex[:12]}")
+        body = request_body(call)
+        answer = Answer(decoder, sink, lambda reply: classify(reply, call))
+        send = self._sending(call, body)
+        if await self._lean.run(call.model, body, send, answer):
+            return
         with transport_faults(decoder):
-            response = await self._send("post", path(call.model), request_body(call), call, True)
+            response = await send()
             try:
                 await pump(response.aiter_bytes(), decoder, sink)
             finally:
                 await response.aclose()
+
+    async def warm(self, model: str) -> None:
+        """Make ready for the first call of `model`. Costs nothing, raises nothing."""
+        call = greeting(model)
+        await self._lean.warm(model, self._sending(call, request_body(call)))
+
+    def _sending(self, call: Call, body: dict[str, Any]) -> Callable[[], Awaitable[Any]]:
+        return lambda: self._send("post", path(call.model), body, call, True)
 
     async def probe(self) -> None:
         """See `Provider.probe`."""
@@ -70,10 +90,13 @@ class GeminiProvider:
 
     async def close(self) -> None:
         """See `Provider.close`."""
+        await self._lean.close()
         await self._http.aclose()
 
 
-def gemini(name: str, api_key: str, base_url: str | None, uds: str | None) -> GeminiProvider:
+def gemini(
+    name: str, api_key: str, base_url: str | None, uds: str | None, *, lean: bool = True
+) -> GeminiProvider:
     """Gemini models. An HTTP client is passed so that the SDK does not choose aiohttp, whose
     timeout is a total one and whose connection errors it retries by itself."""
     warnings.filterwarnings("ignore", module="google.genai")
@@ -84,4 +107,4 @@ def gemini(name: str, api_key: str, base_url: str | None, uds: str | None) -> Ge
         httpx_async_client=http,
     )
     client = genai.Client(api_key=api_key, vertexai=False, http_options=options)
-    return GeminiProvider(name, client, http)
+    return GeminiProvider(name, client, http, LeanTransport(uds=uds, on=lean))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
 import httpx2
 
@@ -39,6 +40,29 @@ def http_client(uds: str | None = None) -> httpx2.AsyncClient:
 
 async def _bound(request: httpx2.Request) -> None:
     request.extensions["timeout"] = _BOUNDS
+    if (caught := _rehearsal.get()) is not None:
+        caught.append(request)
+        raise _Rehearsed
+
+
+class _Rehearsed(Exception):
+    """Stops a request that is only wanted for its looks."""
+
+
+_rehearsal: ContextVar[list[httpx2.Request] | None] = ContextVar("rehearsal", default=None)
+
+
+async def rehearse(send: Callable[[], Awaitable[object]]) -> httpx2.Request | None:
+    """The request that `send` has an SDK make on an `http_client`, without sending it;
+    None where it came to none."""
+    caught: list[httpx2.Request] = []
+    token = _rehearsal.set(caught)
+    try:
+        with suppress(Exception):  # each SDK wraps what stopped it in an error of its own
+            await send()
+    finally:
+        _rehearsal.reset(token)
+    return caught[0] if caught else None
 
 
 def _quiet_sdks() -> None:

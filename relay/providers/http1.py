@@ -37,6 +37,10 @@ class Unreachable(TransportError):
     """No connection could be made: nothing was sent."""
 
 
+class ConnectTimeout(Unreachable):
+    """No connection came about in time."""
+
+
 class Interrupted(TransportError):
     """The connection ended before the response did. The upstream may have done the work."""
 
@@ -62,6 +66,9 @@ class Endpoint(NamedTuple):
 
     origin: Origin
     head: bytes
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.origin})"  # the head holds a key
 
     def request(self, body: bytes) -> bytes:
         """The whole POST, head and body."""

@@ -1,13 +1,13 @@
 """OpenAI and every server that speaks its chat.completions wire, through the official SDK.
 
-The SDK makes the request; the body is read raw, because its typed events cost thirty
-times what the decoder here does.
+The lean transport sends what the SDK would; where it cannot, the SDK does. Either way the
+body is read raw, because typed events cost thirty times what the decoder here does.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from relay.provider import Call, Form, Sink
 from relay.providers.decoding import pump
 from relay.providers.families import ASKED_TO, CONTINUES, family
 from relay.providers.http import http_client, reply_of, transport_faults
+from relay.providers.lean import Answer, LeanTransport, greeting
 from relay.providers.openai_request import (
     BEHIND_A_GATEWAY,
     COMPATIBLE,
@@ -38,10 +39,17 @@ class OpenAIProvider:
     unfinished assistant turn, as llama.cpp's do."""
 
     def __init__(
-        self, name: str, client: AsyncOpenAI, dialect: Dialect, *, prefill: bool = False
+        self,
+        name: str,
+        client: AsyncOpenAI,
+        dialect: Dialect,
+        lean: LeanTransport,
+        *,
+        prefill: bool = False,
     ) -> None:
         self.name = name
         self._client = client
+        self._lean = lean
         self._dialect = dialect
         self._prefill = prefill
 
@@ -54,13 +62,23 @@ class OpenAIProvider:
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
         decoder = OpenAIDecoder()
-        create: Any = self._client.chat.completions.with_streaming_response.create
+        body = request_body(call, self._dialect)
+        answer = Answer(decoder, sink, lambda reply: classify(reply, call))
+        if await self._lean.run(call.model, body, self._sending(body), answer):
+            return
         with transport_faults(decoder, APIConnectionError), _status_faults(call):
-            async with (
-                create(**request_body(call, self._dialect)) as response,
-                aclosing(response.iter_bytes()) as chunks,
-            ):
+            async with self._opening(body) as response, aclosing(response.iter_bytes()) as chunks:
                 await pump(chunks, decoder, sink)
+
+    async def warm(self, model: str) -> None:
+        """Make ready for the first call of `model`. Costs nothing, raises nothing."""
+        await self._lean.warm(model, self._sending(request_body(greeting(model), self._dialect)))
+
+    def _opening(self, body: dict[str, Any]) -> Any:
+        return self._client.chat.completions.with_streaming_response.create(**body)
+
+    def _sending(self, body: dict[str, Any]) -> Callable[[], Awaitable[object]]:
+        return lambda: self._opening(body).__aenter__()
 
     async def probe(self) -> None:
         """See `Provider.probe`."""
@@ -69,6 +87,7 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """See `Provider.close`."""
+        await self._lean.close()
         await self._client.close()
 
 
@@ -80,13 +99,16 @@ def _status_faults(call: Call | None) -> Iterator[None]:
         raise classify(reply_of(error.response), call) from None
 
 
-def openai(name: str, api_key: str, base_url: str | None, uds: str | None) -> OpenAIProvider:
+def openai(
+    name: str, api_key: str, base_url: str | None, uds: str | None, *, lean: bool = True
+) -> OpenAIProvider:
     """GPT models, at OpenAI or behind a gateway that serves them at `base_url`."""
     url = base_url or BASE_URL
     client = AsyncOpenAI(api_key=api_key, base_url=url, max_retries=0, http_client=http_client(uds))
     host = urlsplit(url).hostname or ""
     official = host == "openai.com" or host.endswith(".openai.com")
-    return OpenAIProvider(name, client, OPENAI if official else BEHIND_A_GATEWAY)
+    dialect = OPENAI if official else BEHIND_A_GATEWAY
+    return OpenAIProvider(name, client, dialect, LeanTransport(uds=uds, on=lean))
 
 
 def compatible(
@@ -95,6 +117,7 @@ def compatible(
     base_url: str,
     uds: str | None = None,
     *,
+    lean: bool = True,
     dialect: Dialect = COMPATIBLE,
     prefill: bool = False,
 ) -> OpenAIProvider:
@@ -112,7 +135,8 @@ def compatible(
         default_headers=_without_openais(),  # type: ignore[arg-type]
         http_client=http_client(uds),
     )
-    return OpenAIProvider(name, client, dialect, prefill=prefill)
+    transport = LeanTransport(uds=uds, on=lean)
+    return OpenAIProvider(name, client, dialect, transport, prefill=prefill)
 
 
 def _without_openais() -> dict[str, Omit]:

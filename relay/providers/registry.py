@@ -69,11 +69,12 @@ def build(
     api_key: str | None,
     base_url: str | None,
     uds: str | None = None,
+    lean: bool = True,
 ) -> Provider:
     """Make a provider. `kind` is a row's or `COMPATIBLE`; `name` is what clients call it;
     `base_url` follows the SDK's convention (OpenAI's ends in `/v1`, the others' are bare),
     None for the vendor's own; `uds` is the path of a Unix socket to connect to instead of
-    the URL's host. Imports the vendor's SDK.
+    the URL's host; `lean` False sends every request through the SDK. Imports the SDK.
 
     Raises `ValueError` for an unknown kind, a vendor without its key, and a compatible
     server without its base URL.
@@ -85,4 +86,4 @@ def build(
     if kind != COMPATIBLE and not api_key:
         raise ValueError(f"provider {name!r} needs an API key")
     factory: Callable[..., Provider] = getattr(import_module(_MODULES[kind]), kind)
-    return factory(name, api_key, base_url, uds)
+    return factory(name, api_key, base_url, uds, lean=lean)

@@ -19,12 +19,12 @@ from functools import cache
 from typing import Any
 
 from relay.providers.exchange import BodySink, Connection, Response
-from relay.providers.http1 import Endpoint, Origin, Unreachable
+from relay.providers.http1 import ConnectTimeout, Endpoint, Origin, Unreachable
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that name lookup, TCP and TLS together may take."""
 
-IDLE_LIMIT = 30.0
+IDLE_LIMIT = 60.0
 """Seconds that an unused connection is kept. A server's `Keep-Alive: timeout` shortens it."""
 
 MAX_IDLE = 512
@@ -155,10 +155,12 @@ class Client:
             async with asyncio.timeout(self._connect_timeout):
                 return await self._open(origin, tls)
         except TimeoutError:
-            reason = f"no connection within {self._connect_timeout:g} s"
+            where = f"{origin.host}:{origin.port} within {self._connect_timeout:g} s"
+            raise ConnectTimeout(f"no connection to {where}") from None
         except (OSError, ssl.SSLError) as error:
             reason = error.strerror or type(error).__name__
-        raise Unreachable(f"cannot connect to {origin.host}:{origin.port}: {reason}")
+            where = f"{origin.host}:{origin.port}"
+            raise Unreachable(f"cannot connect to {where}: {reason}") from None
 
     async def _open(self, origin: Origin, tls: ssl.SSLContext | None) -> Connection:
         loop = asyncio.get_running_loop()
