@@ -211,11 +211,8 @@ class RelayClient:
     def _stopped(self, failure: ClientError) -> None:
         self._fresh = True
         self._on_status(Status("stopped", failure=failure))
-        self._not_entered(ConnectionFailed(failure.code, failure.message))
-
-    def _not_entered(self, failure: ConnectionFailed) -> None:
         if self._entered is not None and not self._entered.done():
-            self._entered.set_exception(failure)
+            self._entered.set_exception(ConnectionFailed(failure.code, failure.message))
 
     def _open_later(self, action: Open) -> None:
         if self._closing:
@@ -259,19 +256,21 @@ class RelayClient:
 
     def _received(self, link: Link, frame: Frame) -> None:
         if frame.get("type") == "ready" and link in self._sockets:
-            self._sockets[link].heartbeat = frame.get("heartbeat") or DEFAULT_HEARTBEAT
+            self._sockets[link].expect_heartbeat(frame.get("heartbeat") or DEFAULT_HEARTBEAT)
         self._do(self._session.received(link, frame))
 
     def _not_connected(self, link: Link, error: Exception) -> None:
         code = close_code_of(error)
         failure = _connection_failure(self.url, code, error)
-        self._not_entered(failure)
-        if self._is_time_to_give_up() and after_close(code) != "stop":
-            self._fresh, self._down_since = True, None
-            self._on_status(Status("stopped", failure=failure))
+        if self._is_entering() or (self._is_time_to_give_up() and after_close(code) != "stop"):
+            self._down_since = None
+            self._stopped(failure)
             self._do(self._session.give_up(failure))
         else:
             self._do(self._session.closed(link, code))
+
+    def _is_entering(self) -> bool:
+        return self._entered is not None and not self._entered.done()
 
     def _is_time_to_give_up(self) -> bool:
         if self._give_up_after is None or self._down_since is None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
 
@@ -62,7 +63,8 @@ class Socket:
     """An open connection. `run` until it ends; `send` and `close` at any time."""
 
     def __init__(self, websocket: ClientConnection) -> None:
-        self.heartbeat = DEFAULT_HEARTBEAT
+        self._heartbeat = DEFAULT_HEARTBEAT
+        self._heartbeat_changed = asyncio.Event()
         self._websocket = websocket
         self._outbox: deque[Frame | None] = deque()
         self._filled = asyncio.Event()
@@ -82,6 +84,11 @@ class Socket:
             max_size=MAX_FRAME_BYTES,
         )
         return cls(websocket)
+
+    def expect_heartbeat(self, seconds: float) -> None:
+        """The server speaks at least so often; twice as long a silence is a dead connection."""
+        self._heartbeat = seconds
+        self._heartbeat_changed.set()
 
     def send(self, frame: Frame) -> None:
         """Send a frame soon. On a connection that broke it is lost: what matters is sent
@@ -130,12 +137,16 @@ class Socket:
         loop = asyncio.get_running_loop()
         while True:
             silent = loop.time() - self._heard
-            verdict = judge_silence(silent, self.heartbeat)
+            verdict = judge_silence(silent, self._heartbeat)
             if verdict == "dead":
                 return self._websocket.transport.abort()
             if verdict == "ask":
                 self.send({"type": "ping"})
-            await asyncio.sleep((2 if verdict == "ask" else 1) * self.heartbeat - silent)
+            due = (2 if verdict == "ask" else 1) * self._heartbeat - silent
+            with suppress(TimeoutError):
+                async with asyncio.timeout(due):
+                    await self._heartbeat_changed.wait()
+            self._heartbeat_changed.clear()
 
 
 def _decode(message: str | bytes) -> Frame | None:

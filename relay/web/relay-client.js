@@ -281,7 +281,7 @@ export class RelayClient extends Emitter {
     const link = new Link(this.url, this.WebSocket, {
       opened: () => this.#do(this.#session.opened(link)),
       received: (frame) => {
-        if (frame.type === 'ready') link.heartbeat = frame.heartbeat * 1000 || DEFAULT_HEARTBEAT;
+        if (frame.type === 'ready') link.expectHeartbeat(frame.heartbeat * 1000 || DEFAULT_HEARTBEAT);
         this.#do(this.#session.received(link, frame));
       },
       closed: (code) => {
@@ -337,6 +337,12 @@ class Link {
 
   send(frame) {
     if (this.#socket.readyState === 1) this.#socket.send(JSON.stringify(frame));
+  }
+
+  /** The server speaks at least so often, in ms; twice as long a silence is a dead socket. */
+  expectHeartbeat(milliseconds) {
+    this.heartbeat = milliseconds;
+    this.#watchIn(milliseconds);
   }
 
   /** Ask for a sign of life, and give up the socket where none comes. */
