@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -74,7 +75,7 @@ class Engine:
     def start(self) -> None:
         """Begin to start the child in the background, unless it runs or starts already.
         Errors show in `ready`."""
-        if self._closed or self._alive() or self._starting:
+        if self._closed or self._starting or (self._alive() and self._listens()):
             return
         self._starting = asyncio.create_task(self._launch(), name="engine-start")
         self._starting.add_done_callback(self._started)
@@ -106,6 +107,20 @@ class Engine:
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
+
+    def _listens(self) -> bool:
+        """Whether the socket takes connections. A dying process is seen here before the
+        kernel tells its parent."""
+        assert self._endpoint
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self._endpoint.socket)
+            except BlockingIOError:
+                return True  # its queue is full
+            except OSError:
+                return False
+        return True
 
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting = None

@@ -30,6 +30,9 @@ WARNINGS = 2
 EVALUATED_AT_ONCE = 64
 """Prompt tokens in one step of the engine. Running answers get a token between two steps,
 so a long prompt slows them and doesn't stop them; larger steps are no faster on one thread."""
+TEMPERATURE = 0.0
+"""Always the likeliest token: a model so small, its weights cut to four bits, goes astray at
+the first unlikely word. The same question gets the same answer."""
 CORE_FILE_LIMIT = (0, 0)
 
 
@@ -67,6 +70,7 @@ def _start(model: str, socket_path: str, slots: int, context: int, alias: str, k
     params.n_ctx = slots * context
     params.n_batch = params.n_ubatch = EVALUATED_AT_ONCE
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.sampling.temp = TEMPERATURE
     params.cache_ram_mib = 0
     params.cache_idle_slots = False
     return xllamacpp.Server(params)

@@ -12,7 +12,17 @@ import pytest
 from relay.engine import process
 from relay.engine.process import Engine, EngineFailed, private_folder
 
-READY = "import sys; key = sys.stdin.readline(); print('ready', flush=True); "
+LISTEN = """
+import os, socket, sys
+path = sys.argv[-1]
+if os.path.exists(path):
+    os.unlink(path)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+key = sys.stdin.readline().strip()
+"""
+READY = LISTEN + "print('ready', flush=True); "
 UNTIL_STDIN_ENDS = "sys.stdin.read()"
 FOR_EVER = "import signal, time; signal.pause()"
 
@@ -116,7 +126,7 @@ async def test_a_failed_start_tells_the_last_line_the_engine_printed(engine):
 
 async def test_each_call_after_a_failed_start_tries_again(engine, tmp_path):
     mended = tmp_path / "mended"
-    made = engine(f"import os; os.path.exists({str(mended)!r}) or exit(1); " + READY + FOR_EVER)
+    made = engine(f"import os; os.path.exists({str(mended)!r}) or exit(1)\n" + READY + FOR_EVER)
     with pytest.raises(EngineFailed):
         await made.ready()
     mended.touch()
@@ -146,13 +156,21 @@ async def test_a_child_that_died_is_started_again_at_the_same_endpoint(engine):
     assert made.pid != pid
 
 
+async def test_a_child_that_lives_and_no_longer_listens_is_started_again(engine):
+    made = engine(READY + "server.close(); " + UNTIL_STDIN_ENDS)
+    before, pid = await made.ready(), made.pid
+    await until(lambda: not made._listens())
+    assert await made.ready() == before
+    assert is_gone(pid)
+
+
 async def test_the_child_gets_the_key_on_stdin_and_no_vendor_key_in_its_environment(
     engine, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     seen = tmp_path / "seen.json"
     program = (
-        "import json, os, sys; key = sys.stdin.readline().strip(); "
+        f"{LISTEN}import json; "
         f"json.dump([key, dict(os.environ), sys.argv], open({str(seen)!r}, 'w')); "
         "print('ready', flush=True); sys.stdin.read()"
     )
@@ -165,7 +183,7 @@ async def test_the_child_gets_the_key_on_stdin_and_no_vendor_key_in_its_environm
 
 
 async def test_an_engine_that_prints_much_is_not_stopped_by_a_full_pipe(engine):
-    much = "import os; [os.write(2, b'x' * 999 + b'\\n') for _ in range(1000)]; "
+    much = "import os; [os.write(2, b'x' * 999 + b'\\n') for _ in range(1000)]\n"
     assert (await engine(much + READY + UNTIL_STDIN_ENDS).ready()).socket
 
 

@@ -1,0 +1,117 @@
+"""The embedded model as a provider: the common wire, spoken to a child process.
+
+What is special about it is kept here: the child must be ready before a call, old turns are
+left out because it reads slowly, and what it can't do (images, tools) is refused or left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+from msgspec import structs
+
+from relay.engine.process import Endpoint, Engine, EngineFailed
+from relay.engine.window import PROMPT_CHARACTERS, recent
+from relay.errors import Code, Fault
+from relay.provider import Call, Form, Provider, Sink
+from relay.request import ChatRequest, ImagePart
+
+SYSTEM = "You are a helpful assistant."
+"""Stands where a chat has no system prompt. The model's own template would put a longer one
+there, with which it answers simple questions wrong or in French."""
+URL = "http://localhost/v1"
+"""The engine's API. The host is a form: the connection goes to a Unix socket."""
+
+
+class LocalProvider:
+    """The offline demo model: no key, no network, one child process.
+
+    Call `start` when the server starts, so that the first chat finds the model loaded. An
+    engine that is handed over may serve several providers, and is closed by whoever made
+    it; without one, this provider makes and closes its own.
+    """
+
+    def __init__(self, engine: Engine | None = None, *, name: str = "local") -> None:
+        self.name = name
+        self._owns_engine = engine is None
+        self._engine = engine or Engine()
+        self._wire: Provider | None = None
+        self._warming: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to load the model and the SDK in the background. Needs a running loop.
+        What fails shows in the calls."""
+        self._warming = self._warming or asyncio.create_task(self._warm(), name="local-warm")
+
+    def forms(self, model: str) -> tuple[Form, ...]:
+        """llama.cpp goes on with an unfinished assistant turn as if it had written it."""
+        return (Form.PREFILL, Form.RESTART)
+
+    async def run(self, call: Call, sink: Sink) -> None:
+        """As `Provider.run`. Waits for the engine where it is starting. Its crash is a
+        `Fault(PROVIDER_INTERRUPTED)`, and the next call starts it again."""
+        request = legible(call.request)
+        wire = await self._ready()
+        await wire.run(replace(call, request=request), sink)
+
+    async def probe(self) -> None:
+        """As `Provider.probe`; starts the engine where it is not running."""
+        wire = await self._ready()
+        await wire.probe()
+
+    async def close(self) -> None:
+        """End the child process, also in mid-answer. Idempotent."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait([self._warming])
+        if self._wire is not None:
+            await self._wire.close()
+        if self._owns_engine:
+            await self._engine.close()
+
+    async def _warm(self) -> None:
+        with contextlib.suppress(Fault):
+            await self._ready()
+
+    async def _ready(self) -> Provider:
+        try:
+            endpoint = await self._engine.ready()
+        except EngineFailed as failure:
+            raise Fault(Code.PROVIDER_ERROR, str(failure), remedy="fallback") from None
+        if self._wire is None:
+            # In a thread: the SDK's import takes up to a second.
+            wire = await asyncio.to_thread(_connect, self.name, endpoint)
+            self._wire = self._wire or wire
+        return self._wire
+
+
+def _connect(name: str, endpoint: Endpoint) -> Provider:
+    from relay.providers.openai import compatible
+
+    return compatible(name, endpoint.api_key, URL, endpoint.socket, prefill=True)
+
+
+def legible(request: ChatRequest) -> ChatRequest:
+    """What the embedded model can read of a request: its newest turns, without tools.
+
+    Its own system prompt stands in where there is none. Offered tools are left out, as by a
+    model that chooses to call none. Raises `Fault(BAD_REQUEST)` where a call is demanded, or
+    a turn that it would read holds an image; another target may do better.
+    """
+    if request.tools and request.tool_choice not in ("auto", "none"):
+        raise _beyond("can't call tools: set tool_choice to auto")
+    room = PROMPT_CHARACTERS - len(request.system or "")
+    messages = recent(request.messages, room)
+    parts = [part for message in messages for part in message.content]
+    if any(isinstance(part, ImagePart) for part in parts):
+        raise _beyond("can't see images: leave them out")
+    prompted = request.system or any(message.role == "system" for message in messages)
+    system = request.system if prompted else SYSTEM
+    return structs.replace(request, system=system, messages=messages, tools=(), tool_choice="auto")
+
+
+def _beyond(what: str) -> Fault:
+    message = f"the embedded demo model {what}, or ask another provider"
+    return Fault(Code.BAD_REQUEST, message, remedy="fallback")
