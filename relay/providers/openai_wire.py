@@ -240,6 +240,7 @@ _BY_CODE: dict[str, Verdict] = {
     "exceed_context_size_error": TOO_LONG,
     "content_policy_violation": REFUSED,
     "content_filter": REFUSED,
+    "invalid_prompt": REFUSED,
     "moderation_blocked": REFUSED,
     "ResponsibleAIPolicyViolation": REFUSED,
     "insufficient_quota": OUT_OF_QUOTA,

@@ -1,0 +1,145 @@
+"""What a scripted upstream can do, in no vendor's words.
+
+Steps are carried out in order. The response's headers leave with the first step that
+writes; a script that runs out ends the body cleanly (as `Close`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Reason = Literal["stop", "length", "content_filter", "tool_calls", "refusal"]
+Trouble = Literal[
+    "rate_limit",
+    "quota",
+    "server_error",
+    "overloaded",
+    "context_length",
+    "policy",
+    "auth",
+    "not_found",
+    "bad_request",
+    "prefill",
+]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Thought:
+    """A piece of visible thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call, its arguments as JSON text cut into `pieces` where the wire allows it."""
+
+    call_id: str
+    name: str
+    arguments: str
+    state: str | None = None
+    pieces: int = 3
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The vendor's finish reason; `refusal` is a model's own refusal."""
+
+    reason: Reason = "stop"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Usage. Anthropic and Gemini write it with the finish: put it before `Finish`."""
+
+    input: int = 11
+    output: int = 7
+    cached: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True)
+class End:
+    """The vendor's end marker; Gemini has none."""
+
+
+@dataclass(frozen=True)
+class InBandError:
+    """An error inside a stream that began with status 200."""
+
+    trouble: Trouble = "overloaded"
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """An event whose data is not JSON."""
+
+    data: str = '{"choices":[{"delta":{"content":"lo'
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Bytes of the body as they are."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait, for `seconds` or until `until` is set."""
+
+    seconds: float = 0.0
+    until: asyncio.Event | None = None
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Answer with the vendor's error status and body instead of a stream. `retry_after`:
+    seconds, said as the vendor says it; `headers` are added."""
+
+    trouble: Trouble
+    retry_after: float | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Tear the connection down (RST). As the first step: before any header."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """End the body cleanly, whatever was or was not said."""
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Say nothing more, and stay open until the relay closes. As the first step: accept,
+    then silence before any header."""
+
+
+Step: TypeAlias = (
+    Token
+    | Thought
+    | Call
+    | Finish
+    | Counts
+    | End
+    | InBandError
+    | Garbage
+    | Raw
+    | Pause
+    | Refuse
+    | Reset
+    | Close
+    | Hang
+)
