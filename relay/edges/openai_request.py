@@ -25,6 +25,8 @@ DEFAULT_IMAGE_TYPE = "image/jpeg"
 
 _DATA_URL = re.compile(r"data:(image/[A-Za-z0-9.+-]+)(?:;[^,;]*)*;base64,(.*)", re.DOTALL)
 
+_PLACE = re.compile(r"[\w.\[\]]+")
+
 Fields: TypeAlias = dict[str, Any]
 
 
@@ -150,7 +152,8 @@ def read(fields: Fields) -> tuple[Body, Chat]:
         return body, Chat.model_validate(chat)
     except ValidationError as error:
         _, message = explain(error)
-        raise InvalidRequest(message, message.partition(":")[0]) from None
+        place = _PLACE.match(message)
+        raise InvalidRequest(message, place[0] if place else None) from None
 
 
 def _wrong_shape(error: msgspec.ValidationError) -> InvalidRequest:
@@ -166,7 +169,9 @@ def _refuse_what_is_not_to_be_had(body: Body) -> None:
     if body.n not in (None, 1):
         raise InvalidRequest("n: one answer a request is all that is to be had here", "n")
     if body.response_format and body.response_format.type != "text":
-        raise InvalidRequest("response_format: only text is to be had here", "response_format.type")
+        raise InvalidRequest(
+            "response_format.type: only text is to be had here", "response_format.type"
+        )
 
 
 def _chat_fields(body: Body) -> Fields:
