@@ -181,6 +181,7 @@ class Dispatcher:
         driver = Driver(
             failover,
             writer,
+            route=route.name,
             attempt=attempt,
             clock=self._clock,
             observer=self._observer,

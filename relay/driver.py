@@ -23,6 +23,10 @@ from relay.streamlog import Writer
 class Observer(Protocol):
     """Who is told what became of streams: logs, metrics and health. Never per token."""
 
+    def started(self, stream: str, route: str) -> None:
+        """A stream is this process's to write: a chat was accepted, or one taken over."""
+        ...
+
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         """The first event of an upstream call came, so many seconds after its start."""
         ...
@@ -31,8 +35,9 @@ class Observer(Protocol):
         """An upstream call ended."""
         ...
 
-    def stream_ended(self, stream: str, record: Done | Failed) -> None:
-        """A stream has its terminal record."""
+    def ended(self, stream: str, route: str, record: Done | Failed | None) -> None:
+        """A stream has its terminal record; None where another process writes it from
+        here on."""
         ...
 
     def unexpected(self, stream: str, error: BaseException) -> None:
@@ -52,6 +57,7 @@ class Driver:
         failover: Failover,
         writer: Writer,
         *,
+        route: str,
         attempt: Callable[[Launch, Sink], Coroutine[None, None, None]],
         clock: Callable[[], float],
         observer: Observer,
@@ -59,6 +65,7 @@ class Driver:
     ) -> None:
         self.writer = writer
         self.finished = False
+        self._route = route
         self._failover = failover
         self._attempt = attempt
         self._clock = clock
@@ -68,6 +75,8 @@ class Driver:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._reported = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._terminal: Done | Failed | None = None
+        observer.started(writer.stream, route)
 
     @property
     def tasks(self) -> Sequence[asyncio.Task[None]]:
@@ -170,8 +179,7 @@ class Driver:
             return False
         last = records[-1]
         if isinstance(last, Done | Failed):
-            self._report()
-            self._observer.stream_ended(self.writer.stream, last)
+            self._terminal = last
         return True
 
     def _launch(self, launch: Launch) -> None:
@@ -234,4 +242,6 @@ class Driver:
         self._close_upstreams()
         if self._timer is not None:
             self._timer.cancel()
+        self._report()
+        self._observer.ended(self.writer.stream, self._route, self._terminal)
         self._ended(self)

@@ -18,6 +18,7 @@ from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from relay.errors import Code, RelayError
 
@@ -302,7 +303,6 @@ def _open(asked: Asked) -> bool:
 # --- in front of aiohttp -----------------------------------------------------------------
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware: TypeAlias = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 OnPrepare: TypeAlias = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 

@@ -1,0 +1,281 @@
+"""Puts the house together: one process's parts, and the application that serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import AsyncIterator, Mapping
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from relay import guard as guarding
+from relay import logs
+from relay.breaker import Breakers
+from relay.catalog import Catalog, ProviderConfig, choose_default, routes_of
+from relay.dispatcher import Dispatcher, Lineup, Policy, Status
+from relay.edges import http
+from relay.edges.health import HealthEdge, Phase
+from relay.edges.http_stream import Pace, Service
+from relay.edges.openai_chat import OpenAIChatEdge
+from relay.edges.page import page_routes
+from relay.edges.sse import SseEdge
+from relay.edges.websocket import Limits, WebSocketEdge
+from relay.engine.process import Engine
+from relay.events import Target
+from relay.health import Health
+from relay.hedging import HedgeBudget
+from relay.metrics import CONTENT_TYPE, Metrics
+from relay.observing import ConnectionObserver, StreamObserver
+from relay.provider import Provider
+from relay.providers.local import LocalProvider
+from relay.providers.registry import build
+from relay.routing import Route, Routes
+from relay.settings import Settings
+from relay.stores.memory import Limits as MemoryLimits
+from relay.stores.memory import MemoryLog
+from relay.streamlog import StreamLog
+
+SWEEP_SECONDS = 1.0
+"""The pause between two looks at graces and retention."""
+
+GOING_AWAY = 1012
+"""The close code of a restart (RFC 6455, IANA registry): clients come back."""
+
+SWITCHING_PROTOCOLS = 101
+
+
+class Relay:
+    """One process of the relay: everything behind the listening socket.
+
+    Enter it as an async context in a running loop, serve `application`, and await `drain`
+    before leaving. Raises `SettingsError` where the configuration can't work.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.routes = routes_of(settings, catalog)
+        self.default = choose_default(settings, self.routes)
+        self.providers = build_providers(catalog)
+        self.phase: Phase = "starting"
+        self.breakers = Breakers(settings.breaker_cooldown)
+        self.health = Health((name, config.model) for name, config in catalog.on.items())
+        targets = [target for route in self.routes.on.values() for target in route.targets]
+        self.metrics = Metrics(targets, self.routes.on, self._breaker_states)
+        self.log: StreamLog = MemoryLog(memory_limits(settings), time.monotonic)
+        self.dispatcher = self._make_dispatcher()
+        self.sockets = self._make_websocket_edge()
+        self.health_edge = self._make_health_edge()
+        self.application = self._make_application()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Relay:
+        for provider in self.providers.values():
+            if isinstance(provider, LocalProvider):
+                provider.start()
+        self._sweeper = asyncio.create_task(self._sweep_for_ever(), name="sweep")
+        self.phase = "ready"
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not walk it again
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._sweeper is not None
+        self._sweeper.cancel()
+        await self.health_edge.close()
+        await self.log.close()
+        for provider in self.providers.values():
+            await provider.close()
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new work, let answers end within `seconds`, then close every connection."""
+        self.phase = "draining"
+        self.sockets.drain(min(seconds, 5.0))
+        await self.dispatcher.drain(seconds)
+        await self.sockets.close_all(GOING_AWAY)
+
+    async def _sweep_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + SWEEP_SECONDS
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.metrics.observe_loop_lag(max(0.0, loop.time() - due))
+            self.dispatcher.sweep()
+            self.log.sweep()
+
+    # The parts
+
+    def _make_dispatcher(self) -> Dispatcher:
+        settings = self.settings
+        return Dispatcher(
+            Lineup(self.providers, default_first(self.routes, self.default), self.routes.off),
+            self.log,
+            policy=Policy(
+                retry_after_max=settings.retry_after_max,
+                max_attempts=settings.max_attempts,
+                rescue=settings.rescue,
+                continuation_prompt=settings.continuation_prompt,
+                resume_grace=settings.resume_grace,
+            ),
+            breakers=self.breakers,
+            hedges=HedgeBudget(settings.hedge_budget),
+            observer=StreamObserver(self.health, self.metrics, time.time),
+            clock=time.monotonic,
+            status=self._route_status,
+        )
+
+    def _make_guard(self) -> guarding.Guard:
+        return guarding.Guard(guard_options(self.settings))
+
+    def _make_websocket_edge(self) -> WebSocketEdge:
+        settings = self.settings
+        self.guard = self._make_guard()
+        return WebSocketEdge(
+            self.log,
+            self.dispatcher,
+            Limits(
+                max_frame_bytes=settings.max_frame_bytes,
+                max_streams_per_session=settings.max_streams_per_session,
+                resume_window=settings.resume_window,
+                heartbeat=settings.heartbeat,
+                write_timeout=settings.write_timeout,
+            ),
+            authenticate=self.guard.authenticate,
+            observer=ConnectionObserver(self.metrics, time.monotonic),
+        )
+
+    def _make_health_edge(self) -> HealthEdge:
+        return HealthEdge(
+            self.health,
+            self.providers,
+            self.catalog.off,
+            breaker=self._breaker_of,
+            phase=lambda: self.phase,
+            clock=time.time,
+        )
+
+    def _make_application(self) -> web.Application:
+        settings = self.settings
+        service = Service(
+            self.dispatcher,
+            self.log,
+            Pace(settings.heartbeat, settings.write_timeout),
+            settings.max_frame_bytes,
+        )
+        application = web.Application(
+            middlewares=[access_log, http.errors, guarding.middleware(self.guard)],
+            client_max_size=settings.max_frame_bytes,
+        )
+        application.on_response_prepare.append(guarding.on_prepare(self.guard))
+        application.add_routes(
+            [
+                web.get("/ws", self.sockets.handle),
+                *SseEdge(service).routes(),
+                *self.health_edge.routes(),
+                *OpenAIChatEdge(service).routes(),
+                *page_routes(),
+                web.get("/metrics", self._show_metrics),
+            ]
+        )
+        return application
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.metrics.render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+
+    # What they tell each other
+
+    def _breaker_states(self) -> list[tuple[Target, str]]:
+        now = time.monotonic()
+        targets = {target for route in self.routes.on.values() for target in route.targets}
+        return [(target, self.breakers.state(target, now).state) for target in targets]
+
+    def _breaker_of(self, provider: str) -> str | None:
+        config = self.catalog.on.get(provider)
+        if config is None:
+            return None
+        return self.breakers.state(Target(provider, config.model), time.monotonic()).state
+
+    def _route_status(self, route: Route) -> Status:
+        first = route.targets[0]
+        return self.health.report(first.provider, self._breaker_of(first.provider)).status
+
+
+def build_providers(catalog: Catalog) -> dict[str, Provider]:
+    """A provider for each that is on. Imports the SDKs that they need."""
+    return {name: _provider(config) for name, config in catalog.on.items()}
+
+
+def _provider(config: ProviderConfig) -> Provider:
+    if config.kind == "local":
+        return LocalProvider(Engine())
+    key = config.api_key.get_secret_value() if config.api_key else None
+    return build(config.kind, name=config.name, api_key=key, base_url=config.base_url)
+
+
+def default_first(routes: Routes, default: str | None) -> Mapping[str, Route]:
+    """The routes on offer, the one that answers a chat without a provider in front."""
+    if default is None:
+        return routes.on
+    return {default: routes.on[default], **routes.on}
+
+
+def guard_options(settings: Settings) -> guarding.GuardOptions:
+    """What the guard needs to know of the settings."""
+    return guarding.GuardOptions(
+        host=settings.host,
+        port=settings.port,
+        allowed_origins=frozenset(settings.allowed_origins),
+        tokens=settings.token_subjects(),
+        allow_anonymous=settings.relay_allow_anonymous,
+        trusted_proxies=tuple(str(network) for network in settings.trusted_proxies),
+    )
+
+
+def memory_limits(settings: Settings) -> MemoryLimits:
+    """What the memory log needs to know of the settings."""
+    return MemoryLimits(
+        resume_window=settings.resume_window,
+        retained_bytes=settings.retained_bytes,
+        max_streams_per_session=settings.max_streams_per_session,
+    )
+
+
+@web.middleware
+async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One line for each HTTP request that ended; sockets have a line of their own."""
+    began = time.monotonic()
+    status = 499
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        if request.match_info.handler is not None and status != SWITCHING_PROTOCOLS:
+            resource = request.match_info.route.resource
+            route = resource.canonical if resource else "(no route)"
+            logs.log_request(
+                request.method, route, status, time.monotonic() - began, request.remote or "-"
+            )
+
+
+@contextlib.asynccontextmanager
+async def listening(relay: Relay) -> AsyncIterator[int]:
+    """Serve a relay on its address; gives the port, which differs from the configured one
+    where that is 0. Raises `OSError` where the address can't be had."""
+    runner = web.AppRunner(
+        relay.application,
+        access_log=None,
+        handler_cancellation=False,
+        keepalive_timeout=75.0,
+        shutdown_timeout=1.0,
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, relay.settings.host, relay.settings.port, backlog=4096)
+    try:
+        await site.start()
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()

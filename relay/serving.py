@@ -1,0 +1,152 @@
+"""Runs one process from its settings to its last byte: start, say so, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from loguru import logger
+
+from relay import check, logs
+from relay.app import Relay, build_providers, guard_options, listening
+from relay.catalog import Catalog, choose_default, providers_on, routes_of, stray_variables
+from relay.engine.model import MODEL_NAME, unavailable
+from relay.guard import refusal_to_start
+from relay.settings import NO_FILES, Settings
+from relay.variables import SettingsError
+
+BAD_CONFIGURATION = 2
+"""The exit status of a start that the configuration stopped."""
+
+CANT_LISTEN = 3
+"""The exit status of a start without an address to listen on."""
+
+
+def catalog_of(settings: Settings) -> Catalog:
+    """Which providers this machine and these settings come to."""
+    wanted = "local" in settings.supported_providers
+    off = unavailable() if wanted else None
+    return providers_on(settings, local_model=MODEL_NAME, local_off=off)
+
+
+def run_check(settings: Settings) -> int:
+    """`--check`: test the configuration and each provider; returns the exit status."""
+    catalog = catalog_of(settings)
+    routes = routes_of(settings, catalog)
+    choose_default(settings, routes)
+    warnings = [*stray_variables(settings), *routes.warnings]
+    return asyncio.run(_check(catalog, warnings))
+
+
+async def _check(catalog: Catalog, warnings: Sequence[str]) -> int:
+    providers = build_providers(catalog)
+    try:
+        return await check.check(catalog, providers, warnings=warnings)
+    finally:
+        for provider in providers.values():
+            await provider.close()
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal comes; returns the exit status. Raises `SettingsError`."""
+    if refusal := refusal_to_start(guard_options(settings)):
+        raise SettingsError(refusal)
+    configure_logging(settings)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_serve(settings))
+    finally:
+        logs.close_logging()
+
+
+def configure_logging(settings: Settings) -> None:
+    """Logs as the settings want them."""
+    logs.configure_logging(
+        directory=None if settings.log_dir == NO_FILES else settings.log_dir,
+        level=settings.log_level,
+        format=settings.log_format,
+        content=settings.log_content,
+        secrets=settings.secrets(),
+    )
+
+
+def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop where it runs, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+async def _serve(settings: Settings) -> int:
+    began = time.monotonic()
+    relay = Relay(settings, catalog_of(settings))
+    stopping = asyncio.Event()
+    _listen_for_signals(stopping)
+    try:
+        async with relay, listening(relay) as port:
+            for line in greeting(relay, port):
+                logger.info(line)
+            logger.debug("listening after {:.2f} s", time.monotonic() - began)
+            await stopping.wait()
+            await _drain(relay)
+    except OSError as error:
+        if relay.phase != "ready":
+            raise
+        where = f"{settings.host}:{settings.port}"
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        logger.error("can't listen on {}: {}; choose another PORT or HOST", where, reason)
+        return CANT_LISTEN
+    logger.info("stopped")
+    return 0
+
+
+async def _drain(relay: Relay) -> None:
+    seconds = relay.settings.drain_timeout
+    if running := relay.dispatcher.running:
+        logger.info(
+            "stopping: {} answers may take {:g} s to end; stop again to end at once",
+            running,
+            seconds,
+        )
+    await relay.drain(seconds)
+
+
+def _listen_for_signals(stopping: asyncio.Event) -> None:
+    """The first SIGINT or SIGTERM asks for an orderly end, the second does not ask."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set():
+            sys.stderr.write("stopped at once\n")
+            sys.stderr.flush()
+            os._exit(1)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows has no signals in its loops
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+def greeting(relay: Relay, port: int) -> list[str]:
+    """The few lines that a start says: where to connect, who answers, and who does not."""
+    host = relay.settings.host
+    shown = f"[{host}]" if ":" in host else host
+    lines = [f"listening: page http://{shown}:{port}/  WebSocket ws://{shown}:{port}/ws"]
+    for name, route in relay.routes.on.items():
+        models = ", then ".join(f"{target.model}" for target in route.targets)
+        note = " (default)" if name == relay.default else ""
+        lines.append(f"on:  {name}{note}: {models}")
+    lines += [f"off: {name}: {reason}" for name, reason in relay.routes.off.items()]
+    lines += [f"warning: {each}" for each in relay.routes.warnings]
+    lines += [f"warning: {each}" for each in stray_variables(relay.settings)]
+    if not relay.routes.on:
+        lines.append("no provider is on: set a key in .env, or run `make local` for the demo model")
+    return lines
