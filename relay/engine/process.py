@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 from collections import deque
@@ -25,6 +24,8 @@ START_TIMEOUT = 30.0
 """Seconds from the start of the process to its readiness; 0.5 s is usual."""
 STOP_TIMEOUT = 2.0
 """Seconds that the process is given to leave before it is killed."""
+DYING_TIME = 0.2
+"""Seconds within which the death of a process is known after its connections broke."""
 KEPT_LINES = 20
 """Last lines of the engine's own output, for the message of a failed start."""
 SOCKET_NAME = "engine.sock"
@@ -75,7 +76,7 @@ class Engine:
     def start(self) -> None:
         """Begin to start the child in the background, unless it runs or starts already.
         Errors show in `ready`."""
-        if self._closed or self._starting or (self._alive() and self._listens()):
+        if self._closed or self._starting or self._alive():
             return
         self._starting = asyncio.create_task(self._launch(), name="engine-start")
         self._starting.add_done_callback(self._started)
@@ -95,6 +96,14 @@ class Engine:
             raise EngineFailed("the embedded model is being stopped")
         return self._endpoint
 
+    async def settled(self) -> None:
+        """Wait until it is known whether the child survived. Call it when a call broke: a
+        dying process loses its connections a moment before its parent hears of its death."""
+        if self._process is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DYING_TIME):
+                    await self._process.wait()
+
     async def close(self) -> None:
         """End the child, also in mid-answer or mid-start, and remove its socket. Idempotent."""
         self._closed = True
@@ -107,20 +116,6 @@ class Engine:
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
-
-    def _listens(self) -> bool:
-        """Whether the socket takes connections. A dying process is seen here before the
-        kernel tells its parent."""
-        assert self._endpoint
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            try:
-                probe.connect(self._endpoint.socket)
-            except BlockingIOError:
-                return True  # its queue is full
-            except OSError:
-                return False
-        return True
 
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting = None

@@ -18,6 +18,7 @@ from relay.errors import Code, Fault
 from relay.provider import Call, Form, Provider, Sink
 from relay.request import ChatRequest, ImagePart
 
+MAYBE_A_CRASH = frozenset({Code.PROVIDER_INTERRUPTED, Code.PROVIDER_ERROR})
 SYSTEM = "You are a helpful assistant."
 """Stands where a chat has no system prompt. The model's own template would put a longer one
 there, with which it answers simple questions wrong or in French."""
@@ -54,7 +55,12 @@ class LocalProvider:
         `Fault(PROVIDER_INTERRUPTED)`, and the next call starts it again."""
         request = legible(call.request)
         wire = await self._ready()
-        await wire.run(replace(call, request=request), sink)
+        try:
+            await wire.run(replace(call, request=request), sink)
+        except Fault as fault:
+            if fault.code in MAYBE_A_CRASH:
+                await self._engine.settled()
+            raise
 
     async def probe(self) -> None:
         """As `Provider.probe`; starts the engine where it is not running."""

@@ -12,17 +12,8 @@ import pytest
 from relay.engine import process
 from relay.engine.process import Engine, EngineFailed, private_folder
 
-LISTEN = """
-import os, socket, sys
-path = sys.argv[-1]
-if os.path.exists(path):
-    os.unlink(path)
-server = socket.socket(socket.AF_UNIX)
-server.bind(path)
-server.listen()
-key = sys.stdin.readline().strip()
-"""
-READY = LISTEN + "print('ready', flush=True); "
+TAKE_KEY = "import sys; key = sys.stdin.readline().strip()\n"
+READY = TAKE_KEY + "print('ready', flush=True); "
 UNTIL_STDIN_ENDS = "sys.stdin.read()"
 FOR_EVER = "import signal, time; signal.pause()"
 
@@ -156,12 +147,20 @@ async def test_a_child_that_died_is_started_again_at_the_same_endpoint(engine):
     assert made.pid != pid
 
 
-async def test_a_child_that_lives_and_no_longer_listens_is_started_again(engine):
-    made = engine(READY + "server.close(); " + UNTIL_STDIN_ENDS)
-    before, pid = await made.ready(), made.pid
-    await until(lambda: not made._listens())
-    assert await made.ready() == before
-    assert is_gone(pid)
+async def test_a_dying_child_is_known_to_be_dead_once_settled(engine):
+    made = engine(READY + UNTIL_STDIN_ENDS)
+    await made.ready()
+    os.kill(made.pid, signal.SIGKILL)
+    await made.settled()
+    assert made.pid is None
+
+
+async def test_a_living_child_is_still_there_once_settled(engine, monkeypatch):
+    monkeypatch.setattr(process, "DYING_TIME", 0)
+    made = engine(READY + UNTIL_STDIN_ENDS)
+    await made.ready()
+    await made.settled()
+    assert made.pid
 
 
 async def test_the_child_gets_the_key_on_stdin_and_no_vendor_key_in_its_environment(
@@ -170,7 +169,7 @@ async def test_the_child_gets_the_key_on_stdin_and_no_vendor_key_in_its_environm
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     seen = tmp_path / "seen.json"
     program = (
-        f"{LISTEN}import json; "
+        f"{TAKE_KEY}import json, os; "
         f"json.dump([key, dict(os.environ), sys.argv], open({str(seen)!r}, 'w')); "
         "print('ready', flush=True); sys.stdin.read()"
     )
