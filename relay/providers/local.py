@@ -29,14 +29,12 @@ URL = "http://localhost/v1"
 class LocalProvider:
     """The offline demo model: no key, no network, one child process.
 
-    Call `start` when the server starts, so that the first chat finds the model loaded. An
-    engine that is handed over may serve several providers, and is closed by whoever made
-    it; without one, this provider makes and closes its own.
+    Call `start` when the server starts, so that the first chat finds the model loaded.
+    `engine` is closed with the provider.
     """
 
     def __init__(self, engine: Engine | None = None, *, name: str = "local") -> None:
         self.name = name
-        self._owns_engine = engine is None
         self._engine = engine or Engine()
         self._wire: Provider | None = None
         self._warming: asyncio.Task[None] | None = None
@@ -74,8 +72,7 @@ class LocalProvider:
             await asyncio.wait([self._warming])
         if self._wire is not None:
             await self._wire.close()
-        if self._owns_engine:
-            await self._engine.close()
+        await self._engine.close()
 
     async def _warm(self) -> None:
         with contextlib.suppress(Fault):

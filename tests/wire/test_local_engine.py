@@ -166,12 +166,11 @@ async def test_close_in_mid_answer_ends_the_child_without_an_abort(engine):
     provider = LocalProvider(engine)
     running = await speaking(provider)
     child = engine._process
-    await engine.close()
+    await provider.close()
     assert child.returncode == 0
     with pytest.raises(Fault):
         async with asyncio.timeout(STEP):
             await running.task
-    await provider.close()
 
 
 async def test_start_loads_it_before_the_first_call(provider, engine):
@@ -198,10 +197,14 @@ async def test_only_a_caller_with_the_key_is_served(engine):
 
 async def test_two_providers_share_one_engine(engine):
     providers = [LocalProvider(engine), LocalProvider(engine)]
+    pids = set()
     for provider in providers:
         assert text_of(await answer(provider, ask("Say hello.", 4)))
+        pids.add(engine.pid)
+    assert len(pids) == 1
+    for provider in providers:
         await provider.close()
-    assert engine.pid
+    assert engine.pid is None
 
 
 PARENT = """
