@@ -248,6 +248,8 @@ class GeminiWire:
     def __init__(self, model: str, body: dict[str, Any]) -> None:
         self._model = model
         self._counts: Counts | None = None
+        self._thinks = False
+        self._said = 0
 
     def opening(self) -> bytes:
         return b""
@@ -257,6 +259,7 @@ class GeminiWire:
             case Token(text):
                 return self._chunk([{"text": text}])
             case Thought(text):
+                self._thinks = True
                 return self._chunk([{"text": text, "thought": True}])
             case Call():
                 arguments = json.loads(step.arguments or "{}")
@@ -284,28 +287,35 @@ class GeminiWire:
         candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}}
         if reason:
             candidate["finishReason"] = reason
-        candidate["index"] = 0
+        if self._thinks:
+            candidate["index"] = 0
+        thought = any("thought" in part for part in parts)
         return _crlf(
             {
                 "candidates": [candidate],
-                "usageMetadata": self._usage(bool(reason)),
+                "usageMetadata": self._usage(thought, bool(reason)),
                 "modelVersion": self._model,
                 "responseId": "w1peaMz6INOvnvgPgYfPiQY",
             }
         )
 
-    def _usage(self, last: bool) -> dict[str, Any]:
+    def _usage(self, thought: bool, last: bool) -> dict[str, Any]:
+        """The running total. A model that thinks counts from its first word of text on, any
+        other only in its last chunk."""
         counts = self._counts or Counts(11, 0)
+        self._said += not thought
+        told = counts.output - counts.reasoning if last and self._counts else self._said
         usage: dict[str, Any] = {"promptTokenCount": counts.input}
-        if last and self._counts:
-            usage["candidatesTokenCount"] = counts.output - counts.reasoning
-        usage["totalTokenCount"] = counts.input + counts.output
-        details = [{"modality": "TEXT", "tokenCount": counts.input}]
-        if last and self._counts and counts.cached:
-            usage["cachedContentTokenCount"] = counts.cached
-        usage["promptTokensDetails"] = details
-        if last and self._counts and counts.reasoning:
+        if (last and self._counts) or (self._thinks and not thought):
+            usage["candidatesTokenCount"] = told
+        usage["totalTokenCount"] = counts.input + counts.reasoning + told
+        usage["promptTokensDetails"] = [{"modality": "TEXT", "tokenCount": counts.input}]
+        if self._thinks:
             usage["thoughtsTokenCount"] = counts.reasoning
+        elif last and self._counts:
+            usage["candidatesTokensDetails"] = [{"modality": "TEXT", "tokenCount": told}]
+        if last and counts.cached:
+            usage["cachedContentTokenCount"] = counts.cached
         return usage
 
 
