@@ -16,10 +16,9 @@ from relay import logs
 from relay.breaker import Breakers
 from relay.catalog import Catalog, ProviderConfig, choose_default, routes_of
 from relay.dispatcher import Dispatcher, Lineup, Policy, Status
-from relay.edges import http
+from relay.edges import http, openai_chat
 from relay.edges.health import HealthEdge, Phase
 from relay.edges.http_stream import Pace, Service
-from relay.edges.openai_chat import OpenAIChatEdge
 from relay.edges.page import page_routes
 from relay.edges.sse import SseEdge
 from relay.edges.websocket import Limits, WebSocketEdge
@@ -169,13 +168,14 @@ class Relay:
             middlewares=[access_log, http.errors, guarding.middleware(self.guard)],
             client_max_size=settings.max_frame_bytes,
         )
+        application[http.SHAPES] = {openai_chat.PREFIX: openai_chat.openai_shape}
         application.on_response_prepare.append(guarding.on_prepare(self.guard))
         application.add_routes(
             [
                 web.get("/ws", self.sockets.handle),
                 *SseEdge(service).routes(),
                 *self.health_edge.routes(),
-                *OpenAIChatEdge(service).routes(),
+                *openai_chat.OpenAIChatEdge(service).routes(),
                 *page_routes(),
                 web.get("/metrics", self._show_metrics),
             ]

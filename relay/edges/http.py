@@ -52,7 +52,10 @@ the fleet answers then."""
 Shape: TypeAlias = Callable[[RelayError], dict[str, Any]]
 """Renders an error as the JSON body that one dialect's clients expect."""
 
-SHAPES = web.AppKey("shapes", dict[str, Shape])
+CLIENT_GONE = 499
+"""The status, seen by logs alone, of a request whose client did not wait."""
+
+SHAPES: web.AppKey[dict[str, Shape]] = web.AppKey("shapes", dict[str, Shape])
 """Dialects with an error shape of their own, by path prefix. Put it on the application
 before its routes are added; without it all errors have the house's shape."""
 
@@ -109,7 +112,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return _from_http_exception(error, _shape_for(request))
     except ConnectionError:
-        return web.Response(status=400)  # to nobody: the client is gone
+        return web.Response(status=CLIENT_GONE)
     except Exception:
         logger.exception("request failed: {} {}", request.method, request.path)
         if request.writer.output_size:

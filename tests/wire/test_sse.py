@@ -1,6 +1,7 @@
 """`relay.v1` over HTTP, on real sockets."""
 
 import asyncio
+import gc
 import json
 import socket
 import struct
@@ -8,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from relay.edges.http_stream import Pace
+from relay.edges.http_stream import Pace, Tap
 from relay.errors import Code, RelayError
 from relay.events import Failed, Text, ToolCall
 from relay.stores.memory import Limits
@@ -451,3 +452,27 @@ async def test_a_reader_whose_records_were_let_go_is_told():
         assert events[-1].data["code"] == "stream_expired"
         assert "seq" not in events[-1].data
         reader.close()
+
+
+async def test_a_reader_that_closes_its_half_while_it_is_behind_counts_as_gone(relay):
+    reader = await stalled(relay)
+    text = "x" * 8000
+    for _ in range(BIG // len(text)):
+        relay.writer.append([Text(text)])
+        await asyncio.sleep(0)
+    assert relay.writer.unread_since is None
+    reader.writer.write_eof()
+    await until(lambda: relay.writer.unread_since is not None)
+    reader.close()
+
+
+@pytest.mark.parametrize("path", ["/chat/gpt", "/v1/chat/completions"])
+async def test_an_answer_leaves_nothing_on_its_connection(relay, path):
+    relay.dispatcher.on_start = lambda writer: writer.append([Text("hi"), DONE])
+    async with client(relay) as reader:
+        for streamed in (True, False):
+            body = {"model": "gpt", "stream": streamed} | CHAT if "v1" in path else CHAT
+            await reader.ask("POST", path, body)
+            assert reader.status == 200
+        gc.collect()
+        assert [item for item in gc.get_objects() if isinstance(item, Tap)] == []
