@@ -16,6 +16,9 @@ and stay under a megabyte; what is longer is not an event stream."""
 MAX_STRAY_BYTES = 64 * 1024
 """Bytes kept of lines that belong to no field: enough for any error object."""
 
+MAX_LOOSE_LINES = 1024
+"""Lines of one event that are kept apart until it ends."""
+
 _BOM = b"\xef\xbb\xbf"
 _IGNORED = (b"event", b"id", b"retry")
 
@@ -59,7 +62,7 @@ class Splitter:
         rest = lines.pop()
         self._partial = [rest] if rest else []
         payloads = self._events(lines)
-        self._held = len(rest) + sum(map(len, self._lines))
+        self._held = len(rest) + (self._pending_size() if self._lines else 0)
         self._check(self._held - len(b"data: "))
         return payloads
 
@@ -70,6 +73,13 @@ class Splitter:
         be half an event: the caller finds out by decoding it.
         """
         return self.feed(b"\n\n") if self._partial or self._lines else []
+
+    def _pending_size(self) -> int:
+        """Bytes in the event under way. Many small lines are joined first: an object a line
+        would weigh many times what it holds."""
+        if len(self._lines) > MAX_LOOSE_LINES:
+            self._lines = [b"\n".join(self._lines)]
+        return sum(map(len, self._lines)) + len(self._lines)
 
     def _with_line_feeds(self, data: bytes) -> bytes:
         if self._after_cr and data:

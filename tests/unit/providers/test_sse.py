@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.errors import Code, Fault
+from relay.providers.sse import MAX_EVENT_BYTES, MAX_STRAY_BYTES, Splitter
+
+
+def split(body: bytes, *cuts: int) -> list[bytes]:
+    splitter = Splitter()
+    payloads: list[bytes] = []
+    edges = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
+    for begin, end in itertools.pairwise(edges):
+        payloads += splitter.feed(body[begin:end])
+    return payloads + splitter.eof()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_any_line_end_ends_a_line(end):
+    body = end.join([b"event: x", b"data: one", b"", b"data:two", b"id: 3", b"", b""])
+    assert split(body) == [b"one", b"two"]
+
+
+def test_data_lines_of_one_event_are_joined_by_line_feeds():
+    assert split(b"data: a\ndata: b\ndata:\ndata\n\n") == [b"a\nb\n\n"]
+
+
+def test_only_one_space_after_the_colon_is_dropped():
+    assert split(b"data:  a\n\n") == [b" a"]
+
+
+def test_a_comment_is_an_empty_payload():
+    assert split(b": keep-alive\n\ndata: a\n\n") == [b"", b"a"]
+
+
+def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it():
+    assert split(b"\xef\xbb\xbfdata: a\n\n") == [b"a"]
+
+
+def test_an_event_that_no_blank_line_closed_is_given_at_the_end():
+    assert split(b"data: a\n\ndata: b\n") == [b"a", b"b"]
+    assert split(b"data: a\n\ndata: b") == [b"a", b"b"]
+
+
+def test_lines_outside_any_field_are_kept_apart():
+    splitter = Splitter()
+    payloads = splitter.feed(b'data: a\n\n{\n  "error": {}\n}\n') + splitter.eof()
+    assert payloads == [b"a"]
+    assert splitter.stray == b'{\n  "error": {}\n}\n'
+
+
+def test_stray_lines_are_bounded():
+    splitter = Splitter()
+    for _ in range(MAX_STRAY_BYTES // 512 + 2):
+        splitter.feed(b"<" + b"x" * 1024 + b">\n")
+    assert len(splitter.stray) == MAX_STRAY_BYTES
+
+
+@pytest.mark.parametrize("step", [4096, MAX_EVENT_BYTES * 2])
+def test_an_event_of_the_largest_size_passes_and_one_byte_more_is_a_fault(step):
+    def fed(size: int) -> list[bytes]:
+        splitter, body = Splitter(), b"data: " + b"x" * size + b"\n\n"
+        return [p for at in range(0, len(body), step) for p in splitter.feed(body[at : at + step])]
+
+    assert [len(payload) for payload in fed(MAX_EVENT_BYTES)] == [MAX_EVENT_BYTES]
+    with pytest.raises(Fault) as caught:
+        fed(MAX_EVENT_BYTES + 1)
+    assert caught.value.code is Code.PROVIDER_INTERRUPTED
+
+
+def test_an_event_without_end_is_a_fault_before_it_fills_the_memory():
+    splitter, fed = Splitter(), 0
+
+    def feed_on() -> None:
+        nonlocal fed
+        while fed < 4 * MAX_EVENT_BYTES:
+            splitter.feed(b"data:\n" * 8192)
+            fed += 8192
+
+    with pytest.raises(Fault):
+        feed_on()
+    assert fed <= MAX_EVENT_BYTES
+
+
+PIECES = st.sampled_from(
+    ["data: é漢👩‍🚀", "data:", ": c", "event: e", "id: 1", "", "retry: 9", "data: {}"]
+)
+
+
+@given(st.lists(PIECES, max_size=12), st.sampled_from(["\n", "\r\n", "\r"]), st.data())
+def test_payloads_are_equal_wherever_the_body_is_cut(lines, end, data):
+    body = "".join(line + end for line in lines).encode()
+    cuts = data.draw(st.lists(st.integers(0, max(len(body), 1)), max_size=20))
+    assert split(body, *cuts) == split(body)
