@@ -27,6 +27,9 @@ MAX_DELAY = 15.0
 BACK_OFF_FROM = 3
 """The try from which the delays grow after a close that asks to back off."""
 
+MAX_ASKS = 8
+"""So often the same hole is asked for; then the answer counts as lost."""
+
 NOT_CONNECTED = 1006
 """The close code of a connection that broke without one, or was never made."""
 
@@ -127,7 +130,9 @@ class _Chat:
     link: Link | None = None
     sent: bool = False
     cancelling: bool = False
-    asked: bool = False
+    gap: int | None = None
+    """The newest seq beyond a hole that was asked for, None where there is none."""
+    asks: int = 0
 
 
 @dataclass(slots=True)
@@ -268,7 +273,7 @@ class Session:
         return [chat for chat in self._chats.values() if chat.link == link]
 
     def _attach(self, chat: _Chat, link: Link, *, in_hello: bool = False) -> Iterator[Action]:
-        chat.link, chat.sent, chat.asked = link, True, False
+        chat.link, chat.sent, chat.gap = link, True, None
         answer = chat.answer
         if answer.last < 0:
             yield Send(link, {**answer.request, "type": "chat", "id": answer.id})
@@ -292,19 +297,26 @@ class Session:
             return []
         verdict, event = chat.answer.apply(frame)
         if verdict == "gap":
-            return self._ask(chat, link)
+            return self._ask(chat, link, frame)
         if verdict == "dropped":
             return []
         self._attempt = 0
-        chat.asked = False
+        chat.gap, chat.asks = None, 0
         if chat.answer.finished:
             return [Tell(chat.answer, event), *self._forget(chat)]
         return [] if event is None else [Tell(chat.answer, event)]
 
-    def _ask(self, chat: _Chat, link: Link) -> list[Action]:
-        if chat.asked or chat.link != link:
+    def _ask(self, chat: _Chat, link: Link, frame: Frame) -> list[Action]:
+        """Ask for what is missing, once: frames already under way show the same hole. An
+        older one than seen, or the last one, shows that what was asked for has a hole too."""
+        if chat.link != link:
             return []
-        chat.asked = True
+        seq, known, chat.gap = frame["seq"], chat.gap, frame["seq"]
+        if known is not None and seq > known and frame["type"] not in ("done", "error"):
+            return []
+        chat.asks += 1
+        if chat.asks > MAX_ASKS:
+            return self._fail(chat, _expired())
         answer = chat.answer
         return [Send(link, {"type": "resume", "id": answer.id, "after": answer.last})]
 

@@ -27,6 +27,8 @@ export function closeError(code) {
 
 const BASE_DELAY = 400;
 const MAX_DELAY = 15_000;
+/** So often the same hole is asked for; then the answer counts as lost. */
+const MAX_ASKS = 8;
 
 /** Milliseconds before try number `attempt` (from 0), `random` in [0, 1): exponential, jittered. */
 export function backoff(attempt, random) {
@@ -161,7 +163,7 @@ export class Session {
 
   /** Add a chat: it is sent at once, or as soon as there is a connection. */
   add(answer) {
-    const chat = { answer, link: null, sent: false, cancelling: false, asked: false };
+    const chat = { answer, link: null, sent: false, cancelling: false, gap: null, asks: 0 };
     this.chats.set(answer.id, chat);
     return this.current === null ? this.connect() : this.#attach(chat, this.current);
   }
@@ -237,7 +239,7 @@ export class Session {
 
   #attach(chat, link, inHello = false) {
     const { id, request, last } = chat.answer;
-    Object.assign(chat, { link, sent: true, asked: false });
+    Object.assign(chat, { link, sent: true, gap: null });
     const actions = [];
     if (last < 0) actions.push(send(link, { ...request, type: 'chat', id }));
     else if (!inHello) actions.push(send(link, { type: 'resume', id, after: last }));
@@ -259,17 +261,25 @@ export class Session {
     const chat = this.chats.get(frame.id);
     if (!chat) return [];
     const verdict = chat.answer.apply(frame);
-    if (verdict === 'gap') return this.#ask(chat, link);
+    if (verdict === 'gap') return this.#ask(chat, link, frame);
     if (verdict === 'dropped') return [];
     this.attempt = 0;
-    chat.asked = false;
+    Object.assign(chat, { gap: null, asks: 0 });
     const told = { do: 'tell', answer: chat.answer, frame };
     return chat.answer.finished ? [told, ...this.#forget(chat)] : [told];
   }
 
-  #ask(chat, link) {
-    if (chat.asked || chat.link !== link) return [];
-    chat.asked = true;
+  /**
+   * Ask for what is missing, once: frames already under way show the same hole. An older
+   * one than seen, or the last one, shows that what was asked for has a hole too.
+   */
+  #ask(chat, link, { type, seq }) {
+    if (chat.link !== link) return [];
+    const known = chat.gap;
+    chat.gap = seq;
+    if (known !== null && seq > known && type !== 'done' && type !== 'error') return [];
+    chat.asks += 1;
+    if (chat.asks > MAX_ASKS) return this.#finish(chat, EXPIRED, null);
     return [send(link, { type: 'resume', id: chat.answer.id, after: chat.answer.last })];
   }
 
