@@ -20,6 +20,7 @@ from relay.edges import http, openai_chat
 from relay.edges.health import HealthEdge, Phase
 from relay.edges.http_stream import Pace, Service
 from relay.edges.page import page_routes
+from relay.edges.schema import schema_routes
 from relay.edges.sse import SseEdge
 from relay.edges.websocket import Limits, WebSocketEdge
 from relay.engine.process import Engine
@@ -168,7 +169,7 @@ class Relay:
             middlewares=[access_log, http.errors, guarding.middleware(self.guard)],
             client_max_size=settings.max_frame_bytes,
         )
-        application[http.SHAPES] = {openai_chat.PREFIX: openai_chat.openai_shape}
+        http.shape_errors(application, openai_chat.PREFIX, openai_chat.openai_shape)
         application.on_response_prepare.append(guarding.on_prepare(self.guard))
         application.add_routes(
             [
@@ -176,6 +177,7 @@ class Relay:
                 *SseEdge(service).routes(),
                 *self.health_edge.routes(),
                 *openai_chat.OpenAIChatEdge(service).routes(),
+                *schema_routes(),
                 *page_routes(),
                 web.get("/metrics", self._show_metrics),
             ]

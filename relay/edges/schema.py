@@ -1,0 +1,32 @@
+"""The wire for machines: JSON Schema, AsyncAPI and OpenAPI, made from the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from relay.openapi import OPENAPI_PATH, openapi
+from relay.schema import ASYNCAPI_PATH, SCHEMA_PATH, Json, asyncapi, json_schema
+
+
+def schema_routes() -> list[web.RouteDef]:
+    """What the application has to add. Each document is made when it is first asked for."""
+    return [
+        web.get(SCHEMA_PATH, _serve(json_schema, "application/schema+json")),
+        web.get(ASYNCAPI_PATH, _serve(asyncapi, "application/json")),
+        web.get(OPENAPI_PATH, _serve(openapi, "application/json")),
+    ]
+
+
+def _serve(make: Callable[[], Json], content_type: str) -> Handler:
+    body: bytes = b""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        nonlocal body
+        body = body or msgspec.json.encode(make())
+        return web.Response(body=body, content_type=content_type)
+
+    return serve
