@@ -55,9 +55,7 @@ Shape: TypeAlias = Callable[[RelayError], dict[str, Any]]
 CLIENT_GONE = 499
 """The status, seen by logs alone, of a request whose client did not wait."""
 
-SHAPES: web.AppKey[dict[str, Shape]] = web.AppKey("shapes", dict[str, Shape])
-"""Dialects with an error shape of their own, by path prefix. Put it on the application
-before its routes are added; without it all errors have the house's shape."""
+_SHAPES: web.AppKey[dict[str, Shape]] = web.AppKey("shapes", dict)
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,6 +66,14 @@ class HttpError(RelayError):
     def __init__(self, status: int, code: Code, message: str) -> None:
         super().__init__(code, message)
         self.status = status
+
+
+def shape_errors(app: web.Application, prefix: str, shape: Shape) -> None:
+    """Let errors of the paths that begin with `prefix` have a dialect's shape. Without it
+    they have the house's. Call it before the application starts."""
+    shapes: dict[str, Shape] = dict(app[_SHAPES]) if _SHAPES in app else {}
+    shapes[prefix] = shape
+    app[_SHAPES] = shapes
 
 
 def house_shape(error: RelayError) -> dict[str, Any]:
@@ -121,7 +127,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _shape_for(request: web.Request) -> Shape:
-    shapes = request.app.get(SHAPES, {})
+    shapes = request.app.get(_SHAPES, {})
     found = [prefix for prefix in shapes if request.path.startswith(prefix)]
     return shapes[max(found, key=len)] if found else house_shape
 

@@ -41,7 +41,7 @@ from relay.guard import SUBJECT
 from relay.records import Chunk, decode
 
 PREFIX = "/v1/"
-"""Errors below this path have OpenAI's shape: `SHAPES[PREFIX] = openai_shape`."""
+"""Errors below this path have OpenAI's shape: see `http.shape_errors`."""
 
 GRACE = 1.0
 """Seconds that an answer waits for its reader at the start. One that is dropped later is

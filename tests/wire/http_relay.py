@@ -102,7 +102,7 @@ async def serving(pace=PACE, max_body=64 * 1024, limits=LIMITS, clock=time.monot
     relay = HttpRelay(dispatcher, log)
     service = Service(dispatcher, log, pace, max_body)
     app = web.Application(middlewares=[http.errors], client_max_size=max_body)
-    app[http.SHAPES] = {PREFIX: openai_shape}
+    http.shape_errors(app, PREFIX, openai_shape)
     if prepare:
         prepare(app)
     app.add_routes(SseEdge(service).routes())
