@@ -53,8 +53,12 @@ def _openai() -> Iterator[tuple[str, str]]:
     """OpenAI's list is the text below the type of its models."""
     for node in _source("openai", "types", "shared", "chat_model.py").body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            for match in _OPENAI_NOTICE.finditer(str(node.value.value)):
-                date = _SHUTDOWN.search(match["notice"])
-                end = f"it is switched off on {date[1]}" if date else "OpenAI no longer lists it"
-                for model in re.findall(r"\"([^\"]+)\"", match["models"]):
-                    yield model, end
+            yield from _notices(str(node.value.value))
+
+
+def _notices(text: str) -> Iterator[tuple[str, str]]:
+    for match in _OPENAI_NOTICE.finditer(text):
+        date = _SHUTDOWN.search(match["notice"])
+        end = f"it is switched off on {date[1]}" if date else "its vendor no longer lists it"
+        for model in re.findall(r"\"([^\"]+)\"", match["models"]):
+            yield model, end

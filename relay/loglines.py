@@ -28,7 +28,7 @@ _SHAPES = re.compile(
     r"""
       (?P<scheme>\b(?:bearer|basic)\s+)[^\s"',;]+             # RFC 7617, RFC 6750
     | (?P<field>["']?\b(?:x-api-key|x-goog-api-key|api[-_]?key|access_token|authorization)
-        ["']?\s*[:=]\s*["']?)[^\s"',;&]+
+        ["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)[^\s"',;&]+
     | (?P<query>[?&](?:key|token)=)[^\s"'&\#]+
     | (?P<user>://)[^\s/@:"']*:[^\s/@"']+(?=@)                 # credentials in a URL
     | \b(?:sk|rk|pk|gsk|xai)-[A-Za-z0-9_-]{8,}                 # keys by their prefix

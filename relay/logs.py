@@ -209,7 +209,7 @@ def _add_files(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name in FILES:
-            (directory / name).open("a").close()
+            open(directory / name, "a", opener=_opened).close()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         logger.warning("no log files, the console only: {} ({})", directory, reason)

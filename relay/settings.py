@@ -18,6 +18,7 @@ from pydantic import (
     AliasGenerator,
     ByteSize,
     Field,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     model_validator,
@@ -83,6 +84,12 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 """The documentation's headings, each with the variable that it stands before."""
 
 
+def _frozen(
+    said: Mapping[str, Mapping[str, str | SecretStr]],
+) -> Mapping[str, Mapping[str, str | SecretStr]]:
+    return MappingProxyType({name: MappingProxyType({**held}) for name, held in said.items()})
+
+
 class Settings(BaseSettings):
     """The configuration of one process. Frozen; secrets never show in its `repr`."""
 
@@ -140,7 +147,7 @@ class Settings(BaseSettings):
     )
 
     providers: Annotated[
-        Mapping[str, Mapping[str, str | SecretStr]], AfterValidator(MappingProxyType)
+        Mapping[str, Mapping[str, str | SecretStr]], AfterValidator(_frozen), PlainSerializer(dict)
     ] = Field({}, validation_alias="variables of providers", repr=False)
     """What `{NAME}_…` variables say: provider → `API_KEY`, `BASE_URL` … → value, only those
     that are set. Its alias has spaces, so that no variable can hold it."""
@@ -318,9 +325,7 @@ class _ProviderSource(PydanticBaseSettingsSource):
     def _of(self, provider: str) -> Mapping[str, str | SecretStr]:
         env = env_of(provider)
         held = {end: self._said.get(f"{env}_{end}", "").strip() for end in PROVIDER_SUFFIXES}
-        return MappingProxyType(
-            {e: SecretStr(v) if e == "API_KEY" else v for e, v in held.items() if v}
-        )
+        return {e: SecretStr(v) if e == "API_KEY" else v for e, v in held.items() if v}
 
 
 def env_of(provider: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer
 from pydantic.fields import FieldInfo
 from pydantic_settings import NoDecode
 
@@ -29,6 +29,7 @@ Fallbacks = Annotated[
     NoDecode,
     _parsed(grammar.fallback_lists),
     AfterValidator(MappingProxyType),
+    PlainSerializer(dict),
     Field(validate_default=True),
 ]
 Tokens = Annotated[tuple[grammar.Token, ...], NoDecode, _parsed(grammar.tokens)]
