@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     Tag,
     TypeAdapter,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -56,6 +57,10 @@ Echo = Annotated[
     | Annotated[str, Field(max_length=MAX_NAME_CHARS), Tag("~string")],
     Discriminator(
         _echo_tag, custom_error_type="echo_type", custom_error_message="a number or a string is due"
+    ),
+    # An integer is a number too, so that "one of" would not hold.
+    WithJsonSchema(
+        {"anyOf": [{"type": "number"}, {"type": "string", "maxLength": MAX_NAME_CHARS}]}
     ),
 ]
 ErrorCode = Literal[
