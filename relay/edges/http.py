@@ -55,7 +55,12 @@ Shape: TypeAlias = Callable[[RelayError], dict[str, Any]]
 CLIENT_GONE = 499
 """The status, seen by logs alone, of a request whose client did not wait."""
 
-_SHAPES: web.AppKey[dict[str, Shape]] = web.AppKey("shapes", dict)
+
+class _Shapes(dict[str, Shape]):
+    """Error shapes by path prefix."""
+
+
+_SHAPES = web.AppKey("shapes", _Shapes)
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,9 +76,7 @@ class HttpError(RelayError):
 def shape_errors(app: web.Application, prefix: str, shape: Shape) -> None:
     """Let errors of the paths that begin with `prefix` have a dialect's shape. Without it
     they have the house's. Call it before the application starts."""
-    shapes: dict[str, Shape] = dict(app[_SHAPES]) if _SHAPES in app else {}
-    shapes[prefix] = shape
-    app[_SHAPES] = shapes
+    app[_SHAPES] = _Shapes(app.get(_SHAPES, {}) | {prefix: shape})
 
 
 def house_shape(error: RelayError) -> dict[str, Any]:
