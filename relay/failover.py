@@ -2,72 +2,49 @@
 
 `Failover` is one answer's state. It is told what happened (`begin`, `batch`, `returned`,
 `failed`, `tick`, `cancel`) with the time, and answers with a `Step`: records to append
-and actions to carry out. It never awaits, reads no clock and logs nothing.
+and actions to carry out. It never awaits, reads no clock and logs nothing. The rules are
+told in `docs/failover.md`; their shape is the table in `relay/flow.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import cast
 
-from relay.errors import Fault
-from relay.events import Attempt, Event, Record, Target
+from relay.answer import Answer
+from relay.attempt import OK, Attempts, Running
+from relay.breaker import Breakers
+from relay.errors import Code, Fault
+from relay.events import (
+    Attempt,
+    Event,
+    Finish,
+    FinishReason,
+    Reasoning,
+    Record,
+    Served,
+    Target,
+    Text,
+    ToolCall,
+    Usage,
+)
+from relay.flow import Move, Phase, after
+from relay.hedging import HedgeBudget
+from relay.ladder import Choice, Ladder
+from relay.plan import Abort, Action, Launch, Plan, Rescue, Step
 from relay.provider import Form
 from relay.records import Shown
+from relay.seam import Joined, Seam, Verdict
 
-Rescue = Literal["continue", "restart", "off"]
+__all__ = ["Abort", "Action", "Failover", "HedgeBudget", "Launch", "Plan", "Rescue", "Step"]
 
+NOTHING = Step()
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The rules for one answer: route, settings and request, already put together.
-    Times are in seconds."""
+_THE_REQUEST = frozenset({Code.BAD_REQUEST, Code.CONTENT_POLICY, Code.CONTEXT_LENGTH})
+"""Faults that say nothing about the target's health."""
 
-    stream: str
-    targets: tuple[Target, ...]
-    forms: Mapping[Target, tuple[Form, ...]]
-    first_token_timeout: float = 120.0
-    token_idle_timeout: float = 15.0
-    hedge_after: float = 8.0
-    retry_after_max: float = 3.0
-    max_attempts: int = 6
-    rescue: Rescue = "continue"
-    fallback: bool = True
-    can_unsay: bool = True
-    input_characters: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """Start attempt number `attempt` on `target`. `partial` is the text to go on from,
-    in the given form; empty for an answer from the start."""
-
-    attempt: int
-    target: Target
-    form: Form
-    partial: str
-    hedge: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Cancel this attempt's task at once. Nothing it still says is listened to."""
-
-    attempt: int
-
-
-Action: TypeAlias = Launch | Abort
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to do now: append `records`, then carry out `actions`, in order. `ended` when
-    the terminal record is among the records."""
-
-    records: Sequence[Record] = ()
-    actions: Sequence[Action] = ()
-    ended: bool = False
+_EMPTY_ENDS = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER})
+"""Finish reasons that end an answer even where nothing was said."""
 
 
 class Failover:
@@ -75,55 +52,480 @@ class Failover:
 
     After every call the driver looks at `deadline` and calls `tick` no later than then.
     Calls that name an attempt which was aborted or has ended are answered with an empty
-    step.
+    step. `jitter` yields numbers from 0 to 1.
     """
 
     def __init__(
         self,
         plan: Plan,
-        breakers: object,
-        hedges: object,
+        breakers: Breakers,
+        hedges: HedgeBudget,
         jitter: Callable[[], float],
     ) -> None:
-        raise NotImplementedError
+        self._plan = plan
+        self._breakers = breakers
+        self._hedges = hedges
+        self._ladder = Ladder(plan, breakers, jitter)
+        self._attempts = Attempts(plan, breakers)
+        self._answer = Answer(plan)
+        self._phase = Phase.NEW
+        self._plain: Running | None = None
+        self._pause: Choice | None = None
+        self._passing = False
+        self._nothing_more = False
+
+    # What the driver looks at
+
+    @property
+    def phase(self) -> Phase:
+        """Where the answer stands."""
+        return self._phase
 
     @property
     def deadline(self) -> float | None:
         """When `tick` has to be called, by the caller's clock; None for never. Content
         moves it without a call: look again when it has passed, and re-arm."""
-        raise NotImplementedError
+        if self._plain is not None:
+            return self._attempts.dead_at(self._plain)
+        return self._pause.at if self._pause else self._attempts.deadline()
 
     @property
     def attempts(self) -> Sequence[Attempt]:
         """The attempts that ended so far."""
-        raise NotImplementedError
+        return self._attempts.ended
+
+    # What happens
 
     def begin(self, now: float) -> Step:
         """Append `Start` and launch the first attempt."""
-        raise NotImplementedError
+        self._hedges.answer_begun()
+        self._answer.begin(now)
+        self._open(now)
+        return self._step()
 
-    def take_over(self, shown: Shown, attempts: Sequence[Attempt], now: float) -> Step:
-        """Go on with an answer whose owner died: `shown` is what its log left standing."""
-        raise NotImplementedError
+    def take_over(
+        self,
+        shown: Shown,
+        attempts: Sequence[Attempt],
+        now: float,
+        *,
+        announced: Target | None = None,
+    ) -> Step:
+        """Go on with an answer whose owner died: `shown` is what its log left standing,
+        `announced` the target that its last `start` or `fallback` record named."""
+        self._answer.take_over(shown, announced, now)
+        self._attempts.take_over(attempts, len(shown.text) + len(shown.reasoning))
+        self._passing = True
+        if shown.calls:
+            self._finish(FinishReason.TOOL_CALLS, now)
+        elif not self._may_go_on():
+            self._give_up(now)
+        else:
+            self._open(now)
+        return self._step()
 
     def batch(self, attempt: int, events: Sequence[Event], now: float) -> Step:
         """What one read of the attempt's upstream brought. The hot path: for the leading
         attempt without a seam it returns the content events themselves as records."""
-        raise NotImplementedError
+        plain = self._plain
+        if plain is None or plain.number != attempt or not _all_text(events):
+            return self._listen(attempt, events, now)
+        plain.heard = now
+        self._answer.pass_on(plain, events)
+        return Step(cast(Sequence[Record], events))
 
     def returned(self, attempt: int, now: float) -> Step:
         """The attempt's `run` returned: the vendor's end was seen."""
-        raise NotImplementedError
+        running = self._attempts.running.get(attempt)
+        if running is None:
+            return NOTHING
+        self._conclude(running, now)
+        return self._step()
 
     def failed(self, attempt: int, fault: Fault, now: float) -> Step:
         """The attempt's `run` raised."""
-        raise NotImplementedError
+        running = self._attempts.running.get(attempt)
+        if running is None:
+            return NOTHING
+        if running.ended_in_meaning:
+            self._conclude(running, now)
+        else:
+            self._fall(running, fault, now)
+        return self._step()
 
     def tick(self, now: float) -> Step:
         """Time passed: waits, hedges and timeouts that are due."""
-        raise NotImplementedError
+        pause = self._pause
+        if pause is not None and now >= pause.at:
+            self._pause = None
+            self._launch(pause.target, now)
+        for running in list(self._attempts.running.values()):
+            if self._is_under_way(running) and now >= self._attempts.dead_at(running):
+                self._overdue(running, now)
+        hedge_due = self._attempts.hedge_due()
+        if hedge_due is not None and now >= hedge_due:
+            self._hedge(now)
+        return self._step()
 
     def cancel(self, now: float, *, abandoned: bool = False) -> Step:
         """End the answer: `done` `cancelled`, or `error` `abandoned` where nobody came
         back for it."""
-        raise NotImplementedError
+        if self._phase is Phase.ENDED:
+            return NOTHING
+        self._stop_all(now)
+        if abandoned:
+            message = "nobody came back for this answer in time; send the chat again"
+            self._answer.fail(Code.ABANDONED, message, self._attempts, retryable=True)
+        else:
+            self._answer.finish(FinishReason.CANCELLED, self._attempts, now)
+        self._move(Move.CANCEL)
+        return self._step()
+
+    # Launching
+
+    def _open(self, now: float) -> None:
+        target = self._ladder.first(now)
+        if target != self._answer.announced:
+            known = self._breakers.state(self._answer.announced, now).code
+            self._answer.blame(known or Code.PROVIDER_ERROR)
+        self._launch(target, now)
+
+    def _launch(self, target: Target, now: float, *, hedge: bool = False) -> None:
+        text = self._answer.text
+        form = self._ladder.form(target) if text.strip() else Form.RESTART
+        discards = self._discards(text)
+        seam = Seam(text, form) if text and not discards else None
+        running = self._attempts.launch(target, form, now, hedge=hedge, seam=seam)
+        running.discards = discards
+        running.muted = not discards and (bool(text) or self._answer.reasoned)
+        self._ladder.launched(target)
+        self._move(Move.HEDGE if hedge else _launching(form, text))
+
+    def _discards(self, text: str) -> bool:
+        """Whether an answer from the start takes the place of what stands, without a look
+        at how far they agree."""
+        if not self._plan.can_unsay:
+            return False
+        return self._plan.rescue == "restart" if text else self._answer.reasoned
+
+    def _hedge(self, now: float) -> None:
+        """Start the next target beside the one that keeps silent, where that is allowed."""
+        (running,) = self._attempts.running.values()
+        running.hedge_at = None
+        target = self._ladder.beside(now)
+        if target is not None and not self._attempts.used_up and self._hedges.take():
+            self._launch(target, now, hedge=True)
+
+    # Listening
+
+    def _listen(self, attempt: int, events: Sequence[Event], now: float) -> Step:
+        running = self._attempts.running.get(attempt)
+        if running is None:
+            return NOTHING
+        running.heard = now
+        for event in events:
+            self._hear(running, event, now)
+            if not self._is_under_way(running):
+                break
+        return self._step()
+
+    def _hear(self, running: Running, event: Event, now: float) -> None:
+        match event:
+            case Text() | Reasoning() | ToolCall():
+                if running.finish is None:
+                    self._lead(running, now)
+                    self._take(running, event, now)
+            case Served(model):
+                running.served = model
+            case Usage():
+                running.usage = event
+            case Finish(reason):
+                self._see_finish(running, reason, now)
+
+    def _take(self, running: Running, event: Text | Reasoning | ToolCall, now: float) -> None:
+        if isinstance(event, ToolCall):
+            running.called = True
+            self._close_seam(running, now)
+            if self._is_under_way(running):
+                self._show(running, event, now)
+            return
+        running.written += len(event.text)
+        if isinstance(event, Text) and running.seam is not None:
+            self._join(running, running.seam.feed(event.text), now)
+        elif isinstance(event, Text) or not running.muted:
+            self._show(running, event, now)
+
+    def _lead(self, running: Running, now: float) -> None:
+        """The attempt gave content: it wins, and whatever ran beside it is aborted."""
+        if running.yielded:
+            return
+        running.yielded = True
+        self._breakers.answering(running.ticket)
+        self._ladder.yielded(running.target)
+        self._drop_losers(running, now)
+        self._move(Move.SHOW if running.seam is None else Move.CHOOSE)
+
+    def _drop_losers(self, winner: Running, now: float) -> None:
+        losers = [each for each in self._attempts.running.values() if each is not winner]
+        if losers and winner.hedge:
+            self._hedges.hedge_won()
+            self._answer.blame(Code.PROVIDER_TIMEOUT)
+        for loser in losers:
+            if loser.heard is None:
+                self._breakers.failed(loser.ticket, Code.PROVIDER_TIMEOUT, now)
+                self._ladder.spend(loser.target)
+            self._attempts.abort(loser, now)
+
+    def _see_finish(self, running: Running, reason: FinishReason, now: float) -> None:
+        if running.finish is not None:
+            return
+        running.finish = reason
+        running.finished_at = now
+        self._plain = None
+        if len(self._attempts.running) > 1 and reason in _EMPTY_ENDS:
+            self._drop_losers(running, now)
+            self._move(Move.DROP)
+        self._close_seam(running, now)
+        if self._is_under_way(running) and len(self._attempts.running) == 1:
+            self._move(Move.SETTLE)
+
+    # Showing
+
+    def _join(self, running: Running, joined: Joined, now: float) -> None:
+        match joined.verdict:
+            case Verdict.HELD:
+                return
+            case Verdict.UNSURE:
+                self._ask_from_the_start(running, now)
+                return
+            case Verdict.FRESH if not self._plan.can_unsay:
+                self._attempts.abort(running, now)
+                self._fail(Code.PROVIDER_INTERRUPTED, "the answer broke off for good", now)
+                return
+            case Verdict.FRESH:
+                running.discards = True
+                running.muted = False
+        running.seam = None
+        self._move(Move.SHOW)
+        self._show(running, Text(joined.text), now)
+
+    def _close_seam(self, running: Running, now: float) -> None:
+        """The attempt's end was seen: what its seam holds is decided."""
+        if running.seam is not None and running.yielded:
+            self._join(running, running.seam.end(), now)
+
+    def _show(self, running: Running, event: Text | Reasoning | ToolCall, now: float) -> None:
+        self._nothing_more = False
+        self._answer.show(running, event, now)
+        if isinstance(event, Text) and running.finish is None:
+            self._plain = running
+
+    # Ends of attempts
+
+    def _overdue(self, running: Running, now: float) -> None:
+        if running.ended_in_meaning:
+            self._conclude(running, now, abort=True)
+            return
+        what = "stopped sending" if running.yielded else "did not begin to answer"
+        fault = Fault(Code.PROVIDER_TIMEOUT, f"the provider {what} in time")
+        self._fall(running, fault, now, abort=True)
+
+    def _conclude(self, running: Running, now: float, *, abort: bool = False) -> None:
+        """The attempt's answer is whole."""
+        self._close_seam(running, now)
+        if not self._is_under_way(running):
+            return
+        if running.finish is None:
+            running.finish = FinishReason.TOOL_CALLS if running.called else FinishReason.STOP
+        if running.finish is FinishReason.CONTENT_FILTER:
+            self._refused(running, now, abort=abort)
+        elif running.told or running.finish is FinishReason.LENGTH:
+            self._succeed(running, now, abort=abort)
+        elif running.continues:
+            self._had_nothing_to_add(running, now, abort=abort)
+        else:
+            fault = Fault(Code.PROVIDER_ERROR, "the provider's answer was empty")
+            self._fall(running, fault, now, abort=abort)
+
+    def _succeed(self, running: Running, now: float, *, abort: bool) -> None:
+        assert running.finish is not None
+        self._breakers.succeeded(running.ticket, now)
+        if not running.told and not self._answer.has_text:
+            self._answer.tell(running)
+        self._end(running, OK, now, abort=abort)
+        self._finish(running.finish, now)
+
+    def _refused(self, running: Running, now: float, *, abort: bool) -> None:
+        """The model would not answer: never a reason to ask another."""
+        self._breakers.succeeded(running.ticket, now)
+        if self._answer.has_text:
+            self._end(running, OK, now, abort=abort)
+            self._finish(FinishReason.CONTENT_FILTER, now)
+        else:
+            self._end(running, Code.CONTENT_POLICY, now, abort=abort)
+            self._fail(Code.CONTENT_POLICY, "the model refused to answer", now)
+
+    def _had_nothing_to_add(self, running: Running, now: float, *, abort: bool) -> None:
+        """A continuation was empty. True if the answer was whole when it broke: believed
+        once every target left says the same."""
+        self._breakers.released(running.ticket)
+        self._end(running, OK, now, abort=abort)
+        self._nothing_more = True
+        self._ladder.spend(running.target)
+        if self._attempts.running:
+            self._go_on_alone(now)
+            return
+        other = None if self._attempts.used_up else self._ladder.unasked(now)
+        if other is None:
+            self._finish(FinishReason.STOP, now)
+        else:
+            self._launch(other, now)
+
+    def _fall(self, running: Running, fault: Fault, now: float, *, abort: bool = False) -> None:
+        """The attempt failed: report it, and go down the ladder."""
+        refused = running.continues and (fault.prefill_refused or fault.code is Code.BAD_REQUEST)
+        self._report(running, fault, now, refused=refused)
+        self._end(running, fault.code, now, abort=abort)
+        beside = bool(self._attempts.running)
+        if not refused and not (running.hedge and beside):
+            self._answer.blame(fault.code)
+            if fault.remedy == "none" and self._is_final(fault, now):
+                return
+        self._passing = self._passing or fault.remedy == "retry"
+        if beside:
+            self._go_on_alone(now)
+        elif refused:
+            self._offer_otherwise(running, now)
+        else:
+            self._descend(running, fault, now)
+
+    def _report(self, running: Running, fault: Fault, now: float, *, refused: bool) -> None:
+        ticket, target = running.ticket, running.target
+        if fault.code in _THE_REQUEST or refused:
+            self._breakers.released(ticket)
+        else:
+            self._breakers.failed(ticket, fault.code, now, fault.retry_after)
+        if refused:
+            self._ladder.refuse_form(target)
+            return
+        once = ticket.probe or ticket.forced or fault.code is Code.PROVIDER_TIMEOUT
+        self._ladder.note(target, fault, now, final=once and not running.yielded)
+
+    def _is_final(self, fault: Fault, now: float) -> bool:
+        """Whether a fault that no other target can mend ends the answer. Where text stands,
+        a bad request can only mean the way it was offered: another target may take it."""
+        if self._answer.has_text and fault.code is not Code.CONTENT_POLICY:
+            return False
+        self._stop_all(now)
+        if self._answer.has_text:
+            self._finish(FinishReason.CONTENT_FILTER, now)
+        else:
+            self._fail(fault.code, fault.message, now)
+        return True
+
+    def _offer_otherwise(self, running: Running, now: float) -> None:
+        """The target takes no conversation of that form: offer the next one. The fault that
+        broke the answer stays the reason."""
+        if self._attempts.used_up:
+            self._give_up(now)
+        else:
+            self._launch(running.target, now)
+
+    def _go_on_alone(self, now: float) -> None:
+        """One of two attempts is gone; a third target may stand in for it at once."""
+        self._move(Move.DROP)
+        (left,) = self._attempts.running.values()
+        if left.ended_in_meaning:
+            self._move(Move.SETTLE)
+        elif left.hedge_at is None:
+            left.hedge_at = now
+
+    def _descend(self, running: Running, fault: Fault, now: float) -> None:
+        if self._attempts.used_up or not self._may_go_on():
+            self._give_up(now, fault)
+            return
+        move_on = running.yielded or running.ended_in_meaning
+        choice = self._ladder.next(running.target, fault, now, move_on=move_on)
+        if choice is None:
+            self._give_up(now, fault)
+        elif choice.at <= now:
+            self._launch(choice.target, now)
+        else:
+            self._ladder.waited(choice.target)
+            self._pause = choice
+            self._move(Move.WAIT)
+
+    def _ask_from_the_start(self, running: Running, now: float) -> None:
+        """The continuation can't be joined with certainty: an answer from the start can."""
+        self._ladder.only_restart = True
+        self._attempts.abort(running, now)
+        if self._attempts.used_up:
+            self._give_up(now)
+        else:
+            self._launch(running.target, now)
+
+    def _end(self, running: Running, outcome: str, now: float, *, abort: bool) -> None:
+        if self._plain is running:
+            self._plain = None
+        self._attempts.end(running, outcome, now, abort=abort)
+
+    def _stop_all(self, now: float) -> None:
+        self._plain = self._pause = None
+        self._attempts.abort_all(now)
+
+    # Ends of the answer
+
+    def _may_go_on(self) -> bool:
+        """Whether another attempt is allowed, given what was shown already."""
+        if self._answer.has_text:
+            return self._plan.fallback and self._plan.rescue != "off"
+        return self._plan.fallback or not self._answer.reasoned
+
+    def _give_up(self, now: float, fault: Fault | None = None) -> None:
+        """Nothing is left to try."""
+        if self._nothing_more:
+            self._finish(FinishReason.STOP, now)
+        elif not self._may_go_on():
+            message = "the answer broke off and may not be continued"
+            self._fail(Code.PROVIDER_INTERRUPTED, message, now)
+        elif fault is not None and self._attempts.made == 1 and fault.remedy != "retry":
+            self._fail(fault.code, fault.message, now)
+        else:
+            self._fail(Code.PROVIDERS_EXHAUSTED, "no provider could give the answer", now)
+
+    def _finish(self, reason: FinishReason, now: float) -> None:
+        self._answer.finish(reason, self._attempts, now)
+        self._move(Move.FINISH)
+
+    def _fail(self, code: Code, message: str, now: float) -> None:
+        wait = self._ladder.retry_after(now)
+        self._answer.fail(code, message, self._attempts, retryable=self._passing, retry_after=wait)
+        self._move(Move.FAIL)
+
+    # Bookkeeping
+
+    def _is_under_way(self, running: Running) -> bool:
+        return running.number in self._attempts.running
+
+    def _move(self, move: Move) -> None:
+        self._phase = after(self._phase, move)
+
+    def _step(self) -> Step:
+        records, actions = self._answer.records, self._attempts.actions
+        if not (records or actions):
+            return NOTHING
+        self._answer.records, self._attempts.actions = [], []
+        return Step(records, actions, self._phase is Phase.ENDED)
+
+
+def _all_text(events: Sequence[Event]) -> bool:
+    for event in events:  # noqa: SIM110  # a generator would cost more than the loop
+        if event.__class__ is not Text:
+            return False
+    return True
+
+
+def _launching(form: Form, text: str) -> Move:
+    if not text:
+        return Move.TRY
+    return Move.RESTART if form is Form.RESTART else Move.CONTINUE

@@ -1,0 +1,221 @@
+"""Which targets are well enough to be asked: a circuit breaker each, pure.
+
+One `Breakers` serves every stream of a process. Each attempt takes a `Ticket` when it is
+launched and reports exactly once how it ended. Nothing here reads a clock: every call is
+told the time, in seconds by the caller's clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from relay.errors import Code
+from relay.events import Target
+
+FAILURES_TO_OPEN = 5
+"""Failures in a row that open a breaker."""
+
+RATE_WINDOW = 30.0
+"""Seconds over which the failure rate is taken."""
+
+RATE_SAMPLE = 20
+"""Outcomes that the failure rate looks back on at most."""
+
+RATE_MINIMUM = 10
+"""Fewer outcomes than this within the window make no rate."""
+
+RATE_TO_OPEN = 0.5
+"""The share of failures, from which on a breaker opens."""
+
+COOLDOWN_GROWTH = 1.5
+"""By so much the rest grows with every probe that failed."""
+
+MOST_GROWN = 10
+"""Failed probes in a row after which a rest grows no further, whatever its cap."""
+
+LONGEST_COOLDOWN = 20.0
+"""Seconds that a rest grows to at most, jitter included, so that a recovery is noticed
+well within 30 s. A longer `BREAKER_COOLDOWN` or `Retry-After` is obeyed all the same."""
+
+JITTER = 0.2
+"""A rest is longer by up to this share, so that processes do not probe in step."""
+
+PROBE_LEASE = 60.0
+"""Seconds after which a probe that was never reported on no longer bars the next one."""
+
+
+class State(StrEnum):
+    """What a breaker lets through: everything, nothing, or one probe."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The facts about one target, for `/health` and metrics. `retry_at` is when the next
+    probe is let through, by the caller's clock; None while closed. `code` is what the last
+    failure was."""
+
+    state: State
+    failures: int
+    retry_at: float | None
+    code: Code | None
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One attempt's leave to ask a target. `probe` where it is the one that finds out
+    whether the target is back; `forced` where the breaker was open all the same."""
+
+    target: Target
+    probe: bool
+    forced: bool
+
+
+@dataclass(slots=True)
+class _Health:
+    failures: int = 0
+    probes_failed: int = 0
+    opened: bool = False
+    retry_at: float = 0.0
+    floor: float = 0.0
+    last_failure: float = float("-inf")
+    code: Code | None = None
+    probe: Ticket | None = None
+    probe_since: float = 0.0
+    recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=RATE_SAMPLE))
+
+    def resting(self, now: float) -> bool:
+        return self.opened and now < self.retry_at
+
+    def probing(self, now: float) -> bool:
+        return self.probe is not None and now < self.probe_since + PROBE_LEASE
+
+    def sick(self, now: float) -> bool:
+        if self.failures >= FAILURES_TO_OPEN:
+            return True
+        seen = [failed for at, failed in self.recent if at > now - RATE_WINDOW]
+        return len(seen) >= RATE_MINIMUM and sum(seen) >= RATE_TO_OPEN * len(seen)
+
+
+class Breakers:
+    """The breakers of every target that was ever asked.
+
+    `cooldown` is `BREAKER_COOLDOWN` in seconds; `jitter` yields numbers from 0 to 1.
+    """
+
+    def __init__(self, cooldown: float = 10.0, jitter: Callable[[], float] = lambda: 0.5) -> None:
+        self._cooldown = cooldown
+        self._jitter = jitter
+        self._health: dict[Target, _Health] = {}
+
+    def admits(self, target: Target, now: float) -> bool:
+        """Whether an attempt may be launched: closed, or half open with the probe free."""
+        health = self._health.get(target)
+        if health is None or not health.opened:
+            return True
+        return not health.resting(now) and not health.probing(now)
+
+    def closed(self, target: Target) -> bool:
+        """Whether the target is in use without reservation."""
+        health = self._health.get(target)
+        return health is None or not health.opened
+
+    def longest_rested(self, targets: Iterable[Target]) -> Target:
+        """The target whose last failure is longest ago; the first of those that tie.
+        Raises `ValueError` for no targets."""
+        return min(targets, key=lambda target: self._of(target).last_failure)
+
+    def enter(self, target: Target, now: float) -> Ticket:
+        """Leave to launch one attempt, given always: where the breaker does not admit it
+        the ticket is `forced`. Report on it with one of `succeeded`, `failed` and
+        `released`."""
+        health = self._of(target)
+        if not health.opened:
+            return Ticket(target, probe=False, forced=False)
+        free = not health.resting(now) and not health.probing(now)
+        ticket = Ticket(target, probe=free, forced=not free)
+        if free:
+            health.probe, health.probe_since = ticket, now
+        return ticket
+
+    def answering(self, ticket: Ticket) -> None:
+        """The attempt yields content: a probe closes the breaker, on trial. The next
+        failure opens it again, a success ends the trial."""
+        health = self._of(ticket.target)
+        if health.opened and (ticket.probe or ticket.forced):
+            health.opened = False
+            health.probe = None
+            health.failures = FAILURES_TO_OPEN - 1
+
+    def succeeded(self, ticket: Ticket, now: float) -> None:
+        """The attempt ended well. Closes the breaker, unless the attempt was launched
+        before the breaker opened: then it proves nothing about the target of today."""
+        health = self._of(ticket.target)
+        health.recent.append((now, False))
+        if health.opened and not (ticket.probe or ticket.forced):
+            return
+        self._give_back(health, ticket)
+        health.opened = False
+        health.failures = 0
+        health.probes_failed = 0
+        health.floor = 0.0
+
+    def failed(
+        self, ticket: Ticket, code: Code, now: float, retry_after: float | None = None
+    ) -> None:
+        """The attempt failed by the target's doing. `retry_after` (seconds) is a floor for
+        the rest."""
+        health = self._of(ticket.target)
+        health.failures += 1
+        health.code = code
+        health.last_failure = now
+        health.recent.append((now, True))
+        health.floor = max(health.floor, now + (retry_after or 0.0))
+        if ticket.probe and health.probe is ticket:
+            health.probe = None
+            health.probes_failed += 1
+            self._rest(health, now)
+        elif health.opened:
+            health.retry_at = max(health.retry_at, health.floor)
+        elif health.sick(now):
+            self._rest(health, now)
+
+    def released(self, ticket: Ticket) -> None:
+        """The attempt ended in a way that says nothing about the target (cancelled, or a
+        bad request): a probe is given back, for the next attempt to take."""
+        self._give_back(self._of(ticket.target), ticket)
+
+    def state(self, target: Target, now: float) -> Condition:
+        """What is known of a target."""
+        health = self._health.get(target)
+        if health is None:
+            return Condition(State.CLOSED, 0, None, None)
+        if not health.opened:
+            return Condition(State.CLOSED, health.failures, None, health.code)
+        state = State.OPEN if health.resting(now) else State.HALF_OPEN
+        return Condition(state, health.failures, health.retry_at, health.code)
+
+    def states(self, now: float) -> dict[Target, Condition]:
+        """What is known of every target that was ever asked."""
+        return {target: self.state(target, now) for target in self._health}
+
+    def _of(self, target: Target) -> _Health:
+        return self._health.setdefault(target, _Health())
+
+    def _give_back(self, health: _Health, ticket: Ticket) -> None:
+        if health.probe is ticket:
+            health.probe = None
+
+    def _rest(self, health: _Health, now: float) -> None:
+        grown = self._cooldown * COOLDOWN_GROWTH ** min(health.probes_failed, MOST_GROWN)
+        jittered = grown * (1 + JITTER * self._jitter())
+        longest = max(LONGEST_COOLDOWN, self._cooldown * (1 + JITTER))
+        health.opened = True
+        health.recent.clear()
+        health.retry_at = max(now + min(jittered, longest), health.floor)

@@ -1,0 +1,36 @@
+"""How many answers may be asked for twice: the budget of hedges, pure counters."""
+
+from __future__ import annotations
+
+FREE_HEDGES = 10
+"""Hedges of a process that no budget counts against."""
+
+
+class HedgeBudget:
+    """Bounds the hedges of all streams of a process: the first ten are free, after that
+    they are at most `share` (`HEDGE_BUDGET`) of the answers."""
+
+    def __init__(self, share: float = 0.1, free: int = FREE_HEDGES) -> None:
+        self._share = share
+        self._free = free
+        self.answers = 0
+        """Answers begun."""
+        self.hedges = 0
+        """Hedges launched."""
+        self.won = 0
+        """Hedges that gave content before the attempt that they stood beside."""
+
+    def answer_begun(self) -> None:
+        """Count one answer."""
+        self.answers += 1
+
+    def take(self) -> bool:
+        """Whether one more hedge may be launched; where it may, it is counted."""
+        if self.hedges + 1 > max(self._free, self._share * self.answers):
+            return False
+        self.hedges += 1
+        return True
+
+    def hedge_won(self) -> None:
+        """Count one hedge that was worth it."""
+        self.won += 1

@@ -1,0 +1,69 @@
+"""What the failover policy is given, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from relay.events import Record, Target
+from relay.provider import Form
+
+Rescue = Literal["continue", "restart", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rules for one answer: route, settings and request, already put together.
+    Times are in seconds."""
+
+    stream: str
+    targets: tuple[Target, ...]
+    forms: Mapping[Target, tuple[Form, ...]]
+    first_token_timeout: float = 120.0
+    token_idle_timeout: float = 15.0
+    hedge_after: float = 8.0
+    retry_after_max: float = 3.0
+    max_attempts: int = 6
+    rescue: Rescue = "continue"
+    fallback: bool = True
+    can_unsay: bool = True
+    input_characters: int = 0
+
+    @property
+    def allowed(self) -> tuple[Target, ...]:
+        """The targets that this answer may be asked of."""
+        return self.targets if self.fallback else self.targets[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Start attempt number `attempt` on `target`. `partial` is the text to go on from,
+    in the given form; empty for an answer from the start."""
+
+    attempt: int
+    target: Target
+    form: Form
+    partial: str
+    hedge: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Cancel this attempt's task at once. Nothing it still says is listened to."""
+
+    attempt: int
+
+
+Action: TypeAlias = Launch | Abort
+
+
+class Step(Struct, frozen=True, gc=False):
+    """What to do now: append `records`, then carry out `actions`, in order. `ended` when
+    the terminal record is among the records."""
+
+    records: Sequence[Record] = ()
+    actions: Sequence[Action] = ()
+    ended: bool = False

@@ -1,0 +1,269 @@
+"""Joins a continuation to the text that was shown before the break, pure.
+
+A model that is asked to go on does one of four things: it goes on; it repeats its last
+words and goes on; it starts over; or it writes something else. From the text alone these
+can look the same: after "ha ha ha" a further " ha ha" is either more laughter or a
+repetition. The rules here remove a repetition only where nothing else is plausible, pass
+text through unchanged only where no repetition is plausible, and say `UNSURE` between the
+two. Then the answer is asked for from its start, where nothing has to be guessed.
+
+Lengths are *weights*: white space counts nothing, a character of a script that writes
+words with one or two characters (CJK) counts three, every other counts one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from relay.provider import Form
+
+WINDOW = 1_000
+"""How many of the last shown characters are searched for a repetition: a paragraph."""
+
+CHANCE = {Form.TURN: 4, Form.PREFILL: 6}
+"""An overlap lighter than this is chance ("...on" and "on..."), and is kept. A model that
+continues a prefill has no turn to begin, so it is believed further."""
+
+CERTAIN = 12
+"""An overlap of this weight is a repetition, if the text does not repeat itself there."""
+
+CERTAIN_START = 24
+"""A continuation whose first words are the answer's first words, with this weight, has
+started over, if those words stand nowhere else in the answer."""
+
+REPEATING = 2
+"""If so many characters before the overlap already stood at the overlap's distance before
+that, the text is repeating itself (a list, a refrain, code)."""
+
+_WIDE = ("\u2e80", "\ud7ff")
+_IDEOGRAPHS = ("\U00020000", "\U0003ffff")
+
+
+class Verdict(StrEnum):
+    """What is known of a continuation."""
+
+    HELD = "held"
+    """Not decided; nothing may be shown."""
+    JOINED = "joined"
+    """It goes on from what was shown. Show `text` and everything after it as it comes."""
+    FRESH = "fresh"
+    """It is another answer from the start, of which `text` is all so far."""
+    UNSURE = "unsure"
+    """It can't be joined with certainty. Ask for the answer from its start."""
+
+
+class Joined(NamedTuple):
+    """A verdict and the text that goes with it."""
+
+    verdict: Verdict
+    text: str = ""
+
+
+HELD = Joined(Verdict.HELD)
+UNSURE = Joined(Verdict.UNSURE)
+
+
+class Seam:
+    """The seam between the text shown and one attempt's continuation.
+
+    Call `feed` with each piece of text until it answers something else than `HELD`; from
+    then on the seam is out of the way. Call `end` instead where the attempt ended first.
+    Where the attempt broke, drop the seam: what it holds was never shown.
+    """
+
+    def __init__(self, shown: str, form: Form) -> None:
+        body = shown.rstrip()
+        self.partial = body
+        """The text to offer: without white space at its end, which Anthropic refuses in a
+        prefill. What was stripped is accounted for when the continuation comes."""
+        self._space = shown[len(body) :]
+        self._match: _Restart | _Continue
+        if form is Form.RESTART or not body:
+            self._match = _Restart(body)
+        else:
+            self._match = _Continue(body, self._space, CHANCE[form])
+        self._tail: str | None = None
+
+    def feed(self, text: str) -> Joined:
+        """One more piece of the continuation."""
+        if self._tail is not None:
+            return self._join(self._tail + text, ended=False)
+        return self._settle(self._match.feed(text), ended=False)
+
+    def end(self) -> Joined:
+        """The continuation is whole. Never answers `HELD`."""
+        if self._tail is not None:
+            return self._join(self._tail, ended=True)
+        return self._settle(self._match.end(), ended=True)
+
+    def _settle(self, found: Joined, ended: bool) -> Joined:
+        match = self._match
+        if isinstance(match, _Continue) and match.started_over:
+            self._match = restart = _Restart(self.partial)
+            found = restart.feed(match.held)
+            if ended and found.verdict is Verdict.HELD:
+                found = restart.end()
+        if found.verdict is Verdict.JOINED:
+            return self._join(found.text, ended)
+        return found
+
+    def _join(self, text: str, ended: bool) -> Joined:
+        """Account for the white space that stands at the end of what was shown."""
+        lead = text[: len(text) - len(text.lstrip())]
+        if self._space and len(lead) == len(text) and not ended:
+            self._tail = text
+            return HELD
+        return Joined(Verdict.JOINED, _without(self._space, lead) + text[len(lead) :])
+
+
+def _without(shown: str, lead: str) -> str:
+    """What of the white space `lead` is still to be shown where `shown` stands already."""
+    if lead.startswith(shown):
+        return lead[len(shown) :]
+    if shown.startswith(lead) or ("\n" in shown and "\n" not in lead):
+        return ""
+    return lead
+
+
+class _Restart:
+    """An answer from the start: what it has in common with the text shown is suppressed
+    until it has passed it. Its verdict JOINED carries what comes after that."""
+
+    def __init__(self, body: str) -> None:
+        self._body = body.lstrip()
+        self._lead = ""
+        self._at = 0
+
+    def feed(self, text: str) -> Joined:
+        if not self._at:
+            text = self._lead + text
+            stripped = text.lstrip()
+            self._lead = text[: len(text) - len(stripped)]
+            text = stripped
+        body, at = self._body, self._at
+        if body.startswith(text, at):
+            self._at += len(text)
+            return HELD
+        if not body:
+            return Joined(Verdict.JOINED, self._lead + text)
+        if text.startswith(body[at:]):
+            self._at = len(body)
+            return Joined(Verdict.JOINED, text[len(body) - at :])
+        return Joined(Verdict.FRESH, self._lead + body[:at] + text)
+
+    def end(self) -> Joined:
+        if self._at == len(self._body):
+            return Joined(Verdict.JOINED, "" if self._body else self._lead)
+        return Joined(Verdict.FRESH, self._lead + self._body[: self._at])
+
+
+class _Continue:
+    """A continuation: new text, perhaps after a repetition of the last words. Its verdict
+    JOINED carries the new text; UNSURE with `started_over` set says that what it `held`
+    is the answer from its start."""
+
+    def __init__(self, body: str, space: str, chance: int) -> None:
+        self._body = body
+        self._space = space
+        self._head = body.lstrip()
+        self._window = body[-WINDOW:]
+        self._chance = chance
+        self.held = ""
+        self.started_over = False
+
+    def feed(self, text: str) -> Joined:
+        self.held += text
+        said = self.held.lstrip()
+        if not said or said in self._window:
+            return HELD
+        if self._head.startswith(said) and len(said) < WINDOW:
+            return HELD
+        return self._decide(said)
+
+    def end(self) -> Joined:
+        return self._decide(self.held.lstrip())
+
+    def _decide(self, said: str) -> Joined:
+        head = _common_prefix(said, self._head)
+        overlap = _overlap(self._window, said)
+        if head > overlap or head == len(self._head):
+            return self._judge_start(said, head, overlap)
+        return self._judge_overlap(said, overlap)
+
+    def _judge_start(self, said: str, head: int, overlap: int) -> Joined:
+        """`said` begins as the answer did."""
+        weight = _weight(said[:head])
+        if weight < self._chance:
+            return self._judge_overlap(said, overlap)
+        passed = head == len(self._head)
+        self.started_over = (
+            weight >= (2 * CERTAIN_START if passed else CERTAIN_START)
+            and self._head.find(said[:head], 1) < 0
+            and not self._at_an_end()
+            and (len(said) > head or head >= WINDOW)
+        )
+        return UNSURE
+
+    def _judge_overlap(self, said: str, overlap: int) -> Joined:
+        """`said` begins with the last `overlap` characters shown."""
+        weight = _weight(said[:overlap])
+        if weight < self._chance and not self._is_whole_word(said, overlap):
+            return Joined(Verdict.JOINED, self.held)
+        if weight < CERTAIN or self._may_repeat(overlap):
+            return UNSURE
+        return Joined(Verdict.JOINED, said[overlap:])
+
+    def _is_whole_word(self, said: str, overlap: int) -> bool:
+        """Whether the overlap is the last word shown, said again without a space between:
+        no text says "isis"."""
+        word = said[:overlap]
+        if not word.isalpha() or self._space or self.held != said or _weight(word) > overlap:
+            return False
+        around = self._window[: -len(word)][-1:] + said[overlap : overlap + 1]
+        return not any(character.isalnum() for character in around)
+
+    def _may_repeat(self, overlap: int) -> bool:
+        """Whether the text itself may say this twice: it repeats itself already, or it
+        broke right behind whole lines, sentences or clauses, and just those come again."""
+        body = self._body
+        again, before = body[-overlap:], body[:-overlap]
+        if not before.strip() or before.rstrip().endswith(body[-REPEATING:]):
+            return True
+        if again in body[:-1] or _weight(again[: _overlap(again[1:], again)]) >= REPEATING:
+            return True
+        return self._at_an_end() and _ends_a_clause(before)
+
+    def _at_an_end(self) -> bool:
+        """Whether the text broke right behind a line, sentence or clause."""
+        lead = self.held[: len(self.held) - len(self.held.lstrip())]
+        return _ends_a_clause(self._body + self._space) or "\n" in lead
+
+
+def _ends_a_clause(text: str) -> bool:
+    body = text.rstrip()
+    return "\n" in text[len(body) :] or not body[-1:].isalnum()
+
+
+def _overlap(shown: str, said: str) -> int:
+    """The length of the longest end of `shown` that `said` begins with."""
+    longest = min(len(shown), len(said))
+    return next((n for n in range(longest, 0, -1) if shown.endswith(said[:n])), 0)
+
+
+def _common_prefix(one: str, other: str) -> int:
+    size = min(len(one), len(other))
+    if one[:size] == other[:size]:
+        return size
+    return next(at for at in range(size) if one[at] != other[at])
+
+
+def _weight(text: str) -> int:
+    return sum(_weigh(character) for character in text)
+
+
+def _weigh(character: str) -> int:
+    if character.isspace():
+        return 0
+    wide = _WIDE[0] <= character <= _WIDE[1] or _IDEOGRAPHS[0] <= character <= _IDEOGRAPHS[1]
+    return 3 if wide else 1
