@@ -130,7 +130,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _shape_for(request: web.Request) -> Shape:
-    shapes = request.app.get(_SHAPES, {})
+    shapes = request.app.get(_SHAPES, _Shapes())
     found = [prefix for prefix in shapes if request.path.startswith(prefix)]
     return shapes[max(found, key=len)] if found else house_shape
 
