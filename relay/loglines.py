@@ -26,15 +26,15 @@ MAX_MESSAGE = 8_192
 
 _SHAPES = re.compile(
     r"""
-      (?P<scheme>\b(?:bearer|basic)\s+)[^\s"',;]+             # RFC 7617, RFC 6750
+      (?P<scheme>\b(?:bearer|(?-i:Basic))\s+)[^\s"',;]{8,}    # RFC 6750, RFC 7617
     | (?P<field>["']?\b(?:x-api-key|x-goog-api-key|api[-_]?key|access_token|authorization)
         ["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)[^\s"',;&]+
     | (?P<query>[?&](?:key|token)=)[^\s"'&\#]+
-    | (?P<user>://)[^\s/@:"']*:[^\s/@"']+(?=@)                 # credentials in a URL
+    | (?P<user>://)[^\s/@:"']{0,64}:[^\s/@"']{1,256}(?=@)                 # credentials in a URL
     | \b(?:sk|rk|pk|gsk|xai)-[A-Za-z0-9_-]{8,}                 # keys by their prefix
     | \bgsk_[A-Za-z0-9]{8,}
     | \bAIza[A-Za-z0-9_-]{16,}
-    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*   # a JSON Web Token
+    | \beyJ[A-Za-z0-9_-]{8,999}\.[A-Za-z0-9_-]{1,9999}\.[A-Za-z0-9_-]*  # a JSON Web Token
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -67,9 +67,13 @@ def _escaped(match: re.Match[str]) -> str:
     return _SHORT.get(character) or (f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}")
 
 
-def shortened(text: str, limit: int = MAX_MESSAGE) -> str:
-    """`text`, cut at `limit` characters with a count of what was left out."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more)"
+def cut(text: str, limit: int) -> str:
+    """`text` if it is no longer than `limit`, else its whole words within it and a count of
+    what was left out. Half a word could be half a secret, which nobody would know again."""
+    if len(text) <= limit:
+        return text
+    kept = text[:limit].rpartition(" ")[0]
+    return f"{kept}… ({len(text) - len(kept)} more characters)"
 
 
 def digest(secret: str) -> str:
@@ -88,7 +92,9 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 class Redactor:
-    """Takes the configured secrets out of text, then everything shaped like one."""
+    """Takes the configured secrets out of text, then everything shaped like one.
+
+    Secrets hold no space."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _written_forms(secret)}
@@ -96,8 +102,9 @@ class Redactor:
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def __call__(self, text: str) -> str:
-        """`text` without secrets."""
-        known = self._known.sub(HIDDEN, text) if self._known else text
+        """`text` without secrets, cut at `MAX_MESSAGE`: first, so that the work is bounded."""
+        short = cut(text, MAX_MESSAGE)
+        known = self._known.sub(HIDDEN, short) if self._known else short
         return hide_shapes(known)
 
 

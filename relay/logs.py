@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from loguru import logger
 
 from relay.events import Attempt, Done, Failed, Target
-from relay.loglines import Redactor, digest, fold, one_line, shortened
+from relay.loglines import Redactor, digest, fold, one_line
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -101,19 +101,17 @@ class _Lines:
 
     def __call__(self, record: Record) -> None:
         extra = record["extra"]
-        fields = {key: self._clean(str(value)) for key, value in extra.items()}
+        clean = self._redact
+        fields = {key: clean(str(value)) for key, value in extra.items()}
         source = fields.pop("source", None) or record["name"] or "-"
         error = record["exception"]
         trace = ""
         if error is not None and error.value is not None:
-            trace = self._clean(fold(error.value, content=self._content))
+            trace = clean(fold(error.value, content=self._content))
         record["exception"] = None
-        record["message"] = self._clean(record["message"])
+        record["message"] = clean(record["message"])
         extra.clear()
         extra["line"] = self._render(record, source, fields, trace)
-
-    def _clean(self, text: str) -> str:
-        return shortened(self._redact(text))
 
 
 def _text_line(record: Record, source: str, fields: dict[str, str], trace: str) -> str:

@@ -3,12 +3,14 @@
 import asyncio
 
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
 from relay.catalog import Catalog, ProviderConfig
 from relay.check import check
 from relay.deprecations import deprecated_models
 from relay.errors import Code, Fault
+from relay.providers.registry import build
 
 GPT = ProviderConfig("gpt", "openai", ("g1", "g2"), "OPENAI", SecretStr("k" * 20))
 LOCAL = ProviderConfig("local", "local", ("small",))
@@ -95,3 +97,28 @@ async def test_a_line_stays_one_and_shows_no_key():
     _, lines = await run({"gpt": fault, "local": None})
     assert "sk-abc" not in lines[0]
     assert len(lines[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize(("answer", "status"), [(200, 0), (401, 1)])
+async def test_the_real_client_is_probed_without_a_completion(aiohttp_server, answer, status):
+    asked = []
+
+    async def models(request):
+        asked.append((request.method, request.path))
+        return web.json_response({"object": "list", "data": []}, status=answer)
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", models)
+    server = await aiohttp_server(app)
+    url = str(server.make_url("/v1"))
+    config = ProviderConfig("gpt", "openai", ("g1",), "OPENAI", SecretStr("k" * 20), url)
+    key = config.api_key.get_secret_value()
+    provider = build(config.kind, name=config.name, api_key=key, base_url=config.base_url)
+    lines = []
+    try:
+        told = await check(Catalog({"gpt": config}, {}), {"gpt": provider}, write=lines.append)
+    finally:
+        await provider.close()
+    assert told == status
+    assert asked == [("GET", "/v1/models")]
+    assert lines[0].endswith("check OPENAI_API_KEY") == (answer == 401)

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from relay.errors import Code, Fault
 from relay.loglines import (
     HIDDEN,
+    MAX_MESSAGE,
     MIN_SECRET_LENGTH,
     Redactor,
+    cut,
     digest,
     fold,
     hide_shapes,
     one_line,
-    shortened,
 )
 
 BREAKERS = "\r\n\t\x00\x0b\x0c\x1b\x1c\x1e\x7f\x85\x9b\u2028\u2029\u202e\u2066\ud800"
@@ -92,14 +93,40 @@ def test_what_looks_like_a_secret_is_hidden(text, secret):
     assert HIDDEN in hide_shapes(text)
 
 
-@pytest.mark.parametrize("text", ["a risk-free task", "the bear in the park", "monkey=1", "sk-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a risk-free task",
+        "the bear in the park",
+        "a basic information",
+        "the bearer of it",
+        "monkey=1",
+        "sk-1",
+    ],
+)
 def test_what_does_not_is_left_alone(text):
     assert hide_shapes(text) == text
 
 
-def test_a_long_message_is_cut_and_counted():
-    assert shortened("x" * 10, 10) == "x" * 10
-    assert shortened("x" * 12, 10) == "x" * 10 + "… (2 more)"
+def test_a_long_message_is_cut_between_words_and_counted():
+    assert cut("abc def", 7) == "abc def"
+    assert cut("abc def ghi", 7) == "abc… (8 more characters)"
+    assert cut("abcdefgh", 7) == "… (8 more characters)"
+
+
+@given(SECRETS, st.integers(-60, 60))
+def test_a_secret_at_the_cut_does_not_pass_in_part(secret, offset):
+    secret = "".join(secret.split()) + "0123456789"
+    text = "x " * (MAX_MESSAGE // 2)
+    at = MAX_MESSAGE - len(secret) // 2 + offset
+    hidden = Redactor([secret])(f"{text[: at - 1]} {secret} {text}")
+    assert len(hidden) < MAX_MESSAGE + 100
+    assert secret[:MIN_SECRET_LENGTH] not in hidden
+
+
+@pytest.mark.parametrize("piece", ["://:", "eyJ-", "sk-a", "Bearer ", "authorization: ", "?key="])
+def test_hostile_text_is_bounded_work(piece):
+    Redactor(["0123456789"])(piece * 2_000_000)
 
 
 def test_a_digest_is_stable_and_tells_nothing():
