@@ -33,7 +33,7 @@ SESSION_PATTERN = r"^[A-Za-z0-9_-]{22,64}$"
 MAX_TOKEN_CHARS = 8_192
 """Characters of a token in `hello`."""
 
-MAX_RESUMED = 1_024
+MAX_RESUMED = 256
 """Streams that one `hello` takes up."""
 
 MAX_SEQ = 2**53 - 1
@@ -208,7 +208,9 @@ class ReadyFrame(Sent):
     protocol: Literal["relay.v1"]
     session: str = Field(description="A secret, for `hello.session` of the next connection.")
     resumed: bool = Field(description="Whether the session was there before.")
-    streams: list[SessionStream] | None = Field(default=None, description="When resumed.")
+    streams: list[SessionStream] | None = Field(
+        default=None, description="When resumed: those that run, and the newest of the others."
+    )
     providers: list[ProviderOffer] = Field(description="The default first.")
     features: list[str] = Field(description="What may be sent beyond this page.")
     limits: ReadyLimits

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from relay import chat, codec, connection, frames  # noqa: E402
 from relay.connection import RULES, Input, Phase  # noqa: E402
+from relay.edges import served_socket  # noqa: E402
 from relay.errors import Code  # noqa: E402
 from relay.frames import CLIENT_FRAMES, SERVER_FRAMES  # noqa: E402
 from relay.schema import json_schema  # noqa: E402
@@ -41,6 +42,7 @@ LIMITS: list[tuple[str, object]] = [
     ("streams named in one `hello.resume`", frames.MAX_RESUMED),
     ("levels of nesting", codec.MAX_DEPTH),
     ("streams that one connection reads at once", connection.MAX_READERS),
+    ("streams listed in `ready`", served_socket.MAX_LISTED),
     ("messages in a row that are no frames", connection.MAX_STRIKES),
 ]
 

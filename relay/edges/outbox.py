@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -90,6 +89,23 @@ class Outbox:
     A client that accepts nothing for `write_timeout` seconds is cut.
     """
 
+    __slots__ = (
+        "_closed",
+        "_drain",
+        "_ended",
+        "_full",
+        "_loop",
+        "_marked",
+        "_readers",
+        "_replies",
+        "_reply_bytes",
+        "_scheduled",
+        "_stall",
+        "_stall_timer",
+        "_transport",
+        "_write_timeout",
+    )
+
     def __init__(
         self,
         transport: asyncio.Transport,
@@ -106,7 +122,7 @@ class Outbox:
         self._write_timeout = write_timeout
         self._loop = asyncio.get_running_loop()
         self._readers: dict[str, Reader] = {}
-        self._marked: deque[Reader] = deque()
+        self._marked: list[Reader] = []
         self._replies: list[bytes] = []
         self._reply_bytes = 0
         self._scheduled = False
@@ -205,7 +221,7 @@ class Outbox:
         too large. A reader at its head is unmarked: its cursor wakes it again."""
         room, marked = MAX_WRITE, self._marked
         while marked and room > 0:
-            reader = marked.popleft()
+            reader = marked.pop(0)
             payload = self._next_frame(reader)
             if payload is None:
                 reader.marked = False

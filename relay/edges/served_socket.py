@@ -50,13 +50,16 @@ from relay.frames import (
     SessionStream,
 )
 from relay.guard import SUBJECT
-from relay.streamlog import StreamLog
+from relay.streamlog import StreamInfo, StreamLog
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that a client has to take what is left, and again to answer a close."""
 
 SESSION_BYTES = 24
 """Random bytes of a session's name that the server makes."""
+
+MAX_LISTED = 256
+"""Streams of a resumed session that `ready` lists."""
 
 FEATURES: tuple[str, ...] = ()
 """What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
@@ -115,8 +118,31 @@ class Service:
     token_required: bool
 
 
+def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
+    """At most `MAX_LISTED` of them, in their order (oldest first): those that run, then the
+    newest, so that `ready` stays a frame that any client takes."""
+    if len(streams) <= MAX_LISTED:
+        return streams
+    ranked = sorted(enumerate(streams), key=lambda at: (at[1].status != "running", -at[0]))
+    return [stream for _, stream in sorted(ranked[:MAX_LISTED], key=lambda at: at[0])]
+
+
 class ServedSocket:
     """One socket: reads frames, carries out what the rules say, keeps the heartbeat."""
+
+    __slots__ = (
+        "_drain_frame",
+        "_late",
+        "_loop",
+        "_outbox",
+        "_rules",
+        "_service",
+        "_session",
+        "_timers",
+        "_transport",
+        "name",
+        "ws",
+    )
 
     def __init__(
         self,
@@ -283,6 +309,10 @@ class ServedSocket:
                     await self._service.log.cancel(await self._find(id), self._rules.subject)
         except RelayError as error:
             return self._rules.failed(action, error)
+        except Exception as error:  # a defect must not take the other streams along
+            self._service.observer.unexpected(self.name, error)
+            fault = RelayError(Code.INTERNAL, "the server failed at this; try again later")
+            return self._rules.failed(action, fault)
         return []
 
     async def _start(self, action: StartChat) -> Actions:
@@ -321,7 +351,8 @@ class ServedSocket:
         limits = self._service.limits
         listed = await self._service.log.session_streams(greet.session) if greet.resumed else []
         streams = [
-            SessionStream(id=s.id, stream=s.stream, seq=s.seq, status=s.status) for s in listed
+            SessionStream(id=s.id, stream=s.stream, seq=s.seq, status=s.status)
+            for s in newest_or_running(listed)
         ]
         ready = ReadyFrame(
             type="ready",
