@@ -50,6 +50,9 @@ SECURITY_HEADERS = {
 }
 """Set on every response that does not set its own."""
 
+SERVER = "chat-relay"
+"""The Server header, instead of the versions that aiohttp would tell."""
+
 PREFLIGHT_SECONDS = 600
 """How long a browser may keep the answer to a preflight."""
 
@@ -350,6 +353,7 @@ def on_prepare(guard: Guard) -> OnPrepare:
     async def headers(request: web.Request, response: web.StreamResponse) -> None:
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
+        response.headers["Server"] = SERVER
         response.headers.add("Vary", "Origin")
         asked = asked_of(request, guard)
         if len(asked.origins) == 1 and guard.origin_allowed(asked.origins[0], asked.host):

@@ -202,3 +202,4 @@ async def test_every_response_has_the_security_headers(relay):
         sender, _ = await ask(relay, method, path, CHAT if method == "POST" else b"")
         assert sender.headers["x-content-type-options"] == "nosniff"
         assert sender.headers["x-frame-options"] == "DENY"
+        assert sender.headers["server"] == "chat-relay"
