@@ -266,5 +266,5 @@ async def test_the_policy_allows_nothing_inline_and_the_page_needs_nothing() -> 
 @pytest.mark.parametrize("path", ["web/", "web/../page.py", "web/%2e%2e/app.py", "web/none.js"])
 async def test_nothing_else_is_served(path: str) -> None:
     async with StubRelay(lambda _: []).serve() as stub, aiohttp.ClientSession() as http:
-        async with http.get(URL(stub.page + path, encoded=True)) as response:
-            assert response.status == 404
+        response = await http.get(URL(stub.page + path, encoded=True))
+        assert response.status == 404
