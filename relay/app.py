@@ -228,7 +228,6 @@ def guard_options(settings: Settings) -> guarding.GuardOptions:
     """What the guard needs to know of the settings."""
     return guarding.GuardOptions(
         host=settings.host,
-        port=settings.port,
         allowed_origins=frozenset(settings.allowed_origins),
         tokens=settings.token_subjects(),
         allow_anonymous=settings.relay_allow_anonymous,

@@ -70,13 +70,12 @@ Authority: TypeAlias = tuple[str, int | None]
 class GuardOptions:
     """What the operator configured.
 
-    `host` and `port` are the address that the server binds. `allowed_origins` are origins
-    as a browser sends them (`https://chat.example.com`), or `*` for any. `tokens` maps each
-    token to the subject it names. `trusted_proxies` are addresses or networks (`10.0.0.0/8`).
+    `host` is the address that the server binds. `allowed_origins` are origins as a browser
+    sends them (`https://chat.example.com`), or `*` for any. `tokens` maps each token to the
+    subject it names. `trusted_proxies` are addresses or networks (`10.0.0.0/8`).
     """
 
     host: str
-    port: int
     allowed_origins: frozenset[str] = frozenset()
     tokens: Mapping[str, str] = field(default_factory=dict)
     allow_anonymous: bool = False
@@ -381,14 +380,3 @@ def _preflight(request: web.Request, guard: Guard, asked: Asked) -> web.Response
             "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
         },
     )
-
-
-def networks_of(proxies: tuple[str, ...]) -> tuple[str, ...]:
-    """`TRUSTED_PROXIES` checked. Raises `ValueError` naming the entry that is neither an
-    address nor a network."""
-    for proxy in proxies:
-        try:
-            ip_network(proxy, strict=False)
-        except ValueError as error:
-            raise ValueError(f"{proxy!r} is no address or network such as 10.0.0.0/8") from error
-    return proxies

@@ -45,10 +45,6 @@ STATUS: dict[Code, int] = {
 }
 """The HTTP status that each code is answered with, where no stream has started."""
 
-DRAIN_RETRY_AFTER = 1.0
-"""Seconds after which a client refused with `draining` may ask again: another process of
-the fleet answers then."""
-
 Shape: TypeAlias = Callable[[RelayError], dict[str, Any]]
 """Renders an error as the JSON body that one dialect's clients expect."""
 
@@ -88,11 +84,8 @@ def error_response(error: RelayError, shape: Shape = house_shape) -> web.Respons
     """The response that tells a client of `error`."""
     status = error.status if isinstance(error, HttpError) else STATUS[error.code]
     response = json_response(shape(error), status)
-    retry_after = error.retry_after
-    if retry_after is None and error.code is Code.DRAINING:
-        retry_after = DRAIN_RETRY_AFTER
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
@@ -120,13 +113,17 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_response(error, _shape_for(request))
     except web.HTTPException as error:
         return _from_http_exception(error, _shape_for(request))
-    except ConnectionError:
-        return web.Response(status=CLIENT_GONE)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and _is_gone(request):
+            return web.Response(status=CLIENT_GONE)
         logger.exception("request failed: {} {}", request.method, request.path)
         if request.writer.output_size:
             raise
         return error_response(RelayError(Code.INTERNAL, "internal error"), _shape_for(request))
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def _shape_for(request: web.Request) -> Shape:

@@ -32,7 +32,7 @@ async def who(request):
 
 
 def guarded(**options):
-    guard = Guard(GuardOptions(**({"host": "127.0.0.1", "port": 0} | options)))
+    guard = Guard(GuardOptions(**({"host": "127.0.0.1"} | options)))
 
     def prepare(app):
         app.middlewares.append(middleware(guard))

@@ -142,9 +142,10 @@ async def test_below_v1_errors_have_openais_shape(relay):
     assert set(answer["error"]) == {"message", "type", "param", "code"}
 
 
-async def test_what_nobody_foresaw_is_told_as_internal_without_its_text():
+@pytest.mark.parametrize("defect", [KeyError("sk-secret"), ConnectionRefusedError("sk-secret")])
+async def test_what_nobody_foresaw_is_told_as_internal_without_its_text(defect):
     async def broken(request):
-        raise KeyError("sk-secret")
+        raise defect
 
     app = web.Application(middlewares=[http.errors])
     app.router.add_get("/broken", broken)

@@ -196,7 +196,7 @@ async def test_a_bad_body_is_told_by_its_field(relay, body, status, named):
     ("refusal", "status", "retry_after"),
     [
         (RelayError(Code.UNKNOWN_PROVIDER, "why"), 404, None),
-        (RelayError(Code.DRAINING, "why"), 503, "1"),
+        (RelayError(Code.DRAINING, "why", retry_after=0.2), 503, "1"),
         (RelayError(Code.TOO_MANY_STREAMS, "why"), 429, None),
         (RelayError(Code.RATE_LIMITED, "why", retry_after=2.2), 429, "3"),
         (RelayError(Code.BAD_REQUEST, "why"), 422, None),
