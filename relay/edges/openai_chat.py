@@ -25,7 +25,7 @@ from relay.edges import openai_request
 from relay.edges.http import STATUS, HttpError, json_response, read_json
 from relay.edges.http_stream import STREAM_HEADERS, HttpStream, Service, read_whole
 from relay.edges.openai_request import InvalidRequest
-from relay.errors import Code, RelayError, StreamExpired
+from relay.errors import Code, RelayError
 from relay.events import (
     Done,
     Failed,
@@ -318,7 +318,7 @@ class OpenAIChatEdge:
         return json_response(completion.body(f"chatcmpl-{stream}", int(self._clock())))
 
     async def _cancel(self, stream: str, subject: str | None) -> None:
-        with suppress(StreamExpired):
+        with suppress(RelayError):  # nobody is left to be told
             await self._service.log.cancel(stream, subject)
 
     async def models(self, request: web.Request) -> web.Response:
