@@ -11,7 +11,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Literal
 
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from relay.client.answer import Answer, ClientError, ConnectionFailed, Frame
 from relay.client.chat import Chat
@@ -234,7 +234,7 @@ class RelayClient:
         self._on_status(Status("connecting"))
         try:
             socket = await Socket.open(self.url)
-        except (OSError, TimeoutError, InvalidHandshake) as error:
+        except Exception as error:  # whatever it was, those who wait must hear of it
             self._not_connected(link, error)
             return
         code = await self._carry(link, socket)

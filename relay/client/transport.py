@@ -38,7 +38,11 @@ def websocket_url(url: str) -> str:
     Raises `ValueError` for what is no such address."""
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
+    try:
+        port = parts.port or 1
+    except ValueError:
+        port = 0
+    if scheme not in ("ws", "wss") or not parts.hostname or not port:
         raise ValueError(f"not a relay's address: {url!r} (for example ws://127.0.0.1:3050/ws)")
     path = "/ws" if parts.path in ("", "/") else parts.path
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))

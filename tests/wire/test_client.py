@@ -72,7 +72,8 @@ async def test_a_frame_that_is_missing_is_asked_for_and_one_sent_twice_is_droppe
         RelayClient(stub.url) as relay,
     ):
         assert await relay.chat("hi").text() == TEXT
-    assert [frame["after"] for frame in stub.frames("resume")] == [4]
+    assert {frame["after"] for frame in stub.frames("resume")} == {4}
+    assert len(stub.frames("resume")) <= 2
 
 
 async def test_merged_frames_are_applied_as_one() -> None:

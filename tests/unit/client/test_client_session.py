@@ -231,7 +231,11 @@ def test_whatever_is_cut_lost_or_repeated_the_text_is_whole(data: st.DataObject)
     wire.obey(wire.session.add(answer))
     faults = 0
     while not answer.finished:
-        fate = data.draw(st.sampled_from(["ok", "twice", "lost", "cut"])) if faults < MAX_ASKS else "ok"
+        fate = (
+            data.draw(st.sampled_from(["ok", "twice", "lost", "cut"]))
+            if faults < MAX_ASKS
+            else "ok"
+        )
         faults += fate != "ok"
         wire.step(fate)
     assert answer.text == "".join(f"{seq} " for seq in range(1, 15))

@@ -84,7 +84,7 @@ def test_an_address_is_completed(given: str, address: str) -> None:
     assert websocket_url(given) == address
 
 
-@pytest.mark.parametrize("given", ["ftp://a", "ws://", ""])
+@pytest.mark.parametrize("given", ["ftp://a", "ws://", "", "a:99999", "a:x"])
 def test_what_is_no_address_is_refused_with_an_example(given: str) -> None:
     with pytest.raises(ValueError, match="for example ws://"):
         websocket_url(given)
