@@ -22,6 +22,7 @@ FOREIGN = re.compile(
     r"^(MAKE|VIRTUAL_ENV$|PYTEST|PYTHON|.*_API_KEY$|.*_BASE_URL$|RELAY_)|_PROVIDER"
 )
 """Environment that must not leak from this test run into the newcomer's shell."""
+STORY = [{"role": "user", "content": "Write a long story about the sea."}]
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 pytestmark = [pytest.mark.last, pytest.mark.timeout(2 * SET_UP)]
@@ -37,6 +38,11 @@ def clone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("newcomer") / "chat-relay"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     return folder
+
+
+def child_of(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
 
 
 class Run:
@@ -67,11 +73,14 @@ class Run:
                 assert self.make.poll() is None, self.output
                 await asyncio.sleep(0.05)  # real time passes: another program is being built
 
+    @property
+    def server(self) -> int:
+        """The server's process id: make's only child."""
+        return child_of(self.make.pid)
+
     def stop(self) -> int:
-        """SIGTERM to the server, which is make's only child; make's exit status."""
-        children = Path(f"/proc/{self.make.pid}/task/{self.make.pid}/children").read_text()
-        (server,) = children.split()
-        os.kill(int(server), signal.SIGTERM)
+        """SIGTERM to the server; make's exit status."""
+        os.kill(self.server, signal.SIGTERM)
         return self.make.wait(STEP)
 
     def kill(self) -> None:
@@ -97,15 +106,15 @@ async def run(clone):
         one.kill()
 
 
-async def chat(port: int) -> list[dict]:
+async def chat(port: int, messages=QUESTION, on_frame=lambda frames: None) -> list[dict]:
     """The frames that one `chat` frame to `/ws` yields, up to the terminal one."""
     frames: list[dict] = []
     async with asyncio.timeout(STEP), connect(f"ws://127.0.0.1:{port}/ws") as websocket:
-        await websocket.send(
-            json.dumps({"type": "chat", "provider": "local", "messages": QUESTION})
-        )
+        asked = {"type": "chat", "provider": "local", "messages": messages, "max_tokens": 200}
+        await websocket.send(json.dumps(asked))
         async for message in websocket:
             frames.append(json.loads(message))
+            on_frame(frames)
             if frames[-1]["type"] in ("done", "error"):
                 break
     return frames
@@ -138,7 +147,9 @@ async def test_one_command_gives_a_streamed_answer_and_stops_cleanly(run, clone)
         assert frames[-1]["usage"]["output_tokens"] > 0
         assert text(frames).strip()
     assert str(first.port) in first.output
+    engine = child_of(first.server)
     assert first.stop() == 0, first.output
+    assert not Path(f"/proc/{engine}").exists()
 
 
 async def test_the_second_start_installs_nothing_and_a_stop_in_mid_answer_is_clean(run, clone):
@@ -149,14 +160,36 @@ async def test_the_second_start_installs_nothing_and_a_stop_in_mid_answer_is_cle
     assert "installing" not in second.output
     assert {stamp: stamp.stat().st_mtime_ns for stamp in stamps} == stamps
 
-    async with asyncio.timeout(STEP), connect(f"ws://127.0.0.1:{second.port}/ws") as websocket:
-        essay = [{"role": "user", "content": "Write a long story about the sea."}]
-        await websocket.send(json.dumps({"type": "chat", "provider": "local", "messages": essay}))
-        while json.loads(await websocket.recv())["type"] != "token":
-            pass
-        assert await asyncio.to_thread(second.stop) == 0, second.output
+    stopping: list[asyncio.Task[int]] = []
+
+    def stop_at_the_first_token(frames: list[dict]) -> None:
+        if frames[-1]["type"] == "token" and not stopping:
+            stopping.append(asyncio.create_task(asyncio.to_thread(second.stop)))
+
+    await chat(second.port, STORY, stop_at_the_first_token)
+    assert await stopping[0] == 0, second.output
     assert "Traceback" not in second.output
     assert "terminate called" not in second.output
+
+
+async def test_an_answer_goes_on_after_the_engine_was_killed_under_it(run):
+    third = run()
+    await third.listening()
+    killed: list[int] = []
+
+    def kill_the_engine_under_way(frames: list[dict]) -> None:
+        if frames[-1]["type"] == "token" and not killed:
+            killed.append(child_of(third.server))
+            os.kill(killed[0], signal.SIGKILL)
+
+    frames = await chat(third.port, STORY, kill_the_engine_under_way)
+    assert killed
+    assert frames[-1]["type"] == "done"
+    outcomes = [attempt["outcome"] for attempt in frames[-1]["attempts"]]
+    assert outcomes == ["provider_interrupted", "ok"]
+    assert len(text(frames)) > 200
+    assert child_of(third.server) != killed[0]
+    assert third.stop() == 0, third.output
 
 
 def test_ci_runs_the_test_command_of_the_readme():
