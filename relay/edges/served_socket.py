@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -209,7 +210,9 @@ class ServedSocket:
             self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
         session, self._session = self._session, None
         if session is not None:
-            await self._service.log.leave_session(session)
+            # A store that is away forgets the session by itself, in time.
+            with suppress(RelayError):
+                await self._service.log.leave_session(session)
 
     async def close(self, code: int, reason: str) -> None:
         """Send what is waiting, then close, within `CLOSE_TIMEOUT` each way."""
@@ -246,9 +249,10 @@ class ServedSocket:
     # Actions
 
     async def _perform(self, actions: Iterable[Action]) -> None:
-        """Carry out actions in order; those that an outcome leads to come first."""
+        """Carry out actions in order; those that an outcome leads to come first. Nothing
+        follows a `Close`."""
         todo = deque(actions)
-        while todo:
+        while todo and not self.ws.closed:
             todo.extendleft(reversed(await self._carry_out(todo.popleft())))
 
     async def _carry_out(self, action: Action) -> Actions:
@@ -258,7 +262,7 @@ class ServedSocket:
             case Close(code=code, reason=reason):
                 await self.close(code, reason)
             case Greet():
-                await self._greet(action)
+                return await self._greet(action)
             case Open() | Renew():
                 return await self._admit(action)
             case _:
@@ -347,19 +351,29 @@ class ServedSocket:
         assert self._session is not None
         return self._session
 
-    async def _greet(self, greet: Greet) -> None:
-        limits = self._service.limits
-        listed = await self._service.log.session_streams(greet.session) if greet.resumed else []
-        streams = [
-            SessionStream(id=s.id, stream=s.stream, seq=s.seq, status=s.status)
-            for s in newest_or_running(listed)
+    async def _greet(self, greet: Greet) -> Actions:
+        try:
+            streams = await self._listed(greet.session) if greet.resumed else None
+        except RelayError as error:
+            return self._rules.refused(error)
+        self._outbox.send(encode(self._ready(greet, streams)))
+        self.tell_drain()
+        return []
+
+    async def _listed(self, session: str) -> list[SessionStream]:
+        streams = newest_or_running(await self._service.log.session_streams(session))
+        return [
+            SessionStream(id=s.id, stream=s.stream, seq=s.seq, status=s.status) for s in streams
         ]
-        ready = ReadyFrame(
+
+    def _ready(self, greet: Greet, streams: list[SessionStream] | None) -> ReadyFrame:
+        limits = self._service.limits
+        return ReadyFrame(
             type="ready",
             protocol=PROTOCOL,
             session=greet.session,
             resumed=greet.resumed,
-            streams=streams if greet.resumed else None,
+            streams=streams,
             providers=[
                 ProviderOffer(name=offer.name, model=offer.model, status=offer.status)
                 for offer in self._service.dispatcher.offers()
@@ -372,5 +386,3 @@ class ServedSocket:
             ),
             heartbeat=limits.heartbeat,
         )
-        self._outbox.send(encode(ready))
-        self.tell_drain()

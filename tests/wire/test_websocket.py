@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay.edges.websocket import Limits
+from relay.errors import Code, RelayError
 from relay.stores.memory import Limits as LogLimits
 from tests.wire.socket_relay import (
     Client,
@@ -460,6 +461,15 @@ async def test_a_token_is_renewed_by_its_owner_only() -> None:
         assert await client.closed() == 4403
 
 
+async def test_two_tokens_of_different_people_let_nobody_in() -> None:
+    headers = {"Authorization": "Bearer token-b"}
+    async with serving(says("x"), authenticate=by_token) as relay:
+        client = await relay.connect(additional_headers=headers)
+        await client.send("hello", token="token-a")
+        assert (await client.frame())["code"] == "forbidden"
+        assert await client.closed() == 4403
+
+
 # Lies
 
 
@@ -589,6 +599,54 @@ async def test_a_client_that_closes_is_closed_in_turn() -> None:
         await client.ws.close()
         assert client.ws.close_code == 1000
         await until(lambda: relay.edge.connections == 0)
+
+
+async def test_a_session_is_left_when_its_last_connection_ends() -> None:
+    async with serving(says("x"), log_limits=LogLimits(resume_window=0)) as relay:
+        client = await relay.connect()
+        await client.send("hello")
+        session = (await client.frame())["session"]
+        relay.log.sweep()
+        client.drop()
+        await until(lambda: relay.edge.connections == 0)
+        relay.log.sweep()
+        again = await relay.connect()
+        await again.send("hello", session=session)
+        assert (await again.frame())["resumed"] is False
+
+
+async def test_a_defect_in_one_action_is_told_and_disturbs_no_other_stream() -> None:
+    held = Held()
+    async with serving(held) as relay:
+        client = await relay.connect()
+        await client.chat("a")
+        await held.say("x")
+        await client.until("token")
+        start, relay.dispatcher.start = relay.dispatcher.start, None  # type: ignore[method-assign]
+        await client.chat("b")
+        told = await client.until("error")
+        assert (told["code"], told["id"]) == ("internal", "b")
+        assert isinstance(relay.told.defects.pop(), TypeError)
+        relay.dispatcher.start = start  # type: ignore[method-assign]
+        held.end()
+        await client.until("done", "a")
+
+
+async def test_a_store_that_fails_while_greeting_closes_for_a_later_try() -> None:
+    async with serving(says("x")) as relay:
+        client = await relay.connect()
+        await client.send("hello")
+        session = (await client.frame())["session"]
+
+        async def fail(session: str) -> None:
+            raise RelayError(Code.INTERNAL, "the store is away", retryable=True)
+
+        relay.log.session_streams = fail  # type: ignore[method-assign, assignment]
+        again = await relay.connect()
+        await again.send("hello", session=session, resume={"a": 0})
+        assert (await again.frame())["code"] == "internal"
+        assert await again.closed() == 4500
+        assert [frame["code"] for frame in again.frames] == ["internal"]
 
 
 # Drain

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from relay.edges.outbox import HIGH_WATER, MAX_WRITE
+from relay.edges.outbox import HIGH_WATER, MAX_REPLIES, MAX_WRITE
 from relay.edges.websocket import Limits
 from relay.events import Text
 from relay.provider import Call, Sink
@@ -115,20 +116,38 @@ async def test_a_reader_that_takes_nothing_in_time_is_cut_and_may_come_back() ->
         assert len(relay.provider.calls) == 1
 
 
-async def test_a_client_that_asks_and_does_not_read_is_held_back_and_then_cut() -> None:
-    limits = Limits(write_timeout=0.2)
-    async with serving(says("x"), limits=limits) as relay:
-        raw = await RawSocket.connect(relay, SMALL_BUFFER)
+@asynccontextmanager
+async def flooding(relay: SocketRelay):
+    """A client that sends pings for ever and reads no answer."""
+    raw = await RawSocket.connect(relay, SMALL_BUFFER)
 
-        async def flood() -> None:
-            while True:
-                await raw.say({"type": "ping", "t": "x" * 100})
+    async def flood() -> None:
+        while True:
+            await raw.say({"type": "ping", "t": "x" * 100})
 
-        flooding = asyncio.create_task(flood())
+    task = asyncio.create_task(flood())
+    yield
+    task.cancel()
+    await asyncio.wait({task})
+    raw.close()
+
+
+async def test_a_client_that_asks_and_does_not_read_is_cut_in_time() -> None:
+    async with serving(says("x"), limits=Limits(write_timeout=0.2)) as relay, flooding(relay):
         await until(lambda: relay.told.closed != [])
-        flooding.cancel()
-        await asyncio.wait({flooding})
-        raw.close()
+
+
+async def test_a_client_that_asks_and_does_not_read_is_not_listened_to_meanwhile() -> None:
+    async with serving(says("x")) as relay, flooding(relay):
+        await until(lambda: any(waiting(relay)))
+        await until(lambda: waiting(relay)[0] > MAX_REPLIES)
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert waiting(relay)[0] < MAX_REPLIES + 200
+
+
+def waiting(relay: SocketRelay) -> list[int]:
+    return [served._outbox._reply_bytes for served in relay.edge._sockets]
 
 
 async def test_a_hundred_readers_of_one_stream_all_get_it() -> None:
