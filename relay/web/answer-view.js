@@ -4,7 +4,7 @@
  */
 import { element } from './dom.js';
 
-const LABELS = { gpt: 'GPT', claude: 'Claude', gemini: 'Gemini', local: 'Local' };
+const LABELS = { gpt: 'GPT', claude: 'Claude', gemini: 'Gemini', local: 'Local demo' };
 
 /** A provider's name for people. */
 export function label(provider) {

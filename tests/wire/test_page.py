@@ -43,7 +43,7 @@ async def test_typing_and_enter_shows_the_question_the_answer_and_the_model() ->
     async with StubRelay(lambda _: answer(*WORDS)).serve() as stub, page_at(stub.page) as page:
         assert await page.locator("#provider option").all_text_contents() == [
             "Claude · claude-sonnet-5-5",
-            "Local · smollm2-135m (not answering)",
+            "Local demo · smollm2-135m (not answering)",
         ]
         await ask(page, "Why is the sky blue?")
         await expect(page.locator(".foot")).to_contain_text("7 tokens")
