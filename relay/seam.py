@@ -25,19 +25,21 @@ CHANCE = {Form.TURN: 4, Form.PREFILL: 6}
 """An overlap lighter than this is chance ("...on" and "on..."), and is kept. A model that
 continues a prefill has no turn to begin, so it is believed further."""
 
-CERTAIN = 12
-"""An overlap of this weight is a repetition, if the text does not repeat itself there."""
+CERTAIN = 8
+"""An overlap of this weight is a repetition, if as true text it would be glued to the last
+word and if the text does not repeat itself there."""
+
+CERTAIN_WIDE = 18
+"""The same in scripts that put no space between words, where nothing can look glued."""
 
 CERTAIN_START = 24
 """A continuation whose first words are the answer's first words, with this weight, has
-started over, if those words stand nowhere else in the answer."""
+started over, if as true text they would be glued and stand nowhere else in the answer."""
 
 REPEATING = 2
-"""If so many characters before the overlap already stood at the overlap's distance before
-that, the text is repeating itself (a list, a refrain, code)."""
+"""A text repeats itself where so many characters (or this weight) come again."""
 
-_WIDE = ("\u2e80", "\ud7ff")
-_IDEOGRAPHS = ("\U00020000", "\U0003ffff")
+_WIDE = (("\u2e80", "\ud7ff"), ("\U00020000", "\U0003ffff"))
 
 
 class Verdict(StrEnum):
@@ -193,56 +195,61 @@ class _Continue:
 
     def _judge_start(self, said: str, head: int, overlap: int) -> Joined:
         """`said` begins as the answer did."""
-        weight = _weight(said[:head])
+        again = said[:head]
+        weight = _weight(again)
         if weight < self._chance:
             return self._judge_overlap(said, overlap)
         passed = head == len(self._head)
         self.started_over = (
-            weight >= (2 * CERTAIN_START if passed else CERTAIN_START)
-            and self._head.find(said[:head], 1) < 0
-            and not self._at_an_end()
+            self._is_glued(said)
+            and weight >= (2 * CERTAIN_START if passed else CERTAIN_START)
+            and not (_repeats_itself(again) or self._head.find(again, 1) >= 0)
             and (len(said) > head or head >= WINDOW)
         )
         return UNSURE
 
     def _judge_overlap(self, said: str, overlap: int) -> Joined:
         """`said` begins with the last `overlap` characters shown."""
-        weight = _weight(said[:overlap])
-        if weight < self._chance and not self._is_whole_word(said, overlap):
+        light = _weight(said[:overlap]) < self._chance
+        if light and not self._is_whole_word(said, overlap):
             return Joined(Verdict.JOINED, self.held)
-        if weight < CERTAIN or self._may_repeat(overlap):
+        if light or not self._must_repeat(said, overlap):
             return UNSURE
         return Joined(Verdict.JOINED, said[overlap:])
+
+    def _is_glued(self, said: str) -> bool:
+        """Whether `said` would stand in one word with what was shown."""
+        open_ended = self._body[-1].isalnum() and not self._space
+        return open_ended and self.held == said and said[:1].isalnum()
 
     def _is_whole_word(self, said: str, overlap: int) -> bool:
         """Whether the overlap is the last word shown, said again without a space between:
         no text says "isis"."""
         word = said[:overlap]
-        if not word.isalpha() or self._space or self.held != said or _weight(word) > overlap:
+        if not (word.isalpha() and self._is_glued(said)) or _is_wide(word[0]):
             return False
         around = self._window[: -len(word)][-1:] + said[overlap : overlap + 1]
         return not any(character.isalnum() for character in around)
 
-    def _may_repeat(self, overlap: int) -> bool:
-        """Whether the text itself may say this twice: it repeats itself already, or it
-        broke right behind whole lines, sentences or clauses, and just those come again."""
-        body = self._body
-        again, before = body[-overlap:], body[:-overlap]
-        if not before.strip() or before.rstrip().endswith(body[-REPEATING:]):
-            return True
-        if again in body[:-1] or _weight(again[: _overlap(again[1:], again)]) >= REPEATING:
-            return True
-        return self._at_an_end() and _ends_a_clause(before)
+    def _must_repeat(self, said: str, overlap: int) -> bool:
+        """Whether nothing but a repetition explains the overlap. A true continuation would
+        be glued to the last word ("she" and "then she" to "shethen she"), and the text
+        doesn't repeat itself as it is."""
+        body, again = self._body, said[:overlap]
+        wide = _is_wide(again[0]) or _is_wide(body[-1])
+        before = body[:-overlap].rstrip()
+        return (
+            self._is_glued(said)
+            and _weight(again) >= (CERTAIN_WIDE if wide else CERTAIN)
+            and not (again in body[:-1] or _repeats_itself(again))
+            and bool(before)
+            and not before.endswith(body[-1:] if wide else body[-REPEATING:])
+        )
 
-    def _at_an_end(self) -> bool:
-        """Whether the text broke right behind a line, sentence or clause."""
-        lead = self.held[: len(self.held) - len(self.held.lstrip())]
-        return _ends_a_clause(self._body + self._space) or "\n" in lead
 
-
-def _ends_a_clause(text: str) -> bool:
-    body = text.rstrip()
-    return "\n" in text[len(body) :] or not body[-1:].isalnum()
+def _repeats_itself(text: str) -> bool:
+    """Whether `text` ends as it begins."""
+    return _weight(text[: _overlap(text[1:], text)]) >= REPEATING
 
 
 def _overlap(shown: str, said: str) -> int:
@@ -259,11 +266,8 @@ def _common_prefix(one: str, other: str) -> int:
 
 
 def _weight(text: str) -> int:
-    return sum(_weigh(character) for character in text)
+    return sum(3 if _is_wide(each) else not each.isspace() for each in text)
 
 
-def _weigh(character: str) -> int:
-    if character.isspace():
-        return 0
-    wide = _WIDE[0] <= character <= _WIDE[1] or _IDEOGRAPHS[0] <= character <= _IDEOGRAPHS[1]
-    return 3 if wide else 1
+def _is_wide(character: str) -> bool:
+    return any(first <= character <= last for first, last in _WIDE)
