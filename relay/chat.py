@@ -197,7 +197,7 @@ class Tool(Strict):
 
 
 class Chat(Strict):
-    """A chat's fields; the body of `POST /chat/{provider}`."""
+    """A chat's fields, as every edge of the house takes them."""
 
     id: str | None = Field(
         default=None,
@@ -248,6 +248,13 @@ class Chat(Strict):
             _check_turns(self.messages)
         _check_tools(self.tools or [], self.tool_choice)
         return self
+
+
+class ChatBody(Chat):
+    """The body of `POST /chat/{provider}`: a chat's fields. What clients written for other
+    chat servers send beside them is taken where it changes nothing."""
+
+    stream: Any = Field(default=None, description="Accepted and ignored: every answer is streamed.")
 
 
 def _check_turns(messages: list[Message]) -> None:

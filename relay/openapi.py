@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from relay.chat import Chat
+from relay.chat import ChatBody
 from relay.frames import PROTOCOL
 from relay.schema import Json, definitions_of
 
@@ -43,7 +43,7 @@ def openapi() -> Json:
             "/metrics": {"get": _text("Metrics for Prometheus.")},
         },
         "components": {
-            "schemas": {**definitions_of([Chat], _PREFIX), "ErrorBody": _error_body()},
+            "schemas": {**definitions_of([ChatBody], _PREFIX), "ErrorBody": _error_body()},
             "responses": {"Error": _error_response()},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
@@ -56,7 +56,7 @@ def _path(name: str) -> Json:
 
 
 def _chat() -> Json:
-    body = {"application/json": {"schema": {"$ref": _PREFIX + "Chat"}}}
+    body = {"application/json": {"schema": {"$ref": _PREFIX + "ChatBody"}}}
     return {
         "summary": "Ask, and read the answer as it is written.",
         "requestBody": {"required": True, "content": body},

@@ -11,7 +11,7 @@ import secrets
 from aiohttp import web
 from pydantic import ValidationError
 
-from relay.chat import Chat, to_request
+from relay.chat import Chat, ChatBody, to_request
 from relay.codec import encode, encode_chunk, encode_id, error_frame, explain
 from relay.edges.http import read_json
 from relay.edges.http_stream import STREAM_HEADERS, HttpStream, Service
@@ -97,7 +97,7 @@ class SseEdge:
 
 def _chat_of(fields: dict[str, object]) -> Chat:
     try:
-        return Chat.model_validate(fields)
+        return ChatBody.model_validate(fields)
     except ValidationError as error:
         _, message = explain(error)
         raise RelayError(Code.BAD_REQUEST, message) from None

@@ -37,6 +37,12 @@ async def relay():
 # The answer
 
 
+async def test_a_body_written_for_other_chat_servers_is_taken(relay):
+    async with client(relay) as reader:
+        reader.send("POST", "/chat/gpt", CHAT | {"stream": True, "model": "gpt-4o"})
+        assert await reader.head() == 200
+
+
 async def test_headers_leave_before_the_first_token_and_each_token_as_it_comes(relay):
     async with client(relay) as reader:
         reader.send("POST", "/chat/gpt", CHAT)
