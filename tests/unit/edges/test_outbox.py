@@ -241,6 +241,17 @@ async def test_one_that_takes_nothing_in_time_is_cut() -> None:
             await asyncio.sleep(0)
 
 
+async def test_one_that_took_a_little_and_then_nothing_is_cut() -> None:
+    bench = Bench(write_timeout=0.01)
+    bench.transport.reads_at_once = False
+    bench.attach("a").append(*[Text("x" * 8_000)] * 100)
+    await turn(20)
+    bench.transport.unread -= 1
+    async with asyncio.timeout(10):
+        while not bench.transport.aborted:
+            await asyncio.sleep(0)
+
+
 async def test_one_that_takes_little_is_slow_and_not_cut() -> None:
     bench = Bench(write_timeout=60.0)
     bench.transport.reads_at_once = False
