@@ -1,4 +1,4 @@
-"""One suite for every vendor, through the real SDKs, against loopback upstreams."""
+"""One suite for every vendor, over both transports, against loopback upstreams."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ MODELS = {
 ANY = pytest.mark.parametrize("kind", VENDORS)
 
 
+TRANSPORT: dict[str, bool] = {}
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["sdk", "lean"])
+def transport(request, monkeypatch):
+    """The whole suite holds for the SDK's own transport and for the lean one."""
+    monkeypatch.setitem(TRANSPORT, "lean", request.param)
+
+
+def made(kind: str, **options) -> Provider:
+    return build(kind, **{"name": "p", "api_key": "k-123", **options}, **TRANSPORT)
+
+
 class Heard(list[list[Event]]):
     """A sink: the batches as they came."""
 
@@ -62,7 +75,7 @@ def call(kind: str, content="Hi", *, form: Form = Form.RESTART, **fields) -> Cal
 @contextlib.asynccontextmanager
 async def connected(kind: str, script=None, **options):
     async with Upstream(script, **options) as upstream:
-        provider = build(kind, name="p", api_key="k-123", base_url=upstream.base_url(kind))
+        provider = made(kind, base_url=upstream.base_url(kind))
         try:
             yield upstream, provider
         finally:
@@ -335,7 +348,7 @@ async def test_a_connection_reset_before_headers_is_a_break(kind):
 async def test_nobody_listening_is_a_provider_error(kind):
     async with Upstream() as gone:
         url = gone.base_url(kind)
-    provider = build(kind, name="p", api_key="k-123", base_url=url)
+    provider = made(kind, base_url=url)
     fault, _ = await fail(provider, call(kind))
     assert (fault.code, fault.remedy) == (Code.PROVIDER_ERROR, "retry")
     await provider.close()
@@ -446,7 +459,7 @@ async def test_a_compatible_server_never_gets_what_belongs_to_openai(monkeypatch
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: own")
     async with Upstream() as upstream:
         url = upstream.base_url("compatible")
-        provider = build("compatible", name="ollama", api_key=None, base_url=url)
+        provider = made("compatible", api_key=None, base_url=url)
         await hear(provider, call("compatible"))
         await provider.probe()
         await provider.close()
@@ -471,7 +484,7 @@ async def test_a_compatible_server_is_reached_over_a_unix_socket(tmp_path):
     await upstream.start(uds=str(tmp_path / "s"))
     url = "http://localhost/v1"
     uds = str(tmp_path / "s")
-    provider = build("compatible", name="local", api_key="k", base_url=url, uds=uds)
+    provider = made("compatible", base_url=url, uds=uds)
     try:
         assert (await hear(provider, call("compatible"))).text == "near"
     finally:

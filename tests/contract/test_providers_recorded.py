@@ -158,7 +158,7 @@ async def test_a_recorded_stream_passes_through_the_real_sdk(name, split, expect
     kind = KINDS[expected[name]["wire"]]
     events: list[Event] = []
     async with up.Upstream([up.Raw(recorded(name))], split=split) as upstream:
-        provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind))
+        provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind), lean=False)
         request = ChatRequest("p", (Message("user", "Hi"),))
         async with asyncio.timeout(20):
             await provider.run(Call("m", request, 64), events.extend)
@@ -171,7 +171,7 @@ async def test_a_recorded_break_is_a_fault_through_the_real_sdk(name, expected):
     kind = KINDS[expected[name]["wire"]]
     events: list[Event] = []
     async with up.Upstream([up.Raw(recorded(name))]) as upstream:
-        provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind))
+        provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind), lean=False)
         request = ChatRequest("p", (Message("user", "Hi"),))
         with pytest.raises(Fault) as caught:
             async with asyncio.timeout(20):
