@@ -5,6 +5,7 @@ What a client sends is never quoted back: messages name the field and what is du
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -19,15 +20,23 @@ from relay.records import Chunk
 MAX_DEPTH = 64
 """How deep a client's JSON may be nested."""
 
+MAX_VALUES = 50_000
+"""Brackets and commas of a client's JSON, strings left out: about how many values it has.
+Text is cheap to read and values are not, so that a frame's size alone bounds no time."""
+
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
 
 # Reading
 
 
 class NotAFrame(RelayError):
-    """What came is no frame at all: not JSON, or not an object with a `type`."""
+    """What came is no frame at all: not JSON, or not an object with a `type`. `is_json` is
+    False where it could not even be read."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, is_json: bool = True) -> None:
         super().__init__(Code.BAD_FRAME, message)
+        self.is_json = is_json
 
 
 class BadFrame(RelayError):
@@ -42,20 +51,34 @@ class BadFrame(RelayError):
         self.type = type
 
 
-def decode_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object that a client sent, no deeper than `MAX_DEPTH`.
+def decode_object(data: str | bytes) -> dict[str, Any]:
+    """The JSON object that a client sent, within `MAX_DEPTH` and `MAX_VALUES`.
 
     Raises `NotAFrame`, whose message says what is wrong and quotes nothing.
     """
     try:
+        text = data if isinstance(data, str) else data.decode()
+        if _too_many(text):
+            raise NotAFrame(f"JSON may have {MAX_VALUES:,} values at most")
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise NotAFrame("this is not JSON, or is nested too deep") from None
+        raise NotAFrame("this is not JSON, or is nested too deep", is_json=False) from None
     if not isinstance(value, dict):
         raise NotAFrame("a JSON object is due")
     if _too_deep(value):
         raise NotAFrame(f"JSON may be nested {MAX_DEPTH} deep at most")
     return value
+
+
+def _too_many(text: str) -> bool:
+    """Counts at the speed of memory first, and leaves strings out only where it matters."""
+    if _structure(text) <= MAX_VALUES:
+        return False
+    return _structure(_STRING.sub("", text)) > MAX_VALUES
+
+
+def _structure(text: str) -> int:
+    return text.count(",") + text.count("[") + text.count("{")
 
 
 def _too_deep(value: dict[str, Any]) -> bool:
@@ -73,7 +96,7 @@ def _too_deep(value: dict[str, Any]) -> bool:
     return True
 
 
-def decode_frame(text: str | bytes) -> AnyClientFrame:
+def decode_frame(text: str) -> AnyClientFrame:
     """The frame that a client sent. Raises `NotAFrame` or `BadFrame`."""
     value = decode_object(text)
     kind = value.get("type")

@@ -41,6 +41,7 @@ LIMITS: list[tuple[str, object]] = [
     ("characters of a `token`", frames.MAX_TOKEN_CHARS),
     ("streams named in one `hello.resume`", frames.MAX_RESUMED),
     ("levels of nesting", codec.MAX_DEPTH),
+    ("brackets and commas of one frame, those in strings left out", codec.MAX_VALUES),
     ("streams that one connection reads at once", connection.MAX_READERS),
     ("streams listed in `ready`", served_socket.MAX_LISTED),
     ("messages in a row that are no frames", connection.MAX_STRIKES),

@@ -190,13 +190,5 @@ async def read_json(request: web.Request, limit: int) -> dict[str, Any]:
     try:
         return decode_object(body)
     except NotAFrame as error:
-        status = 422 if _is_json(body) else 400
+        status = 422 if error.is_json else 400
         raise HttpError(status, Code.BAD_REQUEST, f"the body: {error.message}") from None
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return False
-    return True

@@ -11,6 +11,7 @@ from relay.codec import (
     MAX_DEPTH,
     MAX_FAULTS_TOLD,
     MAX_PLACE_CHARS,
+    MAX_VALUES,
     BadFrame,
     NotAFrame,
     decode_frame,
@@ -139,6 +140,20 @@ def test_json_may_be_nested_to_the_limit_and_no_deeper(open_: str, close: str) -
     assert decode_object(nested(MAX_DEPTH))
     with pytest.raises(NotAFrame, match="nested"):
         decode_object(nested(MAX_DEPTH + 1))
+
+
+def test_json_may_have_so_many_values_and_no_more() -> None:
+    def wide(count: int) -> str:
+        return '{"x":[' + ",".join("1" * (count - 1)) + "]}"  # and a bracket, and a brace
+
+    assert decode_object(wide(MAX_VALUES))
+    with pytest.raises(NotAFrame, match="values"):
+        decode_object(wide(MAX_VALUES + 1))
+
+
+@pytest.mark.parametrize("text", ["[{,]}" * MAX_VALUES, '\\"[{,]}' * MAX_VALUES, "\\" * 9])
+def test_brackets_and_commas_of_a_text_do_not_count(text: str) -> None:
+    assert decode_object(json.dumps({"x": text, "y": text})) == {"x": text, "y": text}
 
 
 def test_an_unknown_type_names_the_known_ones_and_not_itself() -> None:
