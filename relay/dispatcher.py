@@ -19,7 +19,6 @@ from relay.events import Failed
 from relay.failover import Failover, Launch, Plan, Rescue
 from relay.hedging import HedgeBudget
 from relay.provider import Provider, Sink
-from relay.records import shown
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
 from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
@@ -230,7 +229,7 @@ class Dispatcher:
         elif orphan.late:
             driver.abandon()
         else:
-            driver.take_over(shown(orphan.chunks), orphan.attempts)
+            driver.take_over(orphan.chunks, orphan.attempts)
 
     def _not_takeable(self, orphan: Orphan) -> Failed:
         return Failed(

@@ -16,7 +16,7 @@ from relay.errors import Code, Fault, Fenced
 from relay.events import Attempt, Done, Event, Failed, Record, Target
 from relay.failover import Abort, Failover, Launch, Step
 from relay.provider import Sink
-from relay.records import Shown
+from relay.records import Chunk, announced, shown
 from relay.streamlog import Writer
 
 
@@ -88,10 +88,11 @@ class Driver:
         self._carry_out(self._failover.begin)
         self._listen()
 
-    def take_over(self, shown: Shown, attempts: Sequence[Attempt]) -> None:
-        """Go on with an answer whose owner died."""
+    def take_over(self, chunks: Sequence[Chunk], attempts: Sequence[Attempt]) -> None:
+        """Go on with an answer whose owner died: `chunks` are its records so far."""
         self._reported = len(attempts)
-        self._carry_out(lambda now: self._failover.take_over(shown, attempts, now))
+        left, told = shown(chunks), announced(chunks)
+        self._carry_out(lambda now: self._failover.take_over(left, attempts, now, announced=told))
         self._listen()
 
     def _listen(self) -> None:

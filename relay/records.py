@@ -26,6 +26,7 @@ from relay.events import (
     Reasoning,
     Record,
     Start,
+    Target,
     Text,
     ToolCall,
 )
@@ -208,3 +209,19 @@ def shown(chunks: Sequence[Chunk]) -> Shown:
             case Start() | Fallback() | Done() | Failed():
                 pass
     return Shown("".join(text), "".join(reasoning), tuple(calls))
+
+
+def announced(chunks: Sequence[Chunk]) -> Target | None:
+    """The target that readers were last told of, by `start` or `fallback`."""
+    target: Target | None = None
+    for chunk in chunks:
+        if chunk.kind in TEXTUAL:
+            continue
+        match decode(chunk.kind, chunk.body):
+            case Start(provider=provider, model=model):
+                target = Target(provider, model)
+            case Fallback(to=to):
+                target = to
+            case _:
+                pass
+    return target

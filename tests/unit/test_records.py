@@ -26,6 +26,7 @@ from relay.records import (
     MAX_FRAME_TEXT,
     MAX_RECORD_CHARS,
     Records,
+    announced,
     decode,
     encode,
     escape,
@@ -142,3 +143,11 @@ def test_only_a_terminal_record_ends_it() -> None:
 @given(st.lists(st.one_of(TEXT.map(Text), TEXT.map(Reasoning), st.sampled_from(EVERY_KIND))))
 def test_each_gives_back_what_was_appended(records: list[Record]) -> None:
     assert filled(records).each() == [encode(record) for record in records]
+
+
+def test_readers_were_last_told_of_the_start_or_the_newest_fallback() -> None:
+    go_on = Fallback(Target("a", "a"), Target("b", "b"), Code.PROVIDER_TIMEOUT, keep=True)
+    records = [Start("s", "gpt", "m"), Text("x")]
+    assert announced(filled(records).chunks()) == Target("gpt", "m")
+    assert announced(filled([*records, go_on]).chunks()) == Target("b", "b")
+    assert announced([]) is None

@@ -1,0 +1,413 @@
+"""Starting streams and driving them: the real policy and log, and providers made of code."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from relay.breaker import Breakers
+from relay.dispatcher import Dispatcher, Lineup, Policy
+from relay.errors import Code, Fault, Fenced, RelayError
+from relay.events import (
+    Attempt,
+    Done,
+    Event,
+    Failed,
+    Fallback,
+    Finish,
+    FinishReason,
+    Record,
+    Served,
+    Start,
+    Target,
+    Text,
+    Usage,
+)
+from relay.hedging import HedgeBudget
+from relay.provider import Call, Form, Sink
+from relay.records import decode
+from relay.request import ChatRequest, Message
+from relay.routing import Route
+from relay.stores.memory import Limits, MemoryLog
+from relay.streamlog import Orphan, Spec
+
+PATIENCE = 10.0
+Script = Callable[[Call, Sink], Awaitable[None]]
+
+
+class ScriptedProvider:
+    """Runs one script a call, in turn, the last one again and again."""
+
+    def __init__(self, name: str, *scripts: Script) -> None:
+        self.name = name
+        self.calls: list[Call] = []
+        self.closed = 0
+        self._scripts = list(scripts)
+
+    def forms(self, model: str) -> tuple[Form, ...]:
+        return (Form.TURN, Form.RESTART)
+
+    async def run(self, call: Call, sink: Sink) -> None:
+        self.calls.append(call)
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        try:
+            await script(call, sink)
+        finally:
+            self.closed += 1
+
+    async def probe(self) -> None:
+        """Always well."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Told:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.ended_with: list[Record | None] = []
+        self.answered: list[Target] = []
+        self.defects: list[BaseException] = []
+
+    def started(self, stream: str, route: str) -> None:
+        """Counted by `ended`."""
+
+    def answering(self, stream: str, target: Target, seconds: float) -> None:
+        self.answered.append(target)
+
+    def attempt_ended(self, stream: str, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+
+    def ended(self, stream: str, route: str, record: Done | Failed | None) -> None:
+        self.ended_with.append(record)
+
+    def unexpected(self, stream: str, error: BaseException) -> None:
+        self.defects.append(error)
+
+
+class House:
+    """A dispatcher over a memory log, with one route of the given providers."""
+
+    def __init__(self, *providers: ScriptedProvider, **policy: float) -> None:
+        self.told = Told()
+        self.now = time.monotonic
+        targets = tuple(Target(provider.name, f"{provider.name}-model") for provider in providers)
+        route = Route(providers[0].name, targets)
+        self.log = MemoryLog(Limits(max_streams_per_session=2), self.clock)
+        self.late = 0.0
+        self.dispatcher = Dispatcher(
+            Lineup(
+                {provider.name: provider for provider in providers},
+                {route.name: route},
+                {"claude": "no ANTHROPIC_API_KEY"},
+            ),
+            self.log,
+            policy=Policy(**policy),  # type: ignore[arg-type]
+            breakers=Breakers(),
+            hedges=HedgeBudget(),
+            observer=self.told,
+            clock=self.clock,
+        )
+
+    def clock(self) -> float:
+        return time.monotonic() + getattr(self, "late", 0.0)
+
+    async def start(self, id: str = "a", text: str = "hi", provider: str = "") -> str:
+        request = ChatRequest(provider, (Message("user", text),))
+        return await self.dispatcher.start(request, session="s" * 22, id=id, subject=None)
+
+    async def records(self, stream: str) -> list[Record]:
+        """All of a stream, once it ended."""
+        more = asyncio.Event()
+        cursor = await self.log.attach(stream, -1, more.set, None)
+        found: list[Record] = []
+        async with asyncio.timeout(PATIENCE):
+            while not found or not isinstance(found[-1], Done | Failed):
+                while chunk := cursor.take(60_000):
+                    found.append(decode(chunk.kind, chunk.body))
+                if not isinstance(found[-1], Done | Failed):
+                    await more.wait()
+                    more.clear()
+        cursor.close()
+        return found
+
+
+def says(*texts: str, usage: Usage | None = None) -> Script:
+    async def script(call: Call, sink: Sink) -> None:
+        events: list[Event] = [Served("served-model"), *[Text(text) for text in texts]]
+        sink(events)
+        sink([Finish(FinishReason.STOP), *([usage] if usage else [])])
+
+    return script
+
+
+def breaks(fault: Fault, *texts: str) -> Script:
+    async def script(call: Call, sink: Sink) -> None:
+        if texts:
+            sink([Text(text) for text in texts])
+        raise fault
+
+    return script
+
+
+async def waits(call: Call, sink: Sink) -> None:
+    await asyncio.Event().wait()
+
+
+def text_of(records: Sequence[Record]) -> str:
+    text = ""
+    for record in records:
+        if isinstance(record, Fallback) and not record.keep:
+            text = ""
+        elif isinstance(record, Text):
+            text += record.text
+    return text
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_an_answer_goes_from_the_provider_into_the_log() -> None:
+    gpt = ScriptedProvider("gpt", says("Hel", "lo", usage=Usage(3, 2, estimated=False)))
+    house = House(gpt)
+    stream = await house.start()
+    records = await house.records(stream)
+    assert records[0] == Start(stream, "gpt", "gpt-model")
+    assert text_of(records) == "Hello"
+    done = records[-1]
+    assert isinstance(done, Done)
+    assert (done.model, done.finish_reason) == ("served-model", FinishReason.STOP)
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (3, 2)
+    assert [attempt.outcome for attempt in house.told.attempts] == ["ok"]
+    assert house.told.answered == [Target("gpt", "gpt-model")]
+    assert house.told.ended_with == [done]
+    assert house.dispatcher.running == 0
+
+
+async def test_the_start_record_is_there_before_any_upstream_speaks() -> None:
+    house = House(ScriptedProvider("gpt", waits))
+    stream = await house.start()
+    cursor = await house.log.attach(stream, -1, lambda: None, None)
+    chunk = cursor.take(60_000)
+    assert chunk is not None
+    assert chunk.kind == "start"
+    await house.dispatcher.drain(0)
+
+
+async def test_a_broken_answer_is_taken_up_by_the_next_target() -> None:
+    fault = Fault(Code.PROVIDER_INTERRUPTED, "cut")
+    gpt = ScriptedProvider("gpt", breaks(fault, "one ", "two "))
+    claude = ScriptedProvider("claude", says("three four five six seven"))
+    house = House(gpt, claude)
+    records = await house.records(await house.start())
+    assert text_of(records) == "one two three four five six seven"
+    turns = claude.calls[0].request.messages
+    assert [turn.role for turn in turns] == ["user", "assistant", "user"]
+    assert str(turns[1].content).strip() == "one two"
+    assert [attempt.outcome for attempt in house.told.attempts] == ["provider_interrupted", "ok"]
+
+
+async def test_cancel_closes_the_upstream_and_ends_the_answer() -> None:
+    gpt = ScriptedProvider("gpt", waits)
+    house = House(gpt)
+    stream = await house.start()
+    await until(lambda: bool(gpt.calls))
+    await house.log.cancel(stream, None)
+    done = (await house.records(stream))[-1]
+    assert isinstance(done, Done)
+    assert done.finish_reason is FinishReason.CANCELLED
+    await until(lambda: gpt.closed == 1)
+
+
+async def test_the_same_id_starts_one_answer() -> None:
+    gpt = ScriptedProvider("gpt", says("x"))
+    house = House(gpt)
+    first = await house.start()
+    await house.records(first)
+    assert await house.start() == first
+    assert len(gpt.calls) == 1
+
+
+async def test_the_same_id_with_other_content_is_refused() -> None:
+    house = House(ScriptedProvider("gpt", says("x")))
+    await house.start(text="one")
+    with pytest.raises(RelayError) as caught:
+        await house.start(text="two")
+    assert caught.value.code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("claude", "no ANTHROPIC_API_KEY"), ("nobody", "there is")]
+)
+async def test_a_provider_that_is_not_on_is_refused_with_the_reason(name: str, said: str) -> None:
+    house = House(ScriptedProvider("gpt", says("x")))
+    with pytest.raises(RelayError) as caught:
+        await house.start(provider=name)
+    assert caught.value.code is Code.UNKNOWN_PROVIDER
+    assert said in caught.value.message
+
+
+async def test_an_answer_that_nobody_reads_is_abandoned_after_its_grace() -> None:
+    gpt = ScriptedProvider("gpt", waits)
+    house = House(gpt, resume_grace=300)
+    stream = await house.start()
+    await until(lambda: bool(gpt.calls))
+    house.late = 299
+    house.dispatcher.sweep()
+    assert house.dispatcher.running == 1
+    house.late = 301
+    house.dispatcher.sweep()
+    failed = (await house.records(stream))[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code is Code.ABANDONED
+    await until(lambda: gpt.closed == 1)
+
+
+async def test_an_answer_that_is_read_is_never_abandoned() -> None:
+    house = House(ScriptedProvider("gpt", waits))
+    stream = await house.start()
+    await house.log.attach(stream, -1, lambda: None, None)
+    house.late = 10_000
+    house.dispatcher.sweep()
+    assert house.dispatcher.running == 1
+    await house.dispatcher.drain(0)
+
+
+async def test_draining_refuses_chats_and_lets_running_ones_end() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(call: Call, sink: Sink) -> None:
+        await go_on.wait()
+        await says("late")(call, sink)
+
+    house = House(ScriptedProvider("gpt", slow))
+    stream = await house.start()
+    draining = asyncio.ensure_future(house.dispatcher.drain(PATIENCE))
+    await until(lambda: house.dispatcher.draining)
+    assert await house.start() == stream, "the same chat again only attaches"
+    with pytest.raises(RelayError) as caught:
+        await house.start(id="b")
+    assert (caught.value.code, caught.value.retryable) == (Code.DRAINING, True)
+    go_on.set()
+    await draining
+    assert text_of(await house.records(stream)) == "late"
+
+
+async def test_what_does_not_end_within_the_drain_is_stopped_with_an_error() -> None:
+    gpt = ScriptedProvider("gpt", waits)
+    house = House(gpt)
+    stream = await house.start()
+    await until(lambda: bool(gpt.calls))
+    await house.dispatcher.drain(0)
+    failed = (await house.records(stream))[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.retryable) == (Code.DRAINING, True)
+    assert gpt.closed == 1, "drain returns when every upstream is closed"
+
+
+async def test_a_providers_defect_is_a_fault_of_its_target_and_told() -> None:
+    async def defect(call: Call, sink: Sink) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    house = House(ScriptedProvider("gpt", defect), ScriptedProvider("claude", says("fine")))
+    records = await house.records(await house.start())
+    assert text_of(records) == "fine"
+    assert isinstance(house.told.defects[0], ZeroDivisionError)
+    assert not any("secret detail" in repr(record) for record in records)
+
+
+async def test_a_defect_of_the_policy_ends_the_stream_with_internal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpt = ScriptedProvider("gpt", says("x"))
+    house = House(gpt)
+
+    def defect(self: object, attempt: int, events: object, now: float) -> None:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr("relay.failover.Failover.batch", defect)
+    failed = (await house.records(await house.start()))[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code is Code.INTERNAL
+    assert "secret detail" not in failed.message
+    assert house.dispatcher.running == 0
+
+
+async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpt = ScriptedProvider("gpt", says("x"))
+    house = House(gpt)
+    stream = await house.start()
+
+    def fenced(self: object, records: object) -> None:
+        raise Fenced
+
+    monkeypatch.setattr("relay.stores.memory_stream.MemoryStream.append", fenced)
+    await until(lambda: house.dispatcher.running == 0)
+    assert house.told.ended_with == [None]
+    assert (await house.log.info(stream, None)).seq == 0
+
+
+def orphan_of(house: House, writer: object, request: ChatRequest | None, **flags: bool) -> Orphan:
+    asked = request or ChatRequest("gpt", (Message("user", "hi"),))
+    spec = Spec("o1", "s" * 22, "a", None, asked, 300)
+    said = {"late": False, "cancelled": False} | flags
+    chunks = house.log._streams["o1"].records.chunks()
+    return Orphan(writer, spec, request, chunks, [], **said)  # type: ignore[arg-type]
+
+
+async def owned(house: House, *texts: str) -> tuple[object, ChatRequest]:
+    request = ChatRequest("gpt", (Message("user", "hi"),))
+    claim = await house.log.create(Spec("o1", "s" * 22, "a", None, request, 300))
+    writer = claim.writer  # type: ignore[union-attr]
+    writer.append([Start("o1", "gpt", "gpt-model"), *[Text(text) for text in texts]])
+    return writer, request
+
+
+async def test_an_orphan_that_was_cancelled_ends_without_an_upstream_call() -> None:
+    gpt = ScriptedProvider("gpt", says("x"))
+    house = House(gpt)
+    writer, request = await owned(house)
+    house.dispatcher.adopt(orphan_of(house, writer, request, cancelled=True))
+    done = (await house.records("o1"))[-1]
+    assert isinstance(done, Done)
+    assert done.finish_reason is FinishReason.CANCELLED
+    assert not gpt.calls
+
+
+async def test_an_orphan_that_nobody_came_back_for_in_time_is_abandoned() -> None:
+    house = House(ScriptedProvider("gpt", says("x")))
+    writer, request = await owned(house)
+    house.dispatcher.adopt(orphan_of(house, writer, request, late=True))
+    failed = (await house.records("o1"))[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code is Code.ABANDONED
+
+
+async def test_an_orphan_whose_request_was_not_kept_ends_with_a_retryable_error() -> None:
+    house = House(ScriptedProvider("gpt", says("x")))
+    writer, _ = await owned(house)
+    house.dispatcher.adopt(orphan_of(house, writer, None))
+    failed = (await house.records("o1"))[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.retryable) == (Code.PROVIDER_INTERRUPTED, True)
+
+
+async def test_an_orphan_is_continued_from_the_text_that_its_log_left() -> None:
+    gpt = ScriptedProvider("gpt", says("three four five six seven"))
+    house = House(gpt)
+    writer, request = await owned(house, "one ", "two ")
+    house.dispatcher.adopt(orphan_of(house, writer, request))
+    records = await house.records("o1")
+    assert text_of(records) == "one two three four five six seven"
+    assert isinstance(records[-1], Done)
+    assert str(gpt.calls[0].request.messages[1].content).strip() == "one two"
