@@ -51,6 +51,8 @@ class Provider(Protocol):
         Returns only when the vendor's end was seen: a finish reason, or its end marker.
         A stream that stops without either raises `Fault(PROVIDER_INTERRUPTED)`. Tool
         calls are handed over whole, after the end was seen, before the `Finish` event.
+        Text after a `Finish` takes it back (some Gemini streams carry a finish reason on
+        every chunk): the last `Finish` counts.
         Never retries. The caller runs it in a task of its own and cancels that task to
         close the upstream, which must follow within 100 ms.
 
