@@ -14,6 +14,7 @@ from loguru import logger
 from relay import check, logs
 from relay.app import Relay, build_providers, guard_options, listening
 from relay.catalog import Catalog, choose_default, providers_on, routes_of, stray_variables
+from relay.deprecations import deprecation_warnings
 from relay.engine.model import MODEL_NAME, unavailable
 from relay.guard import refusal_to_start
 from relay.settings import NO_FILES, Settings
@@ -90,8 +91,7 @@ async def _serve(settings: Settings) -> int:
     _listen_for_signals(stopping)
     try:
         async with relay, listening(relay) as port:
-            for line in greeting(relay, port):
-                logger.info(line)
+            _greet(settings, greeting(relay, port))
             logger.debug("listening after {:.2f} s", time.monotonic() - began)
             await stopping.wait()
             await _drain(relay)
@@ -104,6 +104,17 @@ async def _serve(settings: Settings) -> int:
         return CANT_LISTEN
     logger.info("stopped")
     return 0
+
+
+def _greet(settings: Settings, lines: Sequence[str]) -> None:
+    """For people plain lines, for machines events like any other."""
+    if settings.log_format == "json":
+        for line in lines:
+            logger.info(line)
+        return
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+    logger.debug("started: {}", "; ".join(lines))
 
 
 async def _drain(relay: Relay) -> None:
@@ -139,14 +150,27 @@ def greeting(relay: Relay, port: int) -> list[str]:
     """The few lines that a start says: where to connect, who answers, and who does not."""
     host = relay.settings.host
     shown = f"[{host}]" if ":" in host else host
-    lines = [f"listening: page http://{shown}:{port}/  WebSocket ws://{shown}:{port}/ws"]
+    lines = [
+        f"chat page   http://{shown}:{port}/",
+        f"WebSocket   ws://{shown}:{port}/ws",
+    ]
     for name, route in relay.routes.on.items():
-        models = ", then ".join(f"{target.model}" for target in route.targets)
-        note = " (default)" if name == relay.default else ""
-        lines.append(f"on:  {name}{note}: {models}")
-    lines += [f"off: {name}: {reason}" for name, reason in relay.routes.off.items()]
-    lines += [f"warning: {each}" for each in relay.routes.warnings]
-    lines += [f"warning: {each}" for each in stray_variables(relay.settings)]
+        models = ", then ".join(target.model for target in route.targets)
+        default = " (default)" if name == relay.default else ""
+        demo = ", the offline demo model" if name == "local" else ""
+        lines.append(f"on          {name}{default}: {models}{demo}")
+    lines += [f"off         {name}: {reason}" for name, reason in relay.routes.off.items()]
+    lines += [f"warning     {each}" for each in warnings_of(relay)]
     if not relay.routes.on:
         lines.append("no provider is on: set a key in .env, or run `make local` for the demo model")
     return lines
+
+
+def warnings_of(relay: Relay) -> list[str]:
+    """What the operator should look at before it hurts."""
+    models = [model for config in relay.catalog.on.values() for model in config.models]
+    return [
+        *relay.routes.warnings,
+        *stray_variables(relay.settings),
+        *deprecation_warnings(models),
+    ]

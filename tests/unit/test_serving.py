@@ -1,0 +1,71 @@
+"""What a start says, and what stops it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay.app import Relay
+from relay.serving import catalog_of, greeting
+from relay.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def lines_of(monkeypatch: pytest.MonkeyPatch, **env: str) -> list[str]:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"SUPPORTED_PROVIDERS": "gpt,claude", **env}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(None)
+    return greeting(Relay(settings, catalog_of(settings)), 3050)
+
+
+async def test_a_start_says_where_to_connect_who_answers_and_why_others_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = lines_of(monkeypatch, OPENAI_API_KEY="sk-secret-secret-secret")
+    assert "ws://127.0.0.1:3050/ws" in lines[1]
+    assert any("gpt (default): gpt-6-luna, then gpt-6.1-terra" in line for line in lines)
+    assert any("claude: no ANTHROPIC_API_KEY" in line for line in lines)
+    assert "secret" not in "".join(lines)
+
+
+async def test_a_start_without_any_provider_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "set a key in .env" in lines_of(monkeypatch)[-1]
+
+
+async def test_a_start_warns_of_a_model_that_will_be_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = {"OPENAI_API_KEY": "sk-secret-secret-secret", "OPENAI_MODEL_DEFAULT": "gpt-4o"}
+    assert any("gpt-4o is deprecated" in line for line in lines_of(monkeypatch, **env))
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"PORT": "x"}, "PORT holds 'x'"),
+        ({"HOST": "0.0.0.0"}, "RELAY_TOKENS"),
+        ({"RESCUE": "maybe"}, "RESCUE"),
+    ],
+)
+def test_a_bad_configuration_stops_the_start_with_a_sentence(
+    env: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "server.py")],
+        env={"PATH": "/usr/bin:/bin", "LOG_DIR": "none", **env},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
