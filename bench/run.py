@@ -1,0 +1,149 @@
+"""`python bench/run.py`: the relay and its peers side by side, on two cores of one machine.
+
+Installs what is missing below bench/work, runs paired rounds (every system in turn, round
+after round), and writes bench/results/<time>.json, .md and two plots. `--quick` is one round
+in under three minutes once everything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+
+import machine
+from measuring import Bench, Load, Result
+from report import markdown
+from systems import HERE, SYSTEMS, install, install_plotting
+
+PEERS = ("nginx", "litellm", "portkey")
+QUICK = (*PEERS, "relay-ws")
+PACED = (Load("paced", 50, measure=6.0),)
+BURST = (Load("burst", 64, ramp=0, warm=1.2, measure=3.0),)
+MANY = Load("paced", 500, ramp=3.0, measure=5.0)
+SLOW_WARM, SLOW_MEASURE = 4.0, 6.0
+"""A system of a few answers a second needs longer before a burst is in its stride."""
+
+LADDER_START = 10
+LADDER_STEP = 1.25
+LADDER_LIMIT_MS = 20.0
+"""A core holds so many paced streams while the 99th percentile of delivery is under this."""
+
+
+def loads(system: str, quick: bool) -> list[Load]:
+    """What is measured of a system, beside the ladder."""
+    chosen = [*PACED, *BURST] if "burst" in SYSTEMS[system].phases else [*PACED]
+    if system == "litellm":
+        chosen = [_slowed(load) if load.phase == "burst" else load for load in chosen]
+    if not quick and system in ("nginx", "relay-ws"):
+        chosen.append(MANY)
+    return chosen
+
+
+def _slowed(load: Load) -> Load:
+    return Load(load.phase, load.streams, load.ramp, SLOW_WARM, SLOW_MEASURE)
+
+
+def ladder(bench: Bench, system: str, guess: int) -> list[Result]:
+    """Climb from `guess` (or down from it) to the most paced streams that are held."""
+    steps: list[Result] = []
+    streams, fell = guess, False
+    while streams >= 1:
+        load = Load("steady", streams, ramp=5.2, warm=0.5, measure=4.0)
+        step = bench.measure(system, load)
+        step["held"] = _held(step)
+        steps.append(step)
+        _say(step)
+        if step["held"] == fell:
+            break  # the first step that no longer holds, or the first that does again
+        fell = not step["held"]
+        streams = int(streams / LADDER_STEP) if fell else int(streams * LADDER_STEP) + 1
+        if fell and any(s["held"] for s in steps):
+            break
+    return steps
+
+
+def _held(step: Result) -> bool:
+    expected = step["streams"] * 50 * 0.95  # a token each 20 ms
+    on_time = 0 <= step["delivery_p99_ms"] < LADDER_LIMIT_MS
+    return bool(on_time and step["tokens_per_s"] > expected and not step["failures"])
+
+
+def _say(step: Result) -> None:
+    cpu = step["cpu_us_per_token"]
+    print(
+        f"{step['system']:14} {step['phase']:7} {step['streams']:5} streams"
+        f" {step['tokens_per_s']:9.0f} tokens/s  {cpu or 0:8.1f} us/token"
+        f"  first {step['first_token_p50_ms']:8.2f} ms  p99 {step['delivery_p99_ms']:8.2f} ms"
+        f"  failures {step['failures']}{'  noisy' if step['others'] > 0.15 else ''}",
+        flush=True,
+    )
+
+
+def run(systems: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
+    """All rounds; the content of a results file."""
+    measured: list[Result] = []
+    climbed: list[Result] = []
+    guesses = dict.fromkeys(systems, LADDER_START)
+    with Bench() as bench:
+        for system in systems:
+            bench.start(SYSTEMS[system].process)
+        for number in range(rounds):
+            for system in systems:
+                for load in loads(system, quick):
+                    result = bench.measure(system, load) | {"round": number}
+                    measured.append(result)
+                    _say(result)
+            if not quick:
+                climbed += _climb_all(bench, systems, guesses, number)
+    return {
+        "when": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine.describe(),
+        "rounds": measured,
+        "ladder": climbed,
+    }
+
+
+def _climb_all(
+    bench: Bench, systems: list[str], guesses: dict[str, int], number: int
+) -> list[Result]:
+    climbed: list[Result] = []
+    for system in systems:
+        if "steady" not in SYSTEMS[system].phases:
+            continue
+        steps = ladder(bench, system, guesses[system])
+        held = [step["streams"] for step in steps if step["held"]]
+        guesses[system] = max(held, default=max(1, steps[-1]["streams"] // 2))
+        climbed += [step | {"round": number} for step in steps]
+    return climbed
+
+
+def main() -> None:
+    """Read the command line, install, measure, report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round, no ladder")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--systems", default="", help=f"some of {','.join(SYSTEMS)}")
+    options = parser.parse_args()
+    chosen = (
+        options.systems.split(",") if options.systems else list(QUICK if options.quick else SYSTEMS)
+    )
+    if unknown := set(chosen) - SYSTEMS.keys():
+        parser.error(f"no such system: {', '.join(sorted(unknown))}")
+    os.sched_setaffinity(0, {machine.TOOLS_CORE})
+    install({SYSTEMS[name].process for name in chosen})
+    results = run(chosen, 1 if options.quick else options.rounds, quick=options.quick)
+    target = HERE / "results" / time.strftime("%Y%m%d-%H%M%S")
+    target.parent.mkdir(exist_ok=True)
+    target.with_suffix(".json").write_text(json.dumps(results, indent=1))
+    target.with_suffix(".md").write_text(markdown(results))
+    print(markdown(results))
+    subprocess.run(
+        [install_plotting(), str(HERE / "plot.py"), str(target.with_suffix(".json"))], check=True
+    )
+
+
+if __name__ == "__main__":
+    main()
