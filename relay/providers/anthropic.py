@@ -17,7 +17,7 @@ from relay.providers.anthropic_request import request_body
 from relay.providers.anthropic_wire import AnthropicDecoder, classify
 from relay.providers.decoding import pump
 from relay.providers.families import family
-from relay.providers.http import http_client, reply_of, transport_faults
+from relay.providers.http import http_client, reply_of, secret_kept, transport_faults
 from relay.providers.lean import Answer, LeanTransport, greeting
 
 BASE_URL = "https://api.anthropic.com"
@@ -37,14 +37,18 @@ class AnthropicProvider:
 
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
-        decoder = AnthropicDecoder()
-        body = request_body(call)
-        answer = Answer(decoder, sink, lambda reply: classify(reply, call))
-        if await self._lean.run(call.model, body, self._sending(body), answer):
-            return
-        with transport_faults(decoder, APIConnectionError), _status_faults(call):
-            async with self._opening(body) as response, aclosing(response.iter_bytes()) as chunks:
-                await pump(chunks, decoder, sink)
+        with secret_kept(self._client.api_key):
+            decoder = AnthropicDecoder()
+            body = request_body(call)
+            answer = Answer(decoder, sink, lambda reply: classify(reply, call))
+            if await self._lean.run(call.model, body, self._sending(body), answer):
+                return
+            with transport_faults(decoder, APIConnectionError), _status_faults(call):
+                async with (
+                    self._opening(body) as response,
+                    aclosing(response.iter_bytes()) as chunks,
+                ):
+                    await pump(chunks, decoder, sink)
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
@@ -58,7 +62,8 @@ class AnthropicProvider:
 
     async def probe(self) -> None:
         """See `Provider.probe`."""
-        with transport_faults(None, APIConnectionError), _status_faults(None):
+        key = self._client.api_key
+        with secret_kept(key), transport_faults(None, APIConnectionError), _status_faults(None):
             await self._client.models.with_raw_response.list()
 
     async def close(self) -> None:

@@ -24,7 +24,7 @@ from relay.providers.decoding import pump
 from relay.providers.families import family
 from relay.providers.gemini_request import api_version, path, request_body
 from relay.providers.gemini_wire import GeminiDecoder, classify
-from relay.providers.http import http_client, reply_of, transport_faults
+from relay.providers.http import http_client, reply_of, secret_kept, transport_faults
 from relay.providers.lean import Answer, LeanTransport, greeting
 
 BASE_URL = "https://generativelanguage.googleapis.com"
@@ -47,18 +47,19 @@ class GeminiProvider:
 
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
-        decoder = GeminiDecoder(f"call-{uuid4().hex[:12]}")
-        body = request_body(call)
-        answer = Answer(decoder, sink, lambda reply: classify(reply, call))
-        send = self._sending(call, body)
-        if await self._lean.run(call.model, body, send, answer):
-            return
-        with transport_faults(decoder):
-            response = await send()
-            try:
-                await pump(response.aiter_bytes(), decoder, sink)
-            finally:
-                await response.aclose()
+        with secret_kept(self._client._api_client.api_key):
+            decoder = GeminiDecoder(f"call-{uuid4().hex[:12]}")
+            body = request_body(call)
+            answer = Answer(decoder, sink, lambda reply: classify(reply, call))
+            send = self._sending(call, body)
+            if await self._lean.run(call.model, body, send, answer):
+                return
+            with transport_faults(decoder):
+                response = await send()
+                try:
+                    await pump(response.aiter_bytes(), decoder, sink)
+                finally:
+                    await response.aclose()
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
@@ -70,7 +71,7 @@ class GeminiProvider:
 
     async def probe(self) -> None:
         """See `Provider.probe`."""
-        with transport_faults():
+        with secret_kept(self._client._api_client.api_key), transport_faults():
             await self._send("get", "models?pageSize=1", {}, None, False)
 
     async def _send(

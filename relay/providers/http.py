@@ -21,6 +21,9 @@ policy's timers rule, and cancel the call."""
 MAX_IDLE_CONNECTIONS = 100
 """Connections kept open between calls, to each provider."""
 
+SHORTEST_SECRET = 8
+"""Characters from which on a key is told from an ordinary word of a message."""
+
 _LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2")
 _BOUNDS = {"connect": CONNECT_TIMEOUT, "read": None, "write": None, "pool": None}
 
@@ -90,6 +93,18 @@ def transport_faults(
         if decoder is None or not decoder.finished:
             bare = isinstance(error, httpx2.HTTPError | httpx2.InvalidURL)
             raise transport_fault(error if bare else error.__cause__) from None
+
+
+@contextmanager
+def secret_kept(secret: str | None) -> Iterator[None]:
+    """Take the provider's own key out of a `Fault`'s message, where a server echoed it."""
+    try:
+        yield
+    except Fault as fault:
+        if secret and len(secret) >= SHORTEST_SECRET and secret in fault.message:
+            fault.message = fault.message.replace(secret, "***")
+            fault.args = (fault.message,)
+        raise
 
 
 def transport_fault(error: BaseException | None) -> Fault:

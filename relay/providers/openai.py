@@ -17,7 +17,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, Omit
 from relay.provider import Call, Form, Sink
 from relay.providers.decoding import pump
 from relay.providers.families import ASKED_TO, CONTINUES, family
-from relay.providers.http import http_client, reply_of, transport_faults
+from relay.providers.http import http_client, reply_of, secret_kept, transport_faults
 from relay.providers.lean import Answer, LeanTransport, greeting
 from relay.providers.openai_request import (
     BEHIND_A_GATEWAY,
@@ -61,14 +61,18 @@ class OpenAIProvider:
 
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
-        decoder = OpenAIDecoder()
-        body = request_body(call, self._dialect)
-        answer = Answer(decoder, sink, lambda reply: classify(reply, call))
-        if await self._lean.run(call.model, body, self._sending(body), answer):
-            return
-        with transport_faults(decoder, APIConnectionError), _status_faults(call):
-            async with self._opening(body) as response, aclosing(response.iter_bytes()) as chunks:
-                await pump(chunks, decoder, sink)
+        with secret_kept(self._client.api_key):
+            decoder = OpenAIDecoder()
+            body = request_body(call, self._dialect)
+            answer = Answer(decoder, sink, lambda reply: classify(reply, call))
+            if await self._lean.run(call.model, body, self._sending(body), answer):
+                return
+            with transport_faults(decoder, APIConnectionError), _status_faults(call):
+                async with (
+                    self._opening(body) as response,
+                    aclosing(response.iter_bytes()) as chunks,
+                ):
+                    await pump(chunks, decoder, sink)
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
@@ -82,7 +86,8 @@ class OpenAIProvider:
 
     async def probe(self) -> None:
         """See `Provider.probe`."""
-        with transport_faults(None, APIConnectionError), _status_faults(None):
+        key = self._client.api_key
+        with secret_kept(key), transport_faults(None, APIConnectionError), _status_faults(None):
             await self._client.models.with_raw_response.list()
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import json
 import time
 
 import pytest
@@ -283,6 +284,24 @@ async def test_each_refusal_is_the_right_fault_after_one_attempt(kind, trouble, 
     assert not heard
     assert "k-123" not in fault.message
     assert "wrong" not in fault.message
+
+
+@ANY
+async def test_a_key_that_the_server_echoes_is_not_passed_on(kind):
+    key = "Xq7-plain-looking-key"
+    fields = {"message": f"bad value {key}", "status": "INVALID_ARGUMENT"}
+    body = json.dumps({"error": {"type": "invalid_request_error", **fields}}).encode()
+    script = [up.Refuse("bad_request", body=body)]
+    async with Upstream(script, models=script[0]) as upstream:
+        provider = made(kind, api_key=key, base_url=upstream.base_url(kind))
+        fault, _ = await fail(provider, call(kind))
+        with pytest.raises(Fault) as probed:
+            await provider.probe()
+        await provider.close()
+    assert fault.code is Code.BAD_REQUEST
+    for message in (fault.message, str(fault), probed.value.message):
+        assert "bad value ***" in message
+        assert key not in message
 
 
 @ANY

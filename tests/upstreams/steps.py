@@ -104,11 +104,12 @@ class Pause:
 @dataclass(frozen=True)
 class Refuse:
     """Answer with the vendor's error status and body instead of a stream. `retry_after`:
-    seconds, said as the vendor says it; `headers` are added."""
+    seconds, said as the vendor says it; `headers` are added, `body` replaces the vendor's."""
 
     trouble: Trouble
     retry_after: float | None = None
     headers: dict[str, Any] = field(default_factory=dict)
+    body: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def reply(vendor: str, refusal: Refuse) -> ErrorReply:
     headers = {"content-type": "application/json", **refusal.headers}
     if refusal.retry_after is not None and vendor != "gemini":
         headers["retry-after"] = f"{refusal.retry_after:g}"
-    return ErrorReply(status, headers, json.dumps(body).encode())
+    own = json.dumps(body).encode()
+    return ErrorReply(status, headers, own if refusal.body is None else refusal.body)
 
 
 def _openai(refusal: Refuse) -> tuple[int, dict[str, Any]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -70,3 +71,17 @@ def test_what_cannot_be_built_says_why(kind, key, url, says):
 def test_a_provider_is_a_vendors_row_or_a_compatible_one():
     assert vendor_of("claude").kind == "anthropic"
     assert vendor_of("mistral") is None
+
+
+def test_no_sdk_logs_requests_whatever_its_variables_say():
+    code = (
+        "import logging;"
+        "from relay.providers.registry import build;"
+        "kinds = ('openai', 'anthropic', 'gemini');"
+        "[build(kind, name=kind, api_key='k', base_url=None) for kind in kinds];"
+        "names = ('openai', 'anthropic', 'google_genai', 'httpx2', 'httpcore2');"
+        "levels = {logging.getLogger(name).getEffectiveLevel() for name in names};"
+        "assert min(levels) >= logging.WARNING, levels"
+    )
+    loud = {"OPENAI_LOG": "debug", "ANTHROPIC_LOG": "debug"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={**os.environ, **loud})
