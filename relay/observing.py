@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from loguru import logger
 
@@ -52,35 +53,39 @@ class StreamObserver:
 
 
 class ConnectionObserver:
-    """A `served_socket.Observer`. `clock` gives seconds, monotonic."""
+    """A `websocket_service.Observer`. `clock` gives seconds, monotonic."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._metrics = metrics
         self._clock = clock
         self._since: dict[str, float] = {}
 
+    def naming(self, connection: str, session: str | None) -> AbstractContextManager[None]:
+        """See `websocket_service.Observer.naming`."""
+        return logs.context(connection=connection, session=session)
+
     def connected(self, connection: str) -> None:
-        """See `served_socket.Observer.connected`."""
+        """See `websocket_service.Observer.connected`."""
         self._since[connection] = self._clock()
         self._metrics.connection_opened("websocket")
 
     def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
-        """See `served_socket.Observer.greeted`."""
+        """See `websocket_service.Observer.greeted`."""
         said = logger.bind(**logs.names(connection=connection))
         said.debug("session {}", "taken up again" if resumed else "opened")
 
     def refused(self, connection: str, code: Code) -> None:
-        """See `served_socket.Observer.refused`."""
+        """See `websocket_service.Observer.refused`."""
         logger.bind(**logs.names(connection=connection)).info("refused: {}", code)
 
     def disconnected(self, connection: str, code: int | None) -> None:
-        """See `served_socket.Observer.disconnected`."""
+        """See `websocket_service.Observer.disconnected`."""
         self._metrics.connection_closed("websocket")
         seconds = self._clock() - self._since.pop(connection, self._clock())
         said = logger.bind(**logs.names(connection=connection))
         said.info("/ws closed {} after {:.1f} s", code or "without a close", seconds)
 
     def unexpected(self, connection: str, error: BaseException) -> None:
-        """See `served_socket.Observer.unexpected`."""
+        """See `websocket_service.Observer.unexpected`."""
         bound = logger.bind(**logs.names(connection=connection))
         bound.opt(exception=error).error("a connection met an unforeseen error")

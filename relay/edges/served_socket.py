@@ -11,11 +11,9 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import ExitStack, suppress
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from relay.actions import (
@@ -36,8 +34,8 @@ from relay.actions import (
 from relay.chat import to_request
 from relay.codec import encode
 from relay.connection import Connection, Phase
-from relay.dispatcher import Dispatcher
 from relay.edges.outbox import Outbox
+from relay.edges.websocket_service import Service
 from relay.errors import Code, RelayError
 from relay.frames import (
     PROTOCOL,
@@ -51,7 +49,7 @@ from relay.frames import (
     SessionStream,
 )
 from relay.guard import SUBJECT
-from relay.streamlog import StreamInfo, StreamLog
+from relay.streamlog import StreamInfo
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that a client has to take what is left, and again to answer a close."""
@@ -66,57 +64,6 @@ FEATURES: tuple[str, ...] = ()
 """What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
 
 _PING = encode(PingFrame(type="ping"))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes, counts and seconds; the settings of the same names."""
-
-    max_frame_bytes: int = 8 * 1024 * 1024
-    max_streams_per_session: int = 32
-    resume_window: float = 3_600.0
-    heartbeat: float = 20.0
-    write_timeout: float = 30.0
-    hello_timeout: float = 10.0
-
-
-class Observer(Protocol):
-    """Who is told what happens on connections: logs and metrics. Never per frame that
-    goes out. `connection` is a short name made for the purpose."""
-
-    def connected(self, connection: str) -> None:
-        """A WebSocket was accepted."""
-        ...
-
-    def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
-        """Its session is open."""
-        ...
-
-    def refused(self, connection: str, code: Code) -> None:
-        """It was sent an `error` that is no record."""
-        ...
-
-    def disconnected(self, connection: str, code: int | None) -> None:
-        """It is gone. `code` is the close code, None where there was none."""
-        ...
-
-    def unexpected(self, connection: str, error: BaseException) -> None:
-        """Something raised that is no `RelayError`: a defect, to be logged with its trace."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What a socket stands on. `authenticate` takes a token, or None for none, and returns
-    the subject or raises `RelayError(UNAUTHORIZED)`; `token_required` is whether it refuses
-    None."""
-
-    log: StreamLog
-    dispatcher: Dispatcher
-    limits: Limits
-    authenticate: Callable[[str | None], str | None]
-    observer: Observer
-    token_required: bool
 
 
 def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
@@ -135,12 +82,14 @@ class ServedSocket:
         "_drain_frame",
         "_late",
         "_loop",
+        "_names",
         "_outbox",
         "_rules",
         "_service",
         "_session",
         "_timers",
         "_transport",
+        "close_code",
         "name",
         "ws",
     )
@@ -157,6 +106,7 @@ class ServedSocket:
         subject = request.get(SUBJECT)
         self.name = secrets.token_hex(4)
         self.ws = ws
+        self.close_code: int | None = None
         self._service = service
         self._drain_frame = drain_frame
         self._transport = transport
@@ -176,19 +126,22 @@ class ServedSocket:
         self._loop = asyncio.get_running_loop()
         self._timers: list[asyncio.TimerHandle] = []
         self._late: asyncio.Task[None] | None = None
+        self._names = ExitStack()
 
     async def run(self) -> None:
-        """Serve until either side ends it."""
+        """Serve until either side ends it; `close_code` tells how, None for without a word."""
         if self._rules.phase is Phase.LOCKED:
             self._after(self._service.limits.hello_timeout, self._hello_is_late)
         self._after(self._service.limits.heartbeat, self._beat)
-        try:
-            await self._receive_all()
-        except Exception as error:  # a defect ends one connection, told as such
-            self._service.observer.unexpected(self.name, error)
-            await self.close(CloseCode.INTERNAL, "internal")
-        finally:
-            await self._end()
+        with self._names:
+            self._names.enter_context(self._service.observer.naming(self.name, None))
+            try:
+                await self._receive_all()
+            except Exception as error:  # a defect ends one connection, told as such
+                self._service.observer.unexpected(self.name, error)
+                await self.close(CloseCode.INTERNAL, "internal")
+            finally:
+                await self._end()
 
     async def _receive_all(self) -> None:
         while self._rules.phase is not Phase.CLOSED:
@@ -198,8 +151,16 @@ class ServedSocket:
             elif message.type is WSMsgType.BINARY:
                 await self._perform(self._rules.receive_binary())
             else:
+                self._note_end(message)
                 return
             await self._outbox.room()
+
+    def _note_end(self, message: WSMessage) -> None:
+        """aiohttp takes an end without a close frame for a 1000."""
+        if self.close_code is None and message.type is WSMsgType.CLOSE:
+            self.close_code = message.data
+        elif self.close_code is None and isinstance(message.data, WebSocketError):
+            self.close_code = message.data.code
 
     async def _end(self) -> None:
         self._rules.ended()
@@ -216,6 +177,7 @@ class ServedSocket:
 
     async def close(self, code: int, reason: str) -> None:
         """Send what is waiting, then close, within `CLOSE_TIMEOUT` each way."""
+        self.close_code = code
         self._outbox.finish()
         self._rules.ended()
         try:
@@ -284,6 +246,7 @@ class ServedSocket:
         except RelayError as error:
             return self._rules.refused(error)
         self._session = session
+        self._names.enter_context(self._service.observer.naming(self.name, session))
         self._service.observer.greeted(self.name, subject, resumed=resumed)
         return self._rules.opened(session, subject, resumed=resumed)
 

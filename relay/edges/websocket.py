@@ -11,7 +11,8 @@ from aiohttp import hdrs, web
 from relay.actions import CloseCode
 from relay.dispatcher import Dispatcher
 from relay.edges.outbox import HIGH_WATER
-from relay.edges.served_socket import CLOSE_TIMEOUT, Limits, Observer, ServedSocket, Service
+from relay.edges.served_socket import CLOSE_TIMEOUT, ServedSocket
+from relay.edges.websocket_service import Limits, Observer, Service
 from relay.errors import RelayError
 from relay.frames import PROTOCOL, DrainFrame
 from relay.streamlog import StreamLog
@@ -77,7 +78,7 @@ class WebSocketEdge:
             await served.run()
         finally:
             self._sockets.discard(served)
-            self._service.observer.disconnected(served.name, served.ws.close_code)
+            self._service.observer.disconnected(served.name, served.close_code)
 
     def drain(self, within: float) -> None:
         """Tell every client to open its next connection after a random time of at most

@@ -9,8 +9,9 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +112,13 @@ class Told:
         self.refusals: list[Code] = []
         self.defects: list[BaseException] = []
         self.greetings: list[tuple[str | None, bool]] = []
+        self.named: ContextVar[tuple[str, str | None]] = ContextVar("named")
+
+    @contextmanager
+    def naming(self, connection: str, session: str | None) -> Iterator[None]:
+        token = self.named.set((connection, session))
+        yield
+        self.named.reset(token)
 
     def connected(self, connection: str) -> None: ...
 

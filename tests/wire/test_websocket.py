@@ -10,8 +10,11 @@ import pytest
 
 from relay.edges.websocket import Limits
 from relay.errors import Code, RelayError
+from relay.events import Text
+from relay.provider import Call, Sink
 from relay.stores.memory import Limits as LogLimits
 from tests.wire.socket_relay import (
+    END,
     Client,
     Held,
     RawSocket,
@@ -647,6 +650,42 @@ async def test_a_store_that_fails_while_greeting_closes_for_a_later_try() -> Non
         assert (await again.frame())["code"] == "internal"
         assert await again.closed() == 4500
         assert [frame["code"] for frame in again.frames] == ["internal"]
+
+
+async def test_what_an_answer_does_carries_the_names_of_connection_and_session() -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    async def run(call: Call, sink: Sink) -> None:
+        seen.append(relay.told.named.get())
+        sink([Text("x"), *END])
+
+    async with serving(run) as relay:
+        client = await relay.connect()
+        await client.chat()
+        await client.until("done")
+        ((connection, session),) = seen
+        assert len(connection) == 8
+        assert session == client.session
+
+
+async def test_how_a_connection_ended_is_told() -> None:
+    async with serving(says("x")) as relay:
+        polite = await relay.connect()
+        await polite.send("ping")
+        await polite.frame()
+        await polite.ws.close(1001)
+        await until(lambda: relay.told.closed == [1001])
+        rude = await relay.connect()
+        rude.drop()
+        await until(lambda: relay.told.closed == [1001, None])
+        noisy = await relay.connect()
+        await noisy.ws.send(b"\xff", text=True)
+        await until(lambda: relay.told.closed == [1001, None, 1007])
+        last = await relay.connect()
+        await last.send("ping")
+        await last.frame()
+        await relay.edge.close_all(1012)
+        await until(lambda: relay.told.closed == [1001, None, 1007, 1012])
 
 
 # Drain
