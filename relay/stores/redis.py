@@ -1,27 +1,28 @@
 """The stream log in Redis (7 or later, or Valkey): any node serves any stream.
 
 Streams live in Redis; a node holds those that it writes or that somebody reads here.
-`redis_courier` carries records both ways, `redis_keeper` keeps leases and takes over.
-What is kept where, and for how long: docs/scaling.md.
+`redis_courier` carries records both ways, `redis_keeper` keeps leases and takes over,
+`redis_claims` brings streams into being. What is kept where, and for how long:
+docs/scaling.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, cast
 
-import msgspec
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
-from relay.errors import Code, RelayError, StreamExpired
+from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.stores import redis_keys as keys
 from relay.stores.reading import ReadCursor
-from relay.stores.redis_courier import Courier
-from relay.stores.redis_keeper import Keeper
+from relay.stores.redis_claims import Claims, Terms, facts_of, owner_of
+from relay.stores.redis_courier import TROUBLE, Courier, unanswered
+from relay.stores.redis_keeper import Keeper, new_node
+from relay.stores.redis_pulse import MAX_PAUSE, Pulse
 from relay.stores.redis_stream import RedisStream
 from relay.streamlog import (
     Created,
@@ -45,17 +46,31 @@ ERASE_LINGER = 30.0
 CALL_TIMEOUT = 3.0
 """Seconds that one call to Redis may take before it counts as unanswered."""
 
-_T = TypeVar("_T")
+_FACTS = ("subject", "id", "next", "status", "fingerprint", "erased")
 
 
 @dataclass(frozen=True, slots=True)
 class RedisLimits:
-    """How long things are kept, in seconds, and how many streams a session runs."""
+    """How long things are kept, in seconds, and how many streams a session runs.
+    `max_pause` is how long readers wait for a Redis that is away."""
 
     resume_window: float = 3_600.0
     lease_seconds: float = 10.0
     max_streams_per_session: int = 32
     max_kept_request: int = MAX_KEPT_REQUEST
+    max_pause: float = MAX_PAUSE
+
+    @property
+    def terms(self) -> Terms:
+        """The same in the units of the scripts."""
+        linger = max(ERASE_LINGER, 3 * self.lease_seconds)
+        return Terms(
+            keep=max(1_000, int(self.resume_window * 1000)),
+            lease=int(self.lease_seconds * 1000),
+            linger=int(linger * 1000),
+            max_running=self.max_streams_per_session,
+            max_request=self.max_kept_request,
+        )
 
 
 def redis_client(url: str) -> redis.Redis:
@@ -82,27 +97,43 @@ class RedisLog(StreamLog):
         limits: RedisLimits,
         clock: Callable[[], float],
     ) -> None:
-        self._limits = limits
+        self.node = new_node()
         self._clock = clock
         self._client = client
-        self._keep_ms = int(limits.resume_window * 1000)
+        self._terms = terms = limits.terms
         self._streams: dict[str, RedisStream] = {}
-        self._courier = Courier(client, clock, keep_ms=self._keep_ms, rewrite=self._rewrite)
+        self._pulse = Pulse(
+            clock,
+            lease=limits.lease_seconds,
+            patience=max(0.0, limits.max_pause - CALL_TIMEOUT),
+            give_up=self._give_up,
+        )
+        self._courier = Courier(
+            client,
+            self._pulse,
+            keep_ms=terms.keep,
+            linger_ms=terms.linger,
+            rewrite=lambda stream: self._claims.rewrite(stream),
+            ended=lambda stream: self._keeper.ended(stream),
+        )
+        self._claims = Claims(self._courier, self.node, terms)
         self._keeper = Keeper(
             self._courier,
             clock,
+            terms,
+            node=self.node,
             streams=self._streams,
-            lease_ms=int(limits.lease_seconds * 1000),
-            keep_ms=self._keep_ms,
+            stream_of=self._stream,
+            claims=self._claims,
         )
 
     @property
     def healthy(self) -> bool:
-        """Whether Redis answers."""
-        return self._courier.healthy
+        """Whether Redis answers, and keeps what it is given."""
+        return self._pulse.healthy
 
     async def start(self) -> None:
-        """Connect. Raises `RedisError` where that fails."""
+        """Connect. Raises `RedisError` or `OSError` where that fails."""
         await self._courier.start()
         await self._keeper.start()
 
@@ -110,13 +141,19 @@ class RedisLog(StreamLog):
         """See `StreamLog.close`."""
         await self._courier.stop()
         await self._keeper.stop()
+        self._pulse.stop()
         for stream in list(self._streams.values()):
             stream.let_go()
+        self._streams.clear()
         await self._client.aclose()
 
     async def tick(self) -> None:
         """What the keeper does every third of a lease, at once."""
         await self._keeper.tick()
+
+    async def rest(self) -> None:
+        """Wait until nothing is on its way to Redis."""
+        await self._courier.rest()
 
     def sweep(self) -> None:
         """See `StreamLog.sweep`: keys expire by themselves."""
@@ -129,39 +166,58 @@ class RedisLog(StreamLog):
 
     async def open_session(self, session: str, subject: str | None) -> bool:
         """See `StreamLog.open_session`."""
-        names = [keys.session(session), keys.ids(session)]
-        verdict = await self._ask(
-            self._courier.call("open_session", names, _subject(subject), self._keep_ms)
+        digest, owner = keys.digest(session), owner_of(subject)
+        names = [keys.session(digest), keys.ids(digest), keys.order(digest)]
+        verdict = await self._courier.ask(
+            lambda: self._courier.call("open_session", names, owner, self._terms.keep),
+            keeps=True,
         )
         if verdict == b"foreign":
             raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
-        self._keeper.joined(session)
+        self._keeper.joined(digest, owner)
         return bool(verdict == b"known")
 
     async def leave_session(self, session: str) -> None:
         """See `StreamLog.leave_session`."""
-        self._keeper.left(session)
+        self._keeper.left(keys.digest(session))
 
     async def session_streams(self, session: str) -> list[StreamInfo]:
         """See `StreamLog.session_streams`."""
-        claims: dict[bytes, bytes] = await self._ask(self._client.hgetall(keys.ids(session)))
-        found = []
-        for id, claim in claims.items():
-            name = claim.split()[0].decode()
-            if known := await self._facts(name):
-                found.append(_info(id.decode(), name, known))
-        return found
+        digest = keys.digest(session)
+        ids: list[bytes] = await self._ask(lambda: self._client.lrange(keys.order(digest), 0, -1))
+        if not ids:
+            return []
+        claims = await self._ask(lambda: self._client.hmget(keys.ids(digest), ids))
+        named = [
+            (id.decode(), _stream_in(claim)) for id, claim in zip(ids, claims, strict=True) if claim
+        ]
+        facts = await self._courier.ask(lambda: self._all_facts([name for _, name in named]))
+        return [
+            _info(id, name, known)
+            for (id, name), known in zip(named, facts, strict=True)
+            if known is not None
+        ]
+
+    async def _all_facts(self, names: list[str]) -> list[dict[str, str] | None]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hmget(keys.stream(name), _FACTS)
+            answers = await self._courier.checked(pipe)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [_decoded(values) for values in answers]
 
     # Streams
 
     async def create(self, spec: Spec) -> Created | Existing:
         """See `StreamLog.create`."""
-        await self._make(spec)
-        verdict, value = await self._claim(spec.session, spec.id, spec, counted=True)
+        facts = facts_of(spec, self._terms.max_request)
+        verdict, value = await self._claims.bear(spec, facts)
         if verdict == b"ok":
-            await self._name_newest(spec)
-            return Created(self._own(spec))
-        await self._ask(self._client.delete(keys.stream(spec.stream), keys.lease(spec.stream)))
+            stream = self._stream(spec.stream)
+            stream.own(1, facts)
+            return Created(stream)
         if verdict == b"full":
             raise RelayError(
                 Code.TOO_MANY_STREAMS,
@@ -169,50 +225,13 @@ class RedisLog(StreamLog):
                 "wait for one to end or cancel it",
                 retryable=True,
             )
-        return await self._held(spec, verdict, value)
-
-    async def _make(self, spec: Spec) -> None:
-        fields: list[str | int | bytes] = [
-            *("subject", _subject(spec.subject), "session", spec.session, "id", spec.id),
-            *("grace", str(spec.grace), "conversation", spec.request.conversation or ""),
-            *("fingerprint", spec.request.fingerprint()),
-        ]
-        request = msgspec.msgpack.encode(spec.request)
-        if len(request) <= self._limits.max_kept_request:
-            fields += ["request", request]
-        names = [keys.stream(spec.stream), keys.lease(spec.stream)]
-        lease_ms = int(self._limits.lease_seconds * 1000)
-        await self._ask(
-            self._courier.call("create", names, self._keeper.node, lease_ms, self._keep_ms, *fields)
-        )
-
-    async def _claim(
-        self, session: str, id: str, spec: Spec, *, counted: bool
-    ) -> tuple[bytes, bytes]:
-        claim = f"{spec.stream} {spec.request.fingerprint()}"
-        return await self._write_claim(session, id, claim, spec.subject, spec.stream, counted)
-
-    async def _write_claim(
-        self, session: str, id: str, claim: str, subject: str | None, stream: str, counted: bool
-    ) -> tuple[bytes, bytes]:
-        verdict, value = await self._ask(
-            self._courier.call(
-                "claim",
-                [keys.session(session), keys.ids(session), keys.running(session)],
-                id,
-                claim,
-                _subject(subject),
-                self._limits.max_streams_per_session,
-                self._keep_ms,
-                stream,
-                int(counted),
-            )
-        )
-        return verdict, value
-
-    async def _held(self, spec: Spec, verdict: bytes, claim: bytes) -> Existing:
         if verdict == b"foreign":
             raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
+        if verdict == b"taken":
+            return Existing(spec.stream)
+        return await self._held(spec, value)
+
+    async def _held(self, spec: Spec, claim: bytes) -> Existing:
         name, fingerprint = claim.decode().split()
         if fingerprint != spec.request.fingerprint():
             raise RelayError(
@@ -221,37 +240,25 @@ class RedisLog(StreamLog):
         await self._known(name, spec.subject)
         return Existing(name)
 
-    async def _name_newest(self, spec: Spec) -> None:
-        if spec.request.conversation:
-            key = keys.conversation(spec.subject, spec.session, spec.request.conversation)
-            await self._ask(self._client.set(key, spec.stream, px=self._keep_ms))
-
-    def _own(self, spec: Spec) -> Writer:
-        stream = self._stream(spec.stream)
-        stream.spec, stream.epoch = spec, 1
-        return stream
-
     async def link(self, session: str, id: str, stream: str, subject: str | None) -> None:
         """See `StreamLog.link`."""
-        known = await self._known(stream, subject)
-        claim = f"{stream} {known['fingerprint']}"
-        verdict, held = await self._write_claim(session, id, claim, subject, stream, False)
-        if verdict == b"held" and held.decode().split()[0] != stream:
-            raise RelayError(Code.BAD_REQUEST, f"id: {id} already names another stream")
+        await self._claims.link(session, id, stream, await self._known(stream, subject))
 
     async def find(self, session: str, id: str) -> str:
         """See `StreamLog.find`."""
-        claim = await self._ask(self._client.hget(keys.ids(session), id))
+        ids = keys.ids(keys.digest(session))
+        claim = await self._ask(lambda: self._client.hget(ids, id))
         if claim is None:
             raise StreamExpired
-        name: str = claim.decode().split()[0]
-        if await self._facts(name) is None:
+        name = _stream_in(claim)
+        if name not in self._streams and await self._facts(name) is None:
             raise StreamExpired
         return name
 
     async def newest(self, conversation: str, session: str, subject: str | None) -> str:
         """See `StreamLog.newest`."""
-        name = await self._ask(self._client.get(keys.conversation(subject, session, conversation)))
+        digest = keys.conversation(subject, keys.digest(session), conversation)
+        name = await self._ask(lambda: self._client.get(keys.newest(digest)))
         if name is None:
             raise StreamExpired
         await self._known(name.decode(), subject)
@@ -263,16 +270,24 @@ class RedisLog(StreamLog):
         """See `StreamLog.attach`."""
         known = await self._known(stream, subject)
         held = self._stream(stream)
-        last = len(held.records) if held.owned else int(known["next"])
-        if not -1 <= after < max(last, len(held.records)):
-            self._forget_if_unused(held)
+        last = len(held.records) if held.owned else max(len(held.records), int(known["next"]))
+        if not -1 <= after < last:
+            held.check_idle()
             raise RelayError(Code.BAD_REQUEST, f"after: the stream never reached {after}")
         cursor = ReadCursor(held, after, wake)
-        if not held.owned and not held.records.ended:
-            await self._ask(self._keeper.follow(held))
-            await self._ask(self._courier.read_all(held))
-            await self._ask(self._keeper.look_after(held))
+        try:
+            await self._catch_up(held, running=known["status"] == "running")
+        except BaseException:
+            cursor.close()
+            raise
         return cursor
+
+    async def _catch_up(self, stream: RedisStream, *, running: bool) -> None:
+        """Bring what Redis has of a stream that is read here, and follow it."""
+        if running and not stream.owned and not stream.records.ended:
+            await self._courier.ask(lambda: self._keeper.follow(stream))
+        if not stream.owned and not stream.records.ended:
+            await self._courier.ask(lambda: self._courier.read_all(stream))
 
     async def info(self, stream: str, subject: str | None) -> StreamInfo:
         """See `StreamLog.info`."""
@@ -283,113 +298,119 @@ class RedisLog(StreamLog):
         """See `StreamLog.cancel`."""
         known = await self._known(stream, subject)
         if known["status"] == "running":
-            await self._cancel(stream)
-
-    async def _cancel(self, stream: str) -> None:
-        held = self._streams.get(stream)
-        await self._ask(self._client.hset(keys.stream(stream), "cancel", 1))
-        if held is not None and held.owned:
-            held.want_cancel()
-        else:
-            await self._ask(self._keeper.tell_owner(stream, self._stream(stream)))
+            await self._want_end(stream, erase=False)
 
     async def erase(self, stream: str, subject: str | None) -> None:
-        """See `StreamLog.erase`. Records go `ERASE_LINGER` after the end."""
-        known = await self._known(stream, subject)
-        key = keys.stream(stream)
-        await self._ask(self._client.hset(key, "erased", 1))
-        if known["status"] == "running":
-            await self._cancel(stream)
-        for name in (key, keys.log(stream)):
-            await self._ask(self._client.pexpire(name, int(ERASE_LINGER * 1000)))
+        """See `StreamLog.erase`. Where it was read, records go `ERASE_LINGER` after the end."""
+        await self._known(stream, subject)
+        await self._want_end(stream, erase=True)
+
+    async def _want_end(self, stream: str, *, erase: bool) -> None:
+        names = [f(stream) for f in (keys.stream, keys.log, keys.lease, keys.readers)]
+        status, owner = await self._courier.ask(
+            lambda: self._courier.call("want_end", names, int(erase), self._terms.linger)
+        )
+        held = self._streams.get(stream)
+        if held is not None and held.owned:
+            held.erased = held.erased or erase
+            held.want_cancel()
+        elif status == b"running":
+            self._keeper.see_it_end(stream, owner.decode())
 
     async def hand_over(self, writer: Writer) -> bool:
-        """See `StreamLog.hand_over`."""
+        """See `StreamLog.hand_over`. The upstream is closed first, so that what it said is
+        all in the log when another node reads it."""
         stream = self._streams.get(writer.stream)
-        if stream is None or not stream.owned or not self.healthy:
+        if stream is None or stream is not writer or not stream.owned or not self.healthy:
             return False
-        await writer.settled()
-        stream.lose()
-        await self._ask(self._client.delete(keys.lease(stream.name)))
-        await self._ask(self._client.spublish(keys.stream(stream.name), "orphan"))
+        stream.stop_driver()
+        names, epoch = [keys.stream(stream.name), keys.lease(stream.name)], stream.epoch
+        try:
+            await stream.settled()
+            await self._courier.call("release", names, epoch, self.node)
+        except (Fenced, RelayError, *TROUBLE):
+            pass  # the lease runs out by itself
+        if stream.owned:
+            stream.lose()
         return True
 
-    # What is held here
+    # What is held here: `redis_stream.Node`
+
+    def write_soon(self, stream: RedisStream) -> None:
+        """See `Node.write_soon`."""
+        self._courier.write_soon(stream)
+
+    def left_alone(self, stream: RedisStream) -> None:
+        """See `Node.left_alone`."""
+        if self._streams.get(stream.name) is stream:
+            del self._streams[stream.name]
+            self._keeper.unfollow(stream)
+
+    def lost(self, stream: RedisStream) -> None:
+        """See `Node.lost`: those who read it here go on reading."""
+        if stream.idle:
+            self.left_alone(stream)
+        elif not stream.dead:
+            self._keeper.listen(stream)
+            self._courier.read_soon(stream)
 
     def _stream(self, name: str) -> RedisStream:
         held = self._streams.get(name)
-        if held is None or held.gone:
-            held = self._streams[name] = RedisStream(
-                name, self._clock, flush=self._courier.write_soon, left=self._forget_if_unused
-            )
+        if held is None or held.dead:
+            held, former = RedisStream(name, self._clock, self), held
+            if former is not None:
+                self._keeper.unfollow(former)
+            self._streams[name] = held
         return held
 
-    def _forget_if_unused(self, stream: RedisStream) -> None:
-        if stream.cursors or stream.owned or stream.has_more:
-            return
-        if self._streams.pop(stream.name, None) is not None:
-            self._keeper.unfollow(stream)
+    def _give_up(self) -> None:
+        """Redis was away for too long: end what is written here, and tell who reads here."""
+        trouble = unanswered()
+        for stream in list(self._streams.values()):
+            if stream.owned:
+                stream.lose(trouble)
+            elif stream.cursors and not stream.records.ended:
+                stream.trouble = trouble
+                stream.wake()
+
+    # What Redis knows
+
+    async def _ask(self, call: Callable[[], Any]) -> Any:
+        return await self._courier.ask(cast(Callable[[], Awaitable[Any]], call))
 
     async def _facts(self, name: str) -> dict[str, str] | None:
-        """What Redis knows of a stream; None for one that is gone or erased."""
-        wanted = ("subject", "id", "next", "status", "fingerprint", "erased")
-        values = await self._ask(self._client.hmget(keys.stream(name), wanted))
-        if values[0] is None or values[5] is not None:
-            return None
-        return {
-            field: value.decode()
-            for field, value in zip(wanted, values, strict=True)
-            if value is not None
-        }
+        """What is known of a stream; None for one that is gone or erased."""
+        held = self._streams.get(name)
+        if held is not None and held.owned:
+            return None if held.erased else _own_facts(held)
+        return _decoded(await self._ask(lambda: self._client.hmget(keys.stream(name), _FACTS)))
 
     async def _known(self, name: str, subject: str | None) -> dict[str, str]:
         facts = await self._facts(name)
-        if facts is None or facts["subject"] != _subject(subject):
+        if facts is None or facts["subject"] != owner_of(subject):
             raise StreamExpired
         return facts
 
-    async def _rewrite(self, stream: RedisStream) -> None:
-        """Redis came back without this node's stream: write it anew, claim and all."""
-        spec = stream.spec
-        if spec is None:
-            stream.lose()
-            return
-        await self._client.delete(keys.stream(spec.stream), keys.log(spec.stream))
-        await self._make(spec)
-        await self._client.hset(keys.stream(spec.stream), "epoch", stream.epoch)
-        await self._claim(spec.session, spec.id, spec, counted=True)
-        await self._name_newest(spec)
-        whole = stream.whole()
-        channel = keys.stream(stream.name)
-        await self._courier.call(
-            "append",
-            [channel, keys.log(stream.name), keys.lease(stream.name)],
-            *(stream.epoch, 0, whole.count, whole.payload, self._keep_ms, whole.status, channel),
-        )
-        stream.acknowledged()
 
-    async def _ask(self, answer: Awaitable[_T] | Any) -> Any:
-        """Await Redis; where it does not answer, say so in the client's terms."""
-        try:
-            return await answer
-        except (RedisError, OSError, TimeoutError):
-            self._courier.failed()
-            raise RelayError(
-                Code.INTERNAL, "the relay's store does not answer; try again", retryable=True
-            ) from None
+def _own_facts(stream: RedisStream) -> dict[str, str]:
+    held: Mapping[str, str | bytes] = stream.facts
+    facts = {name: str(held[name]) for name in ("subject", "id", "fingerprint")}
+    return facts | {"next": str(len(stream.records)), "status": "running"}
 
 
-def _subject(subject: str | None) -> str:
-    """Nobody and somebody, told apart in a field that holds text."""
-    return "" if subject is None else f"={subject}"
+def _decoded(values: list[bytes | None]) -> dict[str, str] | None:
+    if values[0] is None or values[_FACTS.index("erased")] is not None:
+        return None
+    return {
+        name: value.decode()
+        for name, value in zip(_FACTS, values, strict=True)
+        if value is not None
+    }
 
 
-def _info(id: str, name: str, facts: dict[str, str]) -> StreamInfo:
-    status: Status = (
-        "running"
-        if facts["status"] == "running"
-        else "done"
-        if facts["status"] == "done"
-        else "error"
-    )
-    return StreamInfo(id, name, int(facts["next"]) - 1, status)
+def _stream_in(claim: bytes) -> str:
+    return claim.split()[0].decode()
+
+
+def _info(id: str, name: str, facts: Mapping[str, str]) -> StreamInfo:
+    return StreamInfo(id, name, int(facts["next"]) - 1, cast(Status, facts["status"]))

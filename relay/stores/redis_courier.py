@@ -8,76 +8,118 @@ idle node sends a token at once, a busy one sends hundreds with one call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from relay.errors import Code, RelayError
 from relay.stores import redis_keys as keys
-from relay.stores.redis_stream import RedisStream
+from relay.stores.redis_listener import RETRY_PAUSE, end
+from relay.stores.redis_pulse import Pulse
+from relay.stores.redis_stream import Batch, RedisStream
 
 ENTRIES_A_READ = 256
 """Log entries that one round trip brings of one stream."""
 
-MAX_PAUSE = 15.0
-"""Seconds that delivery waits for a Redis that does not answer, before readers are told."""
+STREAMS_A_ROUND = 256
+"""Streams that one round trip writes at most, and as many that it reads."""
 
-RETRY_PAUSE = 0.1
-"""Seconds between tries while Redis does not answer."""
+BYTES_A_ROUND = 4 * 1024 * 1024
+"""Bytes of records after which a round trip takes no more along."""
 
-CANCEL_AGAIN = 0.05
-"""Seconds after which a task that outlived its cancellation is cancelled again."""
+CALLS_AT_ONCE = 48
+"""Calls beside the round trips that may wait for Redis at one time; each holds a
+connection, the others queue here."""
 
-SCRIPTS = ("create", "append", "renew", "take_over", "claim", "open_session")
+ERRANDS = 10_000
+"""Commands without an answer that may wait; beyond it the oldest are dropped, and what
+they would have tidied up expires by itself."""
+
+STOP_SECONDS = 2.0
+"""How long `stop` waits for what is on its way."""
+
+TROUBLE = (RedisError, OSError, TimeoutError)
+"""What a call to Redis raises where it does not do what it was asked."""
+
+SCRIPTS = (
+    *("create", "claim", "open_session", "append", "rewrite"),
+    *("renew", "count", "watch", "take_over", "release", "want_end"),
+)
+
+_T = TypeVar("_T")
+
+
+class _Sent(NamedTuple):
+    """A batch as it was sent. The stream may be another writer's by the time of the answer."""
+
+    stream: RedisStream
+    batch: Batch
+    epoch: int
+
+
+def unanswered() -> RelayError:
+    """What clients are told where Redis does not do its part."""
+    return RelayError(Code.INTERNAL, "the relay's store does not answer; try again", retryable=True)
 
 
 class Courier:
-    """Appends and reads for every stream of this node.
+    """Appends and reads for every stream of this node, and every other call.
 
-    `rewrite` is awaited for a stream that Redis lost while this node owns it;
-    `trouble` is told of each failed round trip, None when one worked again.
+    `rewrite` is awaited for a stream that Redis lost while this node owns it, `ended` is
+    told of one whose terminal record is safe.
     """
 
     def __init__(
         self,
         client: Any,
-        clock: Callable[[], float],
+        pulse: Pulse,
         *,
         keep_ms: int,
-        rewrite: Callable[[RedisStream], Any],
+        linger_ms: int,
+        rewrite: Callable[[RedisStream], Awaitable[None]],
+        ended: Callable[[RedisStream], None],
     ) -> None:
         self.client = client
-        self.answering_since: float | None = None
-        self._clock = clock
+        self.pulse = pulse
         self._keep_ms = keep_ms
+        self._linger_ms = linger_ms
         self._rewrite = rewrite
-        self._silent_since: float | None = None
+        self._ended = ended
         self._work = asyncio.Event()
+        self._idle = asyncio.Event()
         self._writing: dict[str, RedisStream] = {}
         self._reading: dict[str, RedisStream] = {}
         self._lost: dict[str, RedisStream] = {}
+        self._errands: deque[tuple[str | int | bytes, ...]] = deque(maxlen=ERRANDS)
+        self._room = asyncio.Semaphore(CALLS_AT_ONCE)
         self._digests: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the last round trip worked."""
-        return self._silent_since is None
 
     async def start(self) -> None:
         """Load the scripts and begin to carry. Raises `RedisError`."""
         await self._load()
-        self.worked()
+        self.pulse.answered()
         self._task = asyncio.create_task(self._run(), name="redis courier")
 
     async def stop(self) -> None:
-        """Carry what is still waiting, then stop."""
-        if self._task is None:
+        """Carry what is still waiting, then stop. Idempotent."""
+        if self._task is None or self._task.done():
             return
-        if self._writing and self.healthy:
-            await self._round()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS if self.pulse.healthy else 0):
+                await self.rest()
         await end(self._task)
+
+    async def rest(self) -> None:
+        """Wait until nothing is on its way."""
+        self._idle.clear()
+        self._work.set()
+        await self._idle.wait()
+
+    # What is to be carried
 
     def write_soon(self, stream: RedisStream) -> None:
         """A stream of this node has records to append."""
@@ -94,157 +136,223 @@ class Courier:
         self._lost[stream.name] = stream
         self._work.set()
 
-    async def read_all(self, stream: RedisStream) -> None:
-        """Read a stream to its head at once. Raises `RedisError`."""
+    def run_errand(self, *command: str | int | bytes) -> None:
+        """Have a command carried out that nobody waits for."""
+        self._errands.append(command)
+        self._work.set()
+
+    # Calls that somebody waits for
+
+    async def ask(self, call: Callable[[], Awaitable[_T]], *, keeps: bool = False) -> _T:
+        """Make a call, and again while Redis does not answer, until the node's patience
+        ends; so `call` must be one that may run twice. `keeps` for one that needs Redis'
+        memory. Raises `RelayError(INTERNAL)`, retryable."""
         while True:
-            after = f"{len(stream.records) + 1}-0"
-            answer = await self.client.xrange(
-                keys.log(stream.name), after, "+", count=ENTRIES_A_READ
-            )
-            self._read(stream, answer)
-            if len(answer) < ENTRIES_A_READ:
-                return
+            try:
+                async with self._room:
+                    answer = await call()
+            except TROUBLE as error:
+                await self.troubled(error)
+                if self.pulse.gave_up:
+                    raise unanswered() from None
+            else:
+                self.pulse.kept() if keeps else self.pulse.answered()
+                return answer
+            await asyncio.sleep(RETRY_PAUSE)
 
     async def call(self, script: str, names: list[str], *args: str | int | bytes) -> Any:
-        """Run one script. Raises `RedisError` where Redis does not answer."""
+        """Run one script, once. Raises `RedisError` where Redis does not answer."""
         try:
-            answer = await self.client.evalsha(self._digests[script], len(names), *names, *args)
+            return await self.client.evalsha(self._digests[script], len(names), *names, *args)
         except NoScriptError:
             await self._load()
-            return await self.call(script, names, *args)
-        return answer
+            return await self.client.evalsha(self._digests[script], len(names), *names, *args)
 
-    def failed(self) -> None:
-        """A round trip failed; the node is not to take streams over for a while."""
-        self.answering_since = None
-        if self._silent_since is None:
-            self._silent_since = self._clock()
+    def queue(self, pipe: Any, script: str, names: list[str], *args: str | int | bytes) -> None:
+        """Add a script to a pipeline; give its answers to `checked`."""
+        pipe.evalsha(self._digests[script], len(names), *names, *args)
 
-    def worked(self) -> None:
-        """A round trip worked."""
-        self._silent_since = None
-        if self.answering_since is None:
-            self.answering_since = self._clock()
+    async def checked(self, pipe: Any) -> list[Any]:
+        """Run a pipeline whose commands may fail one by one: an answer may be a
+        `ResponseError`. Raises `RedisError` where Redis does not answer."""
+        answers: list[Any] = await pipe.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, NoScriptError) or (
+                isinstance(answer, Exception) and not isinstance(answer, ResponseError)
+            ):
+                raise answer
+        return answers
+
+    async def troubled(self, error: BaseException) -> None:
+        """Take note of a call that failed. A restarted Redis has no scripts, which is no
+        trouble; one that became a replica has to be left for the one that rules."""
+        if isinstance(error, NoScriptError):
+            try:
+                await self._load()
+            except TROUBLE as further:
+                error = further
+            else:
+                return
+        if isinstance(error, ResponseError):
+            self.pulse.refused()
+        else:
+            self.pulse.failed()
+        if isinstance(error, ReadOnlyError):
+            await self.client.connection_pool.disconnect(inuse_connections=False)
 
     async def _load(self) -> None:
         for name in SCRIPTS:
             self._digests[name] = await self.client.script_load(keys.script(name))
 
+    # The loop
+
     async def _run(self) -> None:
         while True:
+            if not self._work.is_set():
+                self._idle.set()
             await self._work.wait()
             self._work.clear()
+            self._idle.clear()
             try:
                 await self._round()
-                self.worked()
-            except (RedisError, OSError, TimeoutError):
-                self.failed()
-                self._give_up_if_long()
+            except TROUBLE as error:
+                await self.troubled(error)
                 await asyncio.sleep(RETRY_PAUSE)
                 self._work.set()
-
-    def _give_up_if_long(self) -> None:
-        if self._silent_since is None or self._clock() - self._silent_since < MAX_PAUSE:
-            return
-        trouble = RelayError(
-            Code.INTERNAL, "the relay's store does not answer; try again", retryable=True
-        )
-        for stream in self._writing.values():
-            stream.lose(trouble)
-        for stream in self._reading.values():
-            stream.trouble = trouble
-            stream.wake()
-        self._writing.clear()
-        self._reading.clear()
 
     async def _round(self) -> None:
         for name, stream in list(self._lost.items()):
             if stream.owned:
                 await self._rewrite(stream)
-            del self._lost[name]
-        writing = [s for s in self._writing.values() if not s.fenced and s.next_batch()]
-        reading = list(self._reading.values())
-        if not writing and not reading:
-            self._writing.clear()
+            self._lost.pop(name, None)
+        writing, reading = self._pick_writing(), self._pick_reading()
+        errands, self._errands = self._errands, deque(maxlen=ERRANDS)
+        if not (writing or reading or errands):
             return
-        answers = await self._exchange(writing, reading)
-        self._reading.clear()
-        for stream, answer in zip(writing, answers, strict=False):
-            await self._written(stream, answer)
-        for stream, answer in zip(reading, answers[len(writing) :], strict=False):
-            self._read(stream, answer)
-        self._writing = {n: s for n, s in self._writing.items() if not s.fenced and s.has_more}
+        try:
+            answers = await self._exchange(writing, reading, errands)
+        except BaseException:
+            self._put_back(writing, reading, errands)
+            raise
+        await self._take_in(writing, reading, answers)
         if self._writing or self._reading:
             self._work.set()
 
-    async def _exchange(self, writing: list[RedisStream], reading: list[RedisStream]) -> list[Any]:
-        async with self.client.pipeline(transaction=False) as pipe:
-            for stream in writing:
-                self._queue_append(pipe, stream)
-            for stream in reading:
-                after = f"{len(stream.records) + 1}-0"
-                pipe.xrange(keys.log(stream.name), after, "+", count=ENTRIES_A_READ)
-            for stream in writing:
-                _queue_end(pipe, stream)
-            answers: list[Any] = await pipe.execute(raise_on_error=False)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            await self._load()
-            return await self._exchange(writing, reading)
-        for answer in answers:
-            if isinstance(answer, Exception) and not isinstance(answer, ResponseError):
-                raise answer
-        return answers
+    def _pick_writing(self) -> list[_Sent]:
+        picked: list[_Sent] = []
+        size = 0
+        for name, stream in list(self._writing.items()):
+            if len(picked) == STREAMS_A_ROUND or size >= BYTES_A_ROUND:
+                break
+            del self._writing[name]
+            batch = None if stream.fenced else stream.next_batch()
+            if batch is not None:
+                picked.append(_Sent(stream, batch, stream.epoch))
+                size += len(batch.payload)
+        return picked
 
-    def _queue_append(self, pipe: Any, stream: RedisStream) -> None:
-        batch = stream.next_batch()
-        assert batch is not None
-        channel = keys.stream(stream.name)
-        pipe.evalsha(
-            self._digests["append"],
-            3,
-            channel,
-            keys.log(stream.name),
-            keys.lease(stream.name),
-            stream.epoch,
-            batch.first,
-            batch.count,
-            batch.payload,
-            self._keep_ms,
-            batch.status,
-            channel,
+    def _pick_reading(self) -> list[RedisStream]:
+        """Whose wake-up comes while the round trip runs is read again with the next one."""
+        names = list(self._reading)[:STREAMS_A_ROUND]
+        return [self._reading.pop(name) for name in names]
+
+    def _put_back(
+        self, writing: list[_Sent], reading: list[RedisStream], errands: deque[Any]
+    ) -> None:
+        for sent in writing:
+            self._writing.setdefault(sent.stream.name, sent.stream)
+        for stream in reading:
+            self._reading.setdefault(stream.name, stream)
+        self._errands.extendleft(reversed(errands))
+
+    async def _exchange(
+        self, writing: list[_Sent], reading: list[RedisStream], errands: deque[Any]
+    ) -> list[Any]:
+        async with self.client.pipeline(transaction=False) as pipe:
+            for sent in writing:
+                self._queue_append(pipe, sent)
+            for stream in reading:
+                _queue_read(pipe, stream)
+            for errand in errands:
+                pipe.execute_command(*errand)
+            return await self.checked(pipe)
+
+    def _queue_append(self, pipe: Any, sent: _Sent) -> None:
+        name, batch = sent.stream.name, sent.batch
+        self.queue(
+            *(pipe, "append", [keys.stream(name), keys.log(name), keys.lease(name)]),
+            *(sent.epoch, batch.first, batch.count, batch.payload),
+            *(self._keep_ms, batch.status, self._linger_ms),
         )
 
-    async def _written(self, stream: RedisStream, answer: Any) -> None:
-        if isinstance(answer, ResponseError):
-            raise answer  # out of memory, read-only: Redis answers but keeps nothing
+    async def _take_in(
+        self, writing: list[_Sent], reading: list[RedisStream], answers: list[Any]
+    ) -> None:
+        refusal: ResponseError | None = None
+        for sent, answer in zip(writing, answers, strict=False):
+            if isinstance(answer, ResponseError):
+                refusal = answer  # out of memory, read-only: it answers but keeps nothing
+            else:
+                self._written(sent, answer)
+            if sent.stream.has_more:
+                self._writing[sent.stream.name] = sent.stream
+        for stream, answer in zip(reading, answers[len(writing) :], strict=False):
+            if isinstance(answer, ResponseError):
+                refusal = answer
+                self._reading[stream.name] = stream
+            elif await self._read(stream, answer) and len(answer) == ENTRIES_A_READ:
+                self._reading[stream.name] = stream
+        if refusal is not None:
+            raise refusal
+        self.pulse.kept() if writing else self.pulse.answered()
+
+    def _written(self, sent: _Sent, answer: bytes) -> None:
+        stream = sent.stream
+        if stream.in_flight is not sent.batch or stream.epoch != sent.epoch:
+            return
         if answer in (b"ok", b"duplicate"):
             stream.acknowledged()
+            if sent.batch.status != "running":
+                self._ended(stream)
         elif answer == b"fenced":
             stream.lose()
         else:
-            await self._rewrite(stream)
+            self.write_again(stream)
 
-    def _read(self, stream: RedisStream, answer: Any) -> None:
-        if isinstance(answer, ResponseError):
-            return
-        for entry_id, fields in answer:
-            stream.read(int(entry_id.split(b"-")[0]), fields[b"r"])
-        if len(answer) == ENTRIES_A_READ:
-            self._reading[stream.name] = stream
+    # Reading
+
+    async def read_all(self, stream: RedisStream, *, from_start: bool = False) -> None:
+        """Read a stream to its head at once. Raises `RedisError`."""
+        after = 0 if from_start else len(stream.records)
+        while not stream.dead:
+            entries = await self.client.xrange(
+                keys.log(stream.name), f"{after + 1}-0", "+", count=ENTRIES_A_READ
+            )
+            if not await self._read(stream, entries, from_start=from_start or not after):
+                return
+            if len(entries) < ENTRIES_A_READ:
+                return
+            after = _next_seq(entries[-1])
+
+    async def _read(self, stream: RedisStream, entries: Any, *, from_start: bool = False) -> bool:
+        """Whether the entries were taken as they are, and more may follow them."""
+        if stream.owned or stream.dead:
+            return False
+        for entry in entries:
+            fields = entry[1]
+            fits = stream.read(
+                _next_seq(entry), int(fields[b"e"]), fields[b"r"], from_start=from_start
+            )
+            if not fits:
+                await self.read_all(stream, from_start=True)
+                return False
+        return not stream.dead
 
 
-def _queue_end(pipe: Any, stream: RedisStream) -> None:
-    """A stream that ends makes room for another one in its session."""
-    if stream.in_flight and stream.in_flight.status != "running" and stream.spec:
-        pipe.srem(keys.running(stream.spec.session), stream.name)
+def _queue_read(pipe: Any, stream: RedisStream) -> None:
+    after = f"{len(stream.records) + 1}-0"
+    pipe.xrange(keys.log(stream.name), after, "+", count=ENTRIES_A_READ)
 
 
-async def end(*tasks: asyncio.Task[None]) -> None:
-    """Cancel tasks until they have ended. The Redis client may turn a cancellation that
-    meets it in the middle of a reply into an error of its own, which a retry loop takes
-    for a failed call: once is not enough."""
-    waiting = set(tasks)
-    while waiting:
-        for task in waiting:
-            task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN)
+def _next_seq(entry: Any) -> int:
+    return int(entry[0].split(b"-")[0])

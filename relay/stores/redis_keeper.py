@@ -1,258 +1,441 @@
-"""Keeps what this node owns and follows: leases, readers' presence, signals, take-overs.
+"""Keeps what this node owns and follows: leases, readers' presence, sessions, take-overs.
 
-One tick every third of the lease does it for all streams with one round trip; one
-subscription carries what can't wait for a tick.
+One tick every third of the lease does it for all streams, with one round trip for a few
+hundred of them; what can't wait for a tick is published.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 from relay.events import Attempt
-from relay.request import ChatRequest
 from relay.stores import redis_keys as keys
-from relay.stores.redis_courier import RETRY_PAUSE, Courier, end
+from relay.stores.redis_claims import Claims, Facts, Terms, spec_of
+from relay.stores.redis_courier import TROUBLE, Courier
+from relay.stores.redis_listener import RETRY_PAUSE, Listener, end
 from relay.stores.redis_stream import RedisStream
-from relay.streamlog import Orphan, Spec
+from relay.streamlog import Orphan
 
 MISSES = 3
-"""Ticks in a row that a followed stream is not found before its readers are told."""
+"""Ticks in a row at which Redis lacks a followed stream, or records that it counts, before
+its readers are told: its owner has so long to write it anew."""
+
+STREAMS_A_TRIP = 256
+"""Streams that one round trip of a tick looks after."""
+
+PRESENCE_LEASES = 2
+"""Leases for which a node's word holds that it reads a stream."""
+
+END_LEASES = 3
+"""Leases for which a node sees to it that a stream ends that a client wanted to end."""
+
+MARKER_LEASES = 6
+"""Leases for which a node's mark lasts, by which it knows a Redis that came back empty."""
+
+SESSION_REFRESH = 300.0
+"""Seconds after which a session that is in use is kept anew, or a quarter of what it is
+kept for, where that is less."""
 
 _attempts = msgspec.json.Decoder(list[Attempt])
+_TEXT = ("subject", "session", "id", "grace", "fingerprint", "newest")
 
 
 class Keeper:
-    """Leases and signals for `streams`, which its owner fills and empties."""
+    """Leases and signals for `streams`, which its owner fills and empties by `stream_of`
+    and the streams' own words."""
 
     def __init__(
         self,
         courier: Courier,
         clock: Callable[[], float],
+        terms: Terms,
         *,
+        node: str,
         streams: Mapping[str, RedisStream],
-        lease_ms: int,
-        keep_ms: int,
+        stream_of: Callable[[str], RedisStream],
+        claims: Claims,
     ) -> None:
-        self.node = secrets.token_hex(8)
         self.orphan: Callable[[Orphan], None] | None = None
+        self._node = node
         self._courier = courier
         self._clock = clock
+        self._terms = terms
         self._streams = streams
-        self._lease_ms = lease_ms
-        self._keep_ms = keep_ms
-        self._sessions: dict[str, int] = {}
+        self._stream_of = stream_of
+        self._claims = claims
+        self._joined: dict[str, tuple[int, str]] = {}
+        self._refreshed: dict[str, float] = {}
+        self._ending: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pubsub: Any = None
+        self._listener = Listener(
+            courier.client,
+            heard=self._heard,
+            joined=self._subscribed,
+            failed=courier.pulse.failed,
+        )
 
     async def start(self) -> None:
         """Subscribe and begin to tick. Raises `RedisError`."""
-        self._pubsub = self._courier.client.pubsub()
-        await self._pubsub.ssubscribe(keys.node(self.node))
-        self._spawn(self._listen(), "redis listener")
+        await self._listener.start(keys.node(self._node))
         self._spawn(self._tick_for_ever(), "redis keeper")
 
     async def stop(self) -> None:
-        """Stop ticking and listening."""
+        """Stop ticking and listening. Idempotent."""
         await end(*self._tasks)
-        if self._pubsub is not None:
-            await self._pubsub.aclose()
+        await self._listener.stop()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # Sessions with a connection here are kept from expiring
+    # Sessions with a connection here, or with a stream of this node, are kept
 
-    def joined(self, session: str) -> None:
-        """A connection of the session is here."""
-        self._sessions[session] = self._sessions.get(session, 0) + 1
+    def joined(self, session: str, owner: str) -> None:
+        """A connection of the session, which is told by digest, is here."""
+        count, _ = self._joined.get(session, (0, owner))
+        self._joined[session] = (count + 1, owner)
+        self._refreshed[session] = self._clock()
 
     def left(self, session: str) -> None:
-        """A connection of the session ended."""
-        count = self._sessions.get(session, 0) - 1
-        if count > 0:
-            self._sessions[session] = count
-        else:
-            self._sessions.pop(session, None)
+        """A connection of the session ended: from here on it is kept for its window."""
+        count, owner = self._joined.pop(session, (0, ""))
+        if count > 1:
+            self._joined[session] = (count - 1, owner)
+        for key in _session_keys(session):
+            self._courier.run_errand("PEXPIRE", key, self._terms.keep)
+
+    def ended(self, stream: RedisStream) -> None:
+        """A stream of this node has its terminal record: it makes room for another one,
+        and what names it is kept as long as it is."""
+        session, newest = str(stream.facts["session"]), str(stream.facts["newest"])
+        self._courier.run_errand("ZREM", keys.running(session), stream.name)
+        for key in (*_session_keys(session), *([keys.newest(newest)] if newest else [])):
+            self._courier.run_errand("PEXPIRE", key, self._terms.keep)
 
     # Streams of other nodes
 
     async def follow(self, stream: RedisStream) -> None:
-        """Be told of what is appended to a stream. The caller reads what is there already."""
+        """Be told of what is appended to a stream, and see how it does. The caller reads
+        what is there already. Raises `RedisError`."""
+        self.listen(stream)
+        await self.look_after(stream)
+
+    def listen(self, stream: RedisStream) -> None:
+        """Be told of what is appended to a stream; it is read once that has begun."""
         if not stream.followed:
             stream.followed = True
-            await self._pubsub.ssubscribe(keys.stream(stream.name))
-            await self._courier.client.zadd(*self._presence(stream))
+            self._listener.want(keys.stream(stream.name))
 
     def unfollow(self, stream: RedisStream) -> None:
-        """Nobody here reads the stream any more."""
+        """Nobody here reads the stream any more, or this node writes it."""
         if stream.followed:
             stream.followed = False
-            self._spawn(self._unsubscribe(stream.name), "redis unsubscribe")
+            self._listener.leave(keys.stream(stream.name))
+            self._courier.run_errand("ZREM", keys.readers(stream.name), self._node)
 
-    async def _unsubscribe(self, name: str) -> None:
-        try:
-            await self._pubsub.sunsubscribe(keys.stream(name))
-            await self._courier.client.zrem(keys.readers(name), self.node)
-        except (RedisError, OSError, TimeoutError):
-            self._courier.failed()
-
-    async def tell_owner(self, name: str, stream: RedisStream) -> None:
-        """Have the owner look at what is wanted; where there is none, take its place."""
-        owner = await self._courier.client.get(keys.lease(name))
-        if owner is None:
-            await self._take_over(stream)
-        else:
-            await self._courier.client.spublish(keys.node(owner.decode()), name)
-
-    def _presence(self, stream: RedisStream) -> tuple[str, dict[str, float]]:
-        # Redis and this node need not agree on the time: the score is Redis' clock, of
-        # which the last tick told.
-        return keys.readers(stream.name), {self.node: self._redis_ms() + 2 * self._lease_ms}
-
-    _redis_offset_ms = 0.0
-
-    def _redis_ms(self) -> float:
-        return self._clock() * 1000 + self._redis_offset_ms
+    def see_it_end(self, name: str, owner: str) -> None:
+        """A client wants a stream of another node to end: tell the owner, and take its
+        place where it does not live."""
+        if owner and owner != self._node:
+            self._courier.run_errand("SPUBLISH", keys.node(owner), name)
+        self._ending[name] = self._clock() + END_LEASES * self._terms.lease / 1000
 
     # Signals
 
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async for message in self._pubsub.listen():
-                    if message["type"] == "smessage":
-                        await self._heard(message["channel"].decode(), message["data"])
-            except (RedisError, OSError, TimeoutError):
-                self._courier.failed()
-            await asyncio.sleep(RETRY_PAUSE)
-
-    async def _heard(self, channel: str, data: bytes) -> None:
-        if channel == keys.node(self.node):
+    def _heard(self, channel: str, data: bytes) -> None:
+        if channel == keys.node(self._node):
             stream = self._streams.get(data.decode())
             if stream is not None and stream.owned:
                 stream.want_cancel()
             return
-        stream = self._streams.get(channel.partition("{")[2].rstrip("}"))
+        stream = self._streams.get(keys.stream_of(channel))
         if stream is None or stream.owned:
             return
         if data == b"orphan":
-            await self._take_over(stream)
+            self._spawn(self._look_once(stream), "redis look")
         else:
+            self._courier.read_soon(stream)
+
+    def _subscribed(self, channel: str) -> None:
+        """What was published before is not heard: look."""
+        stream = self._streams.get(keys.stream_of(channel))
+        if stream is not None and not stream.owned:
             self._courier.read_soon(stream)
 
     # The tick
 
     async def _tick_for_ever(self) -> None:
+        pause = self._terms.lease / 3000
         while True:
-            await asyncio.sleep(self._lease_ms / 3000)
+            await asyncio.sleep(pause)
             try:
                 await self.tick()
-                self._courier.worked()
-            except (RedisError, OSError, TimeoutError):
-                self._courier.failed()
+                pause = self._terms.lease / 3000
+            except TROUBLE as error:
+                await self._courier.troubled(error)
+                pause = RETRY_PAUSE
 
     async def tick(self) -> None:
         """Renew, report, look. Raises `RedisError` where Redis does not answer."""
-        seconds, micros = await self._courier.client.time()
-        self._redis_offset_ms = seconds * 1000 + micros / 1000 - self._clock() * 1000
-        for stream in list(self._streams.values()):
-            if stream.owned:
-                await self._renew(stream)
-            elif stream.cursors and not stream.records.ended:
-                await self.look_after(stream)
-        for session in list(self._sessions):
-            for key in (keys.session(session), keys.ids(session)):
-                await self._courier.client.pexpire(key, self._keep_ms)
+        now = self._clock()
+        self._ending = {name: until for name, until in self._ending.items() if until > now}
+        owned = [s for s in self._streams.values() if s.owned]
+        watched = [
+            s
+            for s in self._streams.values()
+            if not s.owned and s.cursors and not s.records.ended and not s.dead
+        ]
+        await self._mark()
+        sessions = self._sessions_due(owned, now)
+        for group in _groups([*owned, *watched, *self._ending, *sessions]):
+            await self._visit(group)
 
-    async def _renew(self, stream: RedisStream) -> None:
+    async def _mark(self) -> None:
+        """See whether Redis kept what this node gave it, and keeps what it is given. One
+        that came back empty has no sessions either."""
+        client, lasts = self._courier.client, MARKER_LEASES * self._terms.lease
+        try:
+            there = await client.set(keys.marker(self._node), 1, px=lasts, get=True)
+        except ResponseError as error:  # what needs no memory still works
+            await self._courier.troubled(error)
+            return
+        self._courier.pulse.kept()
+        if there is None:
+            self._refreshed.clear()
+
+    async def _visit(self, group: list[RedisStream | str | tuple[str, str]]) -> None:
+        """One round trip: streams owned and watched, names of streams that are to end, and
+        sessions with their owners."""
+        takers: list[Callable[[Any], RedisStream | None]] = []
+        async with self._courier.client.pipeline(transaction=False) as pipe:
+            for item in group:
+                if isinstance(item, tuple):
+                    takers.append(self._queue_session(pipe, *item))
+                elif isinstance(item, str):
+                    takers.append(self._queue_ending(pipe, item))
+                elif item.owned:
+                    takers.append(self._queue_renewal(pipe, item))
+                    self._claims.queue_count(pipe, item)
+                    takers.append(_ignore)
+                else:
+                    takers.append(self._queue_watch(pipe, item))
+            answers = await self._courier.checked(pipe)
+        orphans: dict[str, RedisStream] = {}
+        for take, answer in zip(takers, answers, strict=True):
+            if isinstance(answer, ResponseError):
+                await self._courier.troubled(answer)
+            elif orphan := take(answer):
+                orphans[orphan.name] = orphan
+        await asyncio.gather(*map(self._take_over, orphans.values()))
+
+    # Streams of this node
+
+    def _queue_renewal(self, pipe: Any, stream: RedisStream) -> Callable[[Any], None]:
         names = [f(stream.name) for f in (keys.stream, keys.log, keys.lease, keys.readers)]
-        attempts = msgspec.json.encode(stream.attempts) if stream.attempts_changed else b""
-        verdict, cancel, elsewhere = await self._courier.call(
-            "renew", names, stream.epoch, self.node, self._lease_ms, self._keep_ms, attempts
+        count = len(stream.attempts)
+        attempts = msgspec.json.encode(stream.attempts) if count != stream.attempts_kept else b""
+        epoch, terms = stream.epoch, self._terms
+        self._courier.queue(
+            *(pipe, "renew", names, epoch, self._node, terms.lease, terms.keep, terms.linger),
+            *(attempts, len(stream.records)),
         )
-        stream.attempts_changed = False
+
+        def take(answer: Any) -> None:
+            if stream.epoch == epoch and stream.owned:
+                stream.attempts_kept = count
+                self._renewed(stream, *answer)
+
+        return take
+
+    def _renewed(
+        self, stream: RedisStream, verdict: bytes, cancel: int, erased: int, elsewhere: int
+    ) -> None:
         if verdict == b"fenced":
             stream.lose()
         elif verdict == b"missing":
+            stream.attempts_kept = 0
             self._courier.write_again(stream)
         else:
+            stream.erased = bool(erased)
             stream.elsewhere = elsewhere > 0
             stream.count_readers()
             if cancel:
                 stream.want_cancel()
 
+    # Streams of other nodes
+
+    def _queue_watch(self, pipe: Any, stream: RedisStream) -> Callable[[Any], RedisStream | None]:
+        names = [f(stream.name) for f in (keys.stream, keys.lease, keys.readers)]
+        holds = PRESENCE_LEASES * self._terms.lease
+        self._courier.queue(pipe, "watch", names, self._node, holds)
+        return lambda answer: self._watched(stream, *answer)
+
+    def _watched(
+        self, stream: RedisStream, status: bytes, next_seq: int, lease_left: int
+    ) -> RedisStream | None:
+        """What a look at a stream showed; the stream where it is an orphan."""
+        if stream.owned or stream.dead:
+            return None
+        lacking = not status or next_seq < len(stream.records)
+        stream.missed = stream.missed + 1 if lacking else 0
+        if stream.missed >= MISSES:
+            stream.let_go()
+        elif not lacking and next_seq > len(stream.records):
+            self._courier.read_soon(stream)
+        if status != b"running":
+            return None
+        if lease_left == 0:
+            return stream
+        if lease_left < self._terms.lease / 2:
+            self._look_later(stream, lease_left)
+        return None
+
+    def _look_later(self, stream: RedisStream, lease_left: int) -> None:
+        """Its owner is late: look again the moment that the lease would run out."""
+        if not stream.look_due:
+            stream.look_due = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(lease_left / 1000 + 0.005, self._look_due, stream)
+
+    def _look_due(self, stream: RedisStream) -> None:
+        stream.look_due = False
+        if stream.cursors and not stream.dead and not stream.owned:
+            self._spawn(self._look_once(stream), "redis look")
+
+    async def _look_once(self, stream: RedisStream) -> None:
+        try:
+            await self.look_after(stream)
+        except TROUBLE as error:  # the next tick looks again
+            await self._courier.troubled(error)
+
     async def look_after(self, stream: RedisStream) -> None:
         """Say that the stream is read here, see that it is there, and take it over where
         its owner is not. Raises `RedisError`."""
-        await self._courier.client.zadd(*self._presence(stream))
-        self._courier.read_soon(stream)
-        status = await self._courier.client.hget(keys.stream(stream.name), "status")
-        if status is None:
-            stream.missed += 1
-            if stream.missed >= MISSES:
-                stream.let_go()
-            return
-        stream.missed = 0
-        if status == b"running" and not await self._courier.client.exists(keys.lease(stream.name)):
+        names = [f(stream.name) for f in (keys.stream, keys.lease, keys.readers)]
+        holds = PRESENCE_LEASES * self._terms.lease
+        answer = await self._courier.call("watch", names, self._node, holds)
+        if self._watched(stream, *answer) is not None:
             await self._take_over(stream)
+
+    def _queue_ending(self, pipe: Any, name: str) -> Callable[[Any], RedisStream | None]:
+        names = [f(name) for f in (keys.stream, keys.lease, keys.readers)]
+        self._courier.queue(pipe, "watch", names, self._node, 0)
+
+        def take(answer: Any) -> RedisStream | None:
+            status, _, lease_left = answer
+            if status == b"running" and not lease_left:
+                return self._stream_of(name)
+            if status != b"running":
+                self._ending.pop(name, None)
+            return None
+
+        return take
+
+    # Sessions
+
+    def _sessions_due(self, owned: list[RedisStream], now: float) -> list[tuple[str, str]]:
+        used = {str(s.facts["session"]): str(s.facts["subject"]) for s in owned}
+        used |= {session: owner for session, (_, owner) in self._joined.items()}
+        self._refreshed = {s: self._refreshed.get(s, 0.0) for s in used}
+        pause = min(SESSION_REFRESH, self._terms.keep / 4000)
+        return [(s, owner) for s, owner in used.items() if now - self._refreshed[s] >= pause]
+
+    def _queue_session(self, pipe: Any, session: str, owner: str) -> Callable[[Any], None]:
+        self._courier.queue(pipe, "open_session", _session_keys(session), owner, self._terms.keep)
+
+        def take(answer: Any) -> None:
+            self._refreshed[session] = self._clock()
+
+        return take
 
     # Take-over
 
-    def _may_take_over(self) -> bool:
-        """Only a node that Redis has answered for a whole lease without a break: a Redis
-        that hung must not make every stream look like an orphan."""
-        since = self._courier.answering_since
-        return since is not None and self._clock() - since >= self._lease_ms / 1000
-
     async def _take_over(self, stream: RedisStream) -> None:
-        if self.orphan is None or not self._may_take_over():
+        """Take a stream without an owner, unless this node may not, or another was first."""
+        may = self.orphan is not None and self._courier.pulse.may_take_over
+        if stream.adopting or stream.owned or stream.dead or not may:
+            stream.check_idle()
             return
+        stream.adopting = True
+        try:
+            await self._adopt(stream)
+        finally:
+            stream.adopting = False
+            stream.check_idle()
+
+    async def _adopt(self, stream: RedisStream) -> None:
         names = [keys.stream(stream.name), keys.lease(stream.name)]
-        epoch = await self._courier.call("take_over", names, self.node, self._lease_ms)
+        epoch, alone_ms = await self._courier.call(
+            "take_over", names, self._node, self._terms.lease
+        )
         if not epoch:
             return
-        await self._courier.read_all(stream)
-        facts = await self._courier.client.hgetall(keys.stream(stream.name))
-        stream.adopt(int(epoch), _spec(stream.name, facts))
-        self.orphan(_orphan(stream, facts, self._redis_ms(), self._lease_ms))
+        await self._courier.read_all(stream, from_start=True)
+        held = await self._courier.client.hgetall(keys.stream(stream.name))
+        if stream.dead or b"next" not in held or int(held[b"next"]) != len(stream.records):
+            await self._give_up_on(stream)
+            return
+        facts = _facts(held)
+        self._ending.pop(stream.name, None)
+        self.unfollow(stream)
+        stream.own(int(epoch), facts)
+        async with self._courier.client.pipeline(transaction=False) as pipe:
+            self._claims.queue_count(pipe, stream, anew=True)
+            await self._courier.checked(pipe)
+        if self.orphan is None:
+            stream.lose()
+            return
+        late_ms = alone_ms - self._terms.lease
+        self.orphan(_orphan(stream, facts, held, late_ms))
+
+    async def _give_up_on(self, stream: RedisStream) -> None:
+        """Redis lost records that it counts, and nobody lives who has them."""
+        await self._courier.client.delete(
+            *(f(stream.name) for f in (keys.stream, keys.log, keys.lease))
+        )
+        stream.let_go()
 
 
-def _spec(name: str, facts: Mapping[bytes, bytes]) -> Spec:
-    subject = facts[b"subject"].decode()
-    return Spec(
-        stream=name,
-        session=facts[b"session"].decode(),
-        id=facts[b"id"].decode(),
-        subject=subject[1:] if subject else None,
-        request=_request(facts) or ChatRequest("", ()),
-        grace=float(facts[b"grace"]),
-    )
-
-
-def _request(facts: Mapping[bytes, bytes]) -> ChatRequest | None:
-    packed = facts.get(b"request")
-    return None if packed is None else msgspec.msgpack.decode(packed, type=ChatRequest)
-
-
-def _orphan(
-    stream: RedisStream, facts: Mapping[bytes, bytes], now_ms: float, lease_ms: int
-) -> Orphan:
-    assert stream.spec is not None
-    alone_ms = now_ms - float(facts.get(b"renewed", b"0")) - lease_ms
+def _orphan(stream: RedisStream, facts: Facts, held: Mapping[bytes, bytes], late_ms: int) -> Orphan:
+    spec, request = spec_of(stream.name, facts)
     return Orphan(
         writer=stream,
-        spec=stream.spec,
-        request=_request(facts),
+        spec=spec,
+        request=request,
         chunks=stream.records.chunks(),
-        attempts=_attempts.decode(facts.get(b"attempts", b"[]")),
-        late=alone_ms > stream.spec.grace * 1000,
-        cancelled=b"cancel" in facts,
+        attempts=_attempts.decode(held.get(b"attempts", b"[]")),
+        late=late_ms > spec.grace * 1000,
+        cancelled=b"cancel" in held,
     )
+
+
+def _facts(held: Mapping[bytes, bytes]) -> dict[str, str | bytes]:
+    facts: dict[str, str | bytes] = {name: held[name.encode()].decode() for name in _TEXT}
+    if b"request" in held:
+        facts["request"] = held[b"request"]
+    return facts
+
+
+def _ignore(answer: Any) -> None:
+    """Of an answer that tells nothing."""
+
+
+def _session_keys(digest: str) -> list[str]:
+    return [f(digest) for f in (keys.session, keys.ids, keys.order)]
+
+
+def _groups(items: list[Any]) -> Iterator[list[Any]]:
+    for at in range(0, len(items), STREAMS_A_TRIP):
+        yield items[at : at + STREAMS_A_TRIP]
+
+
+def new_node() -> str:
+    """A name for a node, unlike any other's."""
+    return secrets.token_hex(8)

@@ -1,5 +1,9 @@
 """Names of keys and channels in Redis. The braces keep what one script touches in one
-cluster slot; a stream's channel is its key, so that a sharded publish stays in the slot."""
+cluster slot; a stream's channel is its key, so that a sharded publish stays in the slot.
+
+A session's name is a secret and a conversation's is the client's: of both only a digest
+is kept, so that nobody who reads Redis can take a session up.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,11 @@ SCRIPTS = Path(__file__).with_name("lua")
 def stream(name: str) -> str:
     """Hash: what is known of a stream. Also the channel of its followers."""
     return f"{PREFIX}:{{{name}}}"
+
+
+def stream_of(channel: str) -> str:
+    """The stream whose channel this is."""
+    return channel.partition("{")[2].rstrip("}")
 
 
 def log(name: str) -> str:
@@ -30,25 +39,30 @@ def readers(name: str) -> str:
     return f"{PREFIX}:{{{name}}}:readers"
 
 
-def session(name: str) -> str:
-    """Hash: whose a session is. The name is a secret, so only its digest is kept."""
-    return f"{PREFIX}:{{{_digest(name)}}}"
+def session(digest: str) -> str:
+    """Hash: whose a session is."""
+    return f"{PREFIX}:{{{digest}}}"
 
 
-def ids(name: str) -> str:
+def ids(digest: str) -> str:
     """Hash: a session's ids, each with the stream and the fingerprint it names."""
-    return f"{PREFIX}:{{{_digest(name)}}}:ids"
+    return f"{PREFIX}:{{{digest}}}:ids"
 
 
-def running(name: str) -> str:
-    """Set: a session's streams that have not ended."""
-    return f"{PREFIX}:{{{_digest(name)}}}:running"
+def order(digest: str) -> str:
+    """List: a session's ids, oldest first."""
+    return f"{PREFIX}:{{{digest}}}:order"
 
 
-def conversation(subject: str | None, session_name: str, name: str) -> str:
+def running(digest: str) -> str:
+    """Sorted set: a session's streams that have not ended, by when they cease to count
+    (ms) unless their owner renews them."""
+    return f"{PREFIX}:{{{digest}}}:running"
+
+
+def newest(digest: str) -> str:
     """String: the newest stream of a conversation."""
-    scope = f"session:{session_name}" if subject is None else f"subject:{subject}"
-    return f"{PREFIX}:{{{_digest(f'{scope}:{name}')}}}:newest"
+    return f"{PREFIX}:{{{digest}}}:newest"
 
 
 def node(name: str) -> str:
@@ -56,8 +70,20 @@ def node(name: str) -> str:
     return f"{PREFIX}:{{{name}}}:node"
 
 
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:32]
+def marker(name: str) -> str:
+    """String: there as long as Redis keeps what this node gives it."""
+    return f"{PREFIX}:{{{name}}}:marker"
+
+
+def digest(secret: str) -> str:
+    """What stands for a name that Redis must not know."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:32]
+
+
+def conversation(subject: str | None, session_digest: str, name: str) -> str:
+    """The digest of a conversation: within its subject, or only within the session."""
+    scope = f"session:{session_digest}" if subject is None else f"subject:{subject}"
+    return digest(f"{scope}:{name}")
 
 
 def script(name: str) -> str:

@@ -1,6 +1,6 @@
 """One stream as a node of several sees it: what Redis acknowledged, and what is on its way.
 
-Readers here see only records that Redis has. An owner's appends wait in `_pending`, go
+Readers here see only records that Redis has. An owner's appends wait in `pending`, go
 out as one batch, and are shown once the batch is acknowledged: shown sooner, an answer
 taken over by another node would mix two answers.
 """
@@ -8,8 +8,9 @@ taken over by another node would mix two answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -17,7 +18,10 @@ from relay.errors import Fenced, RelayError
 from relay.events import TERMINAL, Attempt, Kind, Record
 from relay.records import encode, split_long
 from relay.stores.reading import Readable, ReadCursor
-from relay.streamlog import Spec
+from relay.streamlog import Status
+
+MAX_BATCH = 64 * 1024
+"""Bytes of records after which a batch is full; only a single record may be longer."""
 
 _KINDS = tuple(Kind)
 _INDEX = {kind: index for index, kind in enumerate(_KINDS)}
@@ -35,64 +39,88 @@ class Batch:
     first: int
     count: int
     payload: bytes
-    status: str
+    status: Status
+
+    @property
+    def next(self) -> int:
+        """The seq after the batch."""
+        return self.first + self.count
+
+
+class Node(Protocol):
+    """Whom a stream tells what concerns the whole node."""
+
+    def write_soon(self, stream: RedisStream) -> None:
+        """It has records to append."""
+        ...
+
+    def left_alone(self, stream: RedisStream) -> None:
+        """It is not needed here any more: nobody reads or writes it."""
+        ...
+
+    def lost(self, stream: RedisStream) -> None:
+        """It is no longer written here, and may still be read."""
+        ...
 
 
 class RedisStream(Readable):
-    """A stream that this node reads, writes, or both."""
+    """A stream that this node reads, writes, or both.
+
+    `facts` are the fields that Redis keeps of it and that never change, for an owner who
+    has to write it anew. `adopting` while this node takes it over.
+    """
 
     __slots__ = (
+        "_cancel_callback",
         "_clock",
+        "_lost_callback",
+        "_node",
+        "_settling",
+        "adopting",
         "attempts",
-        "attempts_changed",
-        "cancel_callback",
+        "attempts_kept",
         "cancel_wanted",
         "elsewhere",
         "epoch",
+        "erased",
+        "facts",
         "fenced",
-        "flush",
         "followed",
         "in_flight",
-        "left_callback",
-        "lost_callback",
+        "look_due",
         "missed",
         "name",
         "pending",
-        "settling",
-        "spec",
+        "read_epoch",
         "terminal_appended",
         "unread_since",
     )
 
-    def __init__(
-        self,
-        name: str,
-        clock: Callable[[], float],
-        *,
-        flush: Callable[[RedisStream], None],
-        left: Callable[[RedisStream], None],
-    ) -> None:
+    def __init__(self, name: str, clock: Callable[[], float], node: Node) -> None:
         super().__init__()
         self.name = name
         self.epoch = 0
-        self.spec: Spec | None = None
+        self.read_epoch = 0
+        self.facts: Mapping[str, str | bytes] = {}
+        self.erased = False
         self.fenced = False
         self.followed = False
+        self.adopting = False
+        self.look_due = False
         self.missed = 0
         self.elsewhere = False
         self.attempts: Sequence[Attempt] = ()
-        self.attempts_changed = False
+        self.attempts_kept = 0
         self.cancel_wanted = False
-        self.cancel_callback: Callable[[], None] | None = None
-        self.lost_callback: Callable[[], None] | None = None
-        self.flush = flush
-        self.left_callback = left
         self.pending: Packed = []
         self.in_flight: Batch | None = None
-        self.settling: list[asyncio.Future[None]] = []
         self.terminal_appended = False
         self.unread_since: float | None = clock()
         self._clock = clock
+        self._node = node
+        self._cancel_callback: Callable[[], None] | None = None
+        self._lost_callback: Callable[[], None] | None = None
+        self._settling: list[asyncio.Future[None]] = []
 
     # Writer
 
@@ -106,6 +134,24 @@ class RedisStream(Readable):
         """Whether this node writes the stream."""
         return self.epoch > 0 and not self.fenced and not self.records.ended
 
+    @property
+    def dead(self) -> bool:
+        """Whether nothing can be read from it here any more."""
+        return self.gone or self.trouble is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody reads or writes it here."""
+        return not (self.cursors or self.owned or self.has_more or self.adopting)
+
+    def own(self, epoch: int, facts: Mapping[str, str | bytes]) -> None:
+        """This node writes the stream, as its creator or because it took it over."""
+        self.epoch = self.read_epoch = epoch
+        self.facts = facts
+        self.fenced = self.elsewhere = self.cancel_wanted = self.terminal_appended = False
+        self.attempts, self.attempts_kept = (), 0
+        self.count_readers()
+
     def append(self, records: Sequence[Record]) -> None:
         """See `Writer.append`."""
         if self.fenced:
@@ -116,47 +162,46 @@ class RedisStream(Readable):
             kind, body = encode(record)
             self.pending.append((_INDEX[kind], body))
         self.terminal_appended = _KINDS[self.pending[-1][0]] in TERMINAL
-        self.flush(self)
+        self._node.write_soon(self)
 
     async def settled(self) -> None:
         """See `Writer.settled`."""
-        if not self.has_more:
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.settling.append(waiter)
-        await waiter
-
-    def adopt(self, epoch: int, spec: Spec) -> None:
-        """This node took the stream over."""
-        self.epoch, self.spec, self.fenced = epoch, spec, False
-        self.elsewhere = False
-        self.cancel_wanted = self.terminal_appended = False
-        self.count_readers()
+        if self.fenced:
+            raise Fenced
+        if self.has_more:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._settling.append(waiter)
+            await waiter
 
     def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
         """See `Writer.keep_attempts`. Written with the next renewal of the lease."""
         self.attempts = attempts
-        self.attempts_changed = True
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """See `Writer.on_cancel`."""
         if self.cancel_wanted:
             callback()
         else:
-            self.cancel_callback = callback
+            self._cancel_callback = callback
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """See `Writer.on_lost`."""
         if self.fenced:
             callback()
         else:
-            self.lost_callback = callback
+            self._lost_callback = callback
 
     def want_cancel(self) -> None:
         """Tell the driver, once."""
-        callback, self.cancel_callback = self.cancel_callback, None
+        callback, self._cancel_callback = self._cancel_callback, None
         self.cancel_wanted = True
         if callback and not self.terminal_appended:
+            callback()
+
+    def stop_driver(self) -> None:
+        """Have the driver close its upstream and append nothing more."""
+        callback, self._lost_callback = self._lost_callback, None
+        if callback:
             callback()
 
     def lose(self, trouble: RelayError | None = None) -> None:
@@ -165,22 +210,19 @@ class RedisStream(Readable):
         self.trouble = trouble
         self.pending.clear()
         self.in_flight = None
-        callback, self.lost_callback = self.lost_callback, None
+        self._cancel_callback = None
+        self.stop_driver()
         self._settle(trouble or Fenced())
-        if callback:
-            callback()
         if trouble:
             self.wake()
+        self._node.lost(self)
 
     # What is on its way
 
     def next_batch(self) -> Batch | None:
-        """The batch to send: the one not answered yet, else all that is pending."""
+        """The batch to send: the one not answered yet, else what is pending."""
         if self.in_flight is None and self.pending:
-            packed, self.pending = self.pending, []
-            self.in_flight = Batch(
-                len(self.records), len(packed), _pack(packed), self._status_after(packed)
-            )
+            self.in_flight = _batch(len(self.records), _cut(self.pending))
         return self.in_flight
 
     @property
@@ -188,12 +230,15 @@ class RedisStream(Readable):
         """Whether something waits to be sent or to be answered."""
         return self.in_flight is not None or bool(self.pending)
 
-    def whole(self) -> Batch:
-        """Everything so far as one batch, for a Redis that came back without it."""
+    def whole(self) -> list[Batch]:
+        """Everything that was acknowledged or is in flight, for a Redis that lost it."""
         packed = [(_INDEX[kind], body) for kind, body in self.records.each()]
         if self.in_flight is not None:
             packed += _unpack(self.in_flight.payload)
-        return Batch(0, len(packed), _pack(packed), self._status_after(packed))
+        batches: list[Batch] = []
+        while packed:
+            batches.append(_batch(batches[-1].next if batches else 0, _cut(packed)))
+        return batches
 
     def acknowledged(self) -> None:
         """Redis has the batch in flight: show it."""
@@ -202,28 +247,45 @@ class RedisStream(Readable):
             self._show(_unpack(batch.payload))
         if not self.pending:
             self._settle(None)
-        if self.records.ended and not self.cursors:
-            self.left_callback(self)
+        self.check_idle()
 
-    def read(self, next_seq: int, payload: bytes) -> None:
+    # What others wrote
+
+    def read(self, next_seq: int, epoch: int, payload: bytes, *, from_start: bool) -> bool:
         """One entry of the log, which ends before `next_seq`. What is here already is
-        skipped: a log written anew has other batches."""
+        compared: a log written anew has other batches, and one that Redis lost in part may
+        have been continued otherwise. Where records are missing or differ, all are let go.
+
+        False for an entry of another writer than the last one's, met on the way: the
+        caller has to read again from the start, which tells whether it fits.
+        """
+        if epoch != self.read_epoch and len(self.records) and not from_start:
+            return False
         packed = _unpack(payload)
-        known = len(self.records) - (next_seq - len(packed))
-        if 0 <= known < len(packed):
-            self._show(packed[known:])
+        first = next_seq - len(packed)
+        known = len(self.records) - first
+        if known < 0 or not self._agrees(first, packed[:known]):
+            self.let_go()
+            return True
+        self.read_epoch = epoch
+        self._show(packed[known:])
+        return True
+
+    def _agrees(self, first: int, packed: Packed) -> bool:
+        for seq, (index, body) in enumerate(packed, first):
+            chunk = self.records.take(seq - 1, 0)
+            if chunk is None or chunk.kind is not _KINDS[index] or chunk.body != body:
+                return False
+        return True
 
     def _show(self, packed: Packed) -> None:
         for index, body in packed:
             self.records.append(_KINDS[index], body)
-        self.wake()
-
-    def _status_after(self, packed: Packed) -> str:
-        kind = _KINDS[packed[-1][0]] if packed else Kind.START
-        return "running" if kind not in TERMINAL else "done" if kind is Kind.DONE else "error"
+        if packed:
+            self.wake()
 
     def _settle(self, error: Exception | None) -> None:
-        waiters, self.settling = self.settling, []
+        waiters, self._settling = self._settling, []
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -243,8 +305,12 @@ class RedisStream(Readable):
         """A reader of this node left."""
         super().left(cursor)
         self.count_readers()
-        if not self.cursors:
-            self.left_callback(self)
+        self.check_idle()
+
+    def check_idle(self) -> None:
+        """Tell the node where nobody needs the stream here any more."""
+        if self.idle:
+            self._node.left_alone(self)
 
     def count_readers(self) -> None:
         """Keep `unread_since` in step with the readers here and elsewhere."""
@@ -252,3 +318,20 @@ class RedisStream(Readable):
             self.unread_since = None
         elif self.unread_since is None:
             self.unread_since = self._clock()
+
+
+def _cut(packed: Packed) -> Packed:
+    """Take so many records off the front as make a batch."""
+    size = count = 0
+    while count < len(packed) and (not count or size + len(packed[count][1]) <= MAX_BATCH):
+        size += len(packed[count][1])
+        count += 1
+    front = packed[:count]
+    del packed[:count]
+    return front
+
+
+def _batch(first: int, packed: Packed) -> Batch:
+    kind = _KINDS[packed[-1][0]]
+    status: Status = "running" if kind not in TERMINAL else "done" if kind is Kind.DONE else "error"
+    return Batch(first, len(packed), _pack(packed), status)

@@ -74,6 +74,7 @@ class RedisBench:
             step = min(seconds, self.STEP)
             seconds -= step
             self.clock.now += step
+            await self.log.rest()  # type: ignore[attr-defined]
             self.server.age(step)
             await self.log.tick()  # type: ignore[attr-defined]
 

@@ -1,20 +1,24 @@
 -- Appends a batch of records if the writer still owns the stream and nothing is missing
--- before it. A call that timed out may have run: it is told apart as a duplicate.
+-- before it, and wakes the followers. A call that timed out may have run: it is told apart
+-- as a duplicate. 'gap' and 'missing' both say that Redis lost records it had acknowledged.
 -- KEYS: stream, log, lease.
--- ARGV: epoch, first seq, count, payload, keep ms, status after it, channel.
-local held = redis.call('HMGET', KEYS[1], 'epoch', 'next')
+-- ARGV: epoch, first seq, count, payload, keep ms, status after it, ms that an erased one stays.
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'next', 'erased')
 if not held[1] then return 'missing' end
-if held[1] ~= ARGV[1] then return 'fenced' end
+if tonumber(held[1]) > tonumber(ARGV[1]) then return 'fenced' end
 local next, first, count = tonumber(held[2]), tonumber(ARGV[2]), tonumber(ARGV[3])
+if held[1] ~= ARGV[1] then return 'gap' end
 if first + count <= next then return 'duplicate' end
 if first ~= next then return 'gap' end
-redis.call('XADD', KEYS[2], (first + count) .. '-0', 'r', ARGV[4])
+redis.call('XADD', KEYS[2], (first + count) .. '-0', 'e', ARGV[1], 'r', ARGV[4])
 redis.call('HSET', KEYS[1], 'next', first + count, 'status', ARGV[6])
+local keep = ARGV[5]
 if ARGV[6] ~= 'running' then
   redis.call('HDEL', KEYS[1], 'request', 'attempts')
   redis.call('DEL', KEYS[3])
+  if held[3] then keep = ARGV[7] end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
-redis.call('SPUBLISH', ARGV[7], first + count)
+redis.call('PEXPIRE', KEYS[1], keep)
+redis.call('PEXPIRE', KEYS[2], keep)
+redis.call('SPUBLISH', KEYS[1], first + count)
 return 'ok'

@@ -1,8 +1,7 @@
--- Takes part in a session. KEYS: session, ids.  ARGV: subject, keep ms.
+-- Takes part in a session, or keeps it. KEYS: session, ids, order.  ARGV: subject, keep ms.
 -- Answers 'new', 'known' or 'foreign'.
 local subject = redis.call('HGET', KEYS[1], 'subject')
 if subject and subject ~= ARGV[1] then return 'foreign' end
-redis.call('HSET', KEYS[1], 'subject', ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+if not subject then redis.call('HSET', KEYS[1], 'subject', ARGV[1]) end
+for at = 1, 3 do redis.call('PEXPIRE', KEYS[at], ARGV[2]) end
 return subject and 'known' or 'new'

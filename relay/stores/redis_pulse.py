@@ -1,0 +1,95 @@
+"""How Redis does, as this node sees it: whether it answers, and whether it keeps.
+
+The two differ: a Redis that is full or became a replica answers and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+MAX_PAUSE = 15.0
+"""Seconds that delivery waits for a Redis that does not answer, or keeps nothing, before
+readers are told and upstreams closed."""
+
+
+class Pulse:
+    """Told of each answer and each failure; `give_up` is called when a trouble lasts.
+
+    `clock` gives seconds, monotonic; `lease` and `patience` are in seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        lease: float,
+        patience: float,
+        give_up: Callable[[], None],
+    ) -> None:
+        self.gave_up = False
+        self.refusing = False
+        self._clock = clock
+        self._lease = lease
+        self._patience = patience
+        self._give_up = give_up
+        self._answering_since: float | None = None
+        self._answered_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether Redis answers, and keeps what it is given."""
+        return self._timer is None and not self.gave_up
+
+    @property
+    def may_take_over(self) -> bool:
+        """Whether Redis has answered for a whole lease without a break. After one, a lease
+        that is gone says nothing about its owner: the break may have kept it from renewing."""
+        since = self._answering_since
+        return since is not None and self._clock() - since >= self._lease
+
+    def answered(self) -> None:
+        """Redis answered. Silence between two answers counts as a break when it was long
+        enough to run leases out, whichever of the two sides had stopped."""
+        now = self._clock()
+        if self._answering_since is None or now - self._answered_at > self._lease * 2 / 3:
+            self._answering_since = now
+        self._answered_at = now
+        if not self.refusing:
+            self._recover()
+
+    def kept(self) -> None:
+        """Redis answered, and kept something."""
+        self.refusing = False
+        self.answered()
+
+    def failed(self) -> None:
+        """A call was not answered."""
+        self._answering_since = None
+        self._trouble()
+
+    def refused(self) -> None:
+        """Redis answered that it does not do what it was asked."""
+        self.refusing = True
+        self._trouble()
+
+    def stop(self) -> None:
+        """Give nothing up any more. Idempotent."""
+        self._recover()
+
+    def _trouble(self) -> None:
+        if self.healthy:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._patience, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._timer = None
+        self.gave_up = True
+        self._give_up()
+
+    def _recover(self) -> None:
+        self.gave_up = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
