@@ -236,7 +236,6 @@ class Course:
         elif choice.at <= now:
             self._launch(choice.target, now)
         else:
-            self._ladder.waited(choice.target)
             self._pause = choice
             self._move(Move.WAIT)
 

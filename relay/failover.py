@@ -83,11 +83,8 @@ class Failover(Course):
         *,
         announced: Target | None = None,
     ) -> Step:
-        """Go on with an answer whose owner died: `shown` is what its log left standing,
-        `announced` the target that its last `start` or `fallback` record named."""
-        self._answer.take_over(shown, announced, now)
-        self._attempts.take_over(attempts, len(shown.text) + len(shown.reasoning))
-        self._passing = True
+        """Go on with an answer whose owner died, as `inherit` takes it."""
+        self.inherit(shown, attempts, now, announced=announced)
         if shown.calls:
             self._finish(FinishReason.TOOL_CALLS, now)
         elif not self._may_go_on():
@@ -95,6 +92,21 @@ class Failover(Course):
         else:
             self._open(now)
         return self._step()
+
+    def inherit(
+        self,
+        shown: Shown,
+        attempts: Sequence[Attempt],
+        now: float,
+        *,
+        announced: Target | None = None,
+    ) -> None:
+        """Enter what a dead owner left, to be ended by `cancel`: `shown` is what its log
+        left standing, `announced` the target that its last `start` or `fallback` record
+        named."""
+        self._answer.take_over(shown, announced, now)
+        self._attempts.take_over(attempts, len(shown.text) + len(shown.reasoning))
+        self._passing = True
 
     def batch(self, attempt: int, events: Sequence[Event], now: float) -> Step:
         """What one read of the attempt's upstream brought. The hot path: for the leading

@@ -105,8 +105,7 @@ TRANSITIONS: dict[Phase, dict[Move, Phase]] = {
         Move.DROP: Phase.JOINING,
         Move.CHOOSE: Phase.JOINING,
         Move.SHOW: Phase.STREAMING,
-        Move.FAIL: Phase.ENDED,
-        Move.CANCEL: Phase.ENDED,
+        **_ENDS,
     },
     Phase.WAITING: {
         Move.TRY: Phase.OPENING,

@@ -42,7 +42,6 @@ class _Rung:
     made: int = 0
     tries: int = 0
     spent: bool = False
-    waited: bool = False
     free_at: float = 0.0
     refused: int = 0
 
@@ -128,10 +127,6 @@ class Ladder:
             return Choice(other, now)
         return again or self._shortest_wait(now) or self._forced(last, now)
 
-    def waited(self, target: Target) -> None:
-        """The target is being waited for: its rate limit is waited out once."""
-        self._rungs[target].waited = True
-
     def retry_after(self, now: float) -> float | None:
         """Seconds until the first rate limit of a target ends; None where there is none."""
         waits = [rung.free_at - now for rung in self._rungs.values() if rung.free_at > now]
@@ -155,7 +150,7 @@ class Ladder:
 
     def _wait(self, rung: _Rung, now: float) -> Choice | None:
         wait = max(0.0, rung.free_at - now)
-        if rung.waited or wait > self._plan.retry_after_max:
+        if wait > self._plan.retry_after_max:
             return None
         return Choice(rung.target, now + wait * (1 + WAIT_JITTER * self._jitter()))
 

@@ -196,10 +196,9 @@ class _Continue:
     def _judge_start(self, said: str, head: int, overlap: int) -> Joined:
         """`said` begins as the answer did."""
         again = said[:head]
-        weight = _weight(again)
-        if weight < self._chance:
+        weight, passed = _weight(again), head == len(self._head)
+        if weight < self._chance and not passed:
             return self._judge_overlap(said, overlap)
-        passed = head == len(self._head)
         self.started_over = (
             self._is_glued(said)
             and weight >= (2 * CERTAIN_START if passed else CERTAIN_START)

@@ -36,6 +36,7 @@ from relay.provider import Form
 from relay.records import Shown
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))
+MOST_STEPS = 100_000
 STOP = Finish(FinishReason.STOP)
 
 
@@ -209,7 +210,8 @@ class Sim:
         else:
             self._taken_over = True
             self._do(self.policy.take_over(take_over, attempts, self.now))
-        while not self._over():
+        for steps in itertools.takewhile(lambda n: not self._over(), itertools.count()):
+            assert steps < MOST_STEPS, "the answer makes no progress"
             self._advance(limit)
         self._check()
         return self.out

@@ -285,6 +285,26 @@ def test_a_single_target_goes_on_with_its_own_answer_unannounced():
     assert out.outcomes.count("provider_interrupted") == len(out.launches) - 1
 
 
+def test_what_fails_on_the_way_to_the_next_target_does_not_hide_the_break():
+    upstreams = {A: [cut(HALF, interrupted())], B: [dies(overloaded())], C: carries_on(WORDS)}
+    out = run(plan(A, B, C), upstreams)
+    whole(out, target=C)
+    assert out.fallbacks == [Fallback(A, C, Code.PROVIDER_INTERRUPTED, keep=True)]
+
+
+def test_a_fresh_answer_that_breaks_is_continued_and_not_the_discarded_one():
+    other = WORDS.replace("ledger", "notebook")
+    upstreams = {
+        A: [cut(HALF, interrupted())],
+        B: [cut(other[:200], interrupted())],
+        C: carries_on(other),
+    }
+    out = run(plan(A, B, C), upstreams)
+    assert out.text == other
+    assert out.launches[2][1].partial == other[:200].rstrip()
+    assert [f.keep for f in out.fallbacks] == [False, True]
+
+
 # F12 to F17
 
 
@@ -325,6 +345,13 @@ def test_f13_a_refusal_before_text_is_an_error_and_after_text_a_finish():
         assert after.targets == [A]
 
 
+def test_f13_a_refusal_to_go_on_ends_the_answer_though_a_hedge_runs_beside_it():
+    refusal = dies(Fault(Code.CONTENT_POLICY, "no", remedy="none"), at=9)
+    out = run(plan(A, B, C), {A: [cut(HALF, interrupted())], B: [refusal], C: [SILENCE]})
+    assert out.done.finish_reason is FinishReason.CONTENT_FILTER
+    assert out.aborted == {3}
+
+
 @EVERYWHERE
 @pytest.mark.parametrize("flag", [True, False])
 def test_f14_a_refused_prefill_moves_to_the_next_form_and_hides_nothing(can_unsay, flag):
@@ -341,6 +368,7 @@ def test_f14_a_refused_prefill_moves_to_the_next_form_and_hides_nothing(can_unsa
     whole(out)
     assert out.fallbacks == [Fallback(A, B, Code.PROVIDER_INTERRUPTED, keep=True)]
     assert [launch.form for _, launch in out.launches[1:]] == [Form.PREFILL, Form.TURN]
+    assert out.launches[2][0] - out.launches[1][0] == pytest.approx(0.05)
 
 
 def test_f15_an_outage_costs_a_handful_of_attempts_and_ends_within_30_s():

@@ -11,10 +11,9 @@ from relay.breaker import Breakers
 from relay.errors import Code, Fault
 from relay.events import ALIVE, Done, Fallback, Finish, FinishReason, Reasoning, Target, Text
 from relay.failover import Launch
-from relay.flow import TRANSITIONS, Phase
 from relay.provider import Form
 from relay.records import Shown
-from tests.failover_sim import STOP, A, B, C, Outcome, Script, Sim, plan, split
+from tests.failover_sim import STOP, A, B, C, Script, Sim, plan, split
 
 UNITS = [
     "ha ",
@@ -60,7 +59,7 @@ RULES = st.fixed_dictionaries(
     }
 )
 ROUTES = st.sampled_from([(A,), (A, B), (A, B, C)])
-LIVELY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LIVELY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -114,28 +113,14 @@ def world(text: str, ways: list[dict], other: str | None = None):
     return {target: upstream(target) for target in (A, B, C)}
 
 
-def honest(out: Outcome, text: str) -> bool:
-    """Whether what stands is how the answer begins."""
-    return text.startswith(out.text)
-
-
 @LIVELY
 @given(ROUTES, RULES, TEXTS, st.lists(behaviours(), min_size=1, max_size=7))
 def test_text_of_agreeing_upstreams_is_whole_or_honestly_ended(route, rules, text, ways):
     exact = [{**how, "repeats": 0 if how["repeats"] < 10_000 else 10_000} for how in ways]
-    rules = {**rules, "rescue": rules["rescue"]}
     out = Sim(plan(*route, **rules), world(text, exact)).run()
-    assert honest(out, text)
+    assert text.startswith(out.text)
     if isinstance(out.last, Done) and out.last.finish_reason is FinishReason.STOP:
-        silent_break = any(
-            how["cut"] is not None and (how["fault"] is None) for how in exact
-        ) or any(how["ends"] == "returns" for how in exact)
-        assert out.text == text or silent_break or _believed_empty(out)
-
-
-def _believed_empty(out: Outcome) -> bool:
-    """A continuation that said nothing was believed."""
-    return any(launch.partial for _, launch in out.launches)
+        assert out.text.rstrip() == text.rstrip()
 
 
 @LIVELY
@@ -185,18 +170,6 @@ def test_a_process_with_failing_targets_never_loses_a_probe(rules, text, answers
         now = sim.now + 1.0
     rested = now + 1_000.0
     assert all(breakers.admits(target, rested - 900.0) for target in (A, B))
-
-
-def test_every_row_of_the_table_can_be_reached_and_ends():
-    reached, todo = set(), [Phase.NEW]
-    while todo:
-        phase = todo.pop()
-        if phase not in reached:
-            reached.add(phase)
-            todo += TRANSITIONS[phase].values()
-    assert reached == set(Phase)
-    assert all(Phase.ENDED in moves.values() for p, moves in TRANSITIONS.items() if moves)
-    assert TRANSITIONS[Phase.ENDED] == {}
 
 
 def test_the_finish_reason_is_the_upstreams_own():

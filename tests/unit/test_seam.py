@@ -84,7 +84,7 @@ def test_the_last_word_said_again_without_a_space_is_not_certain():
 @CONTINUING
 def test_chance_is_no_repetition(form):
     assert join("on the way to", "o far", form) == joined("o far")
-    assert join("谢", "谢你", form) == joined("谢你")
+    assert join("我说谢", "谢你", form) == joined("谢你")
 
 
 def test_text_that_repeats_itself_is_not_certain():
@@ -107,6 +107,8 @@ def test_an_answer_that_starts_over_is_shown_from_where_it_passes_what_stands(fo
 def test_an_answer_that_perhaps_starts_over_is_not_certain():
     assert join(SHOWN, "The keeper left.") == UNSURE
     assert join(SHOWN, SHOWN[:40]) == UNSURE
+    assert join("ha ", "ha ha", Form.PREFILL) == UNSURE
+    assert join("Yes", "Yes, it is") == UNSURE
 
 
 def test_a_long_answer_that_starts_over_is_not_held_beyond_the_window():
