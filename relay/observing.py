@@ -60,7 +60,7 @@ class ConnectionObserver:
         self._clock = clock
         self._since: dict[str, float] = {}
 
-    def naming(self, connection: str, session: str | None) -> AbstractContextManager[None]:
+    def naming(self, connection: str, session: str) -> AbstractContextManager[None]:
         """See `websocket_service.Observer.naming`."""
         return logs.context(connection=connection, session=session)
 

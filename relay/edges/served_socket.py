@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
@@ -82,7 +82,6 @@ class ServedSocket:
         "_drain_frame",
         "_late",
         "_loop",
-        "_names",
         "_outbox",
         "_rules",
         "_service",
@@ -126,22 +125,19 @@ class ServedSocket:
         self._loop = asyncio.get_running_loop()
         self._timers: list[asyncio.TimerHandle] = []
         self._late: asyncio.Task[None] | None = None
-        self._names = ExitStack()
 
     async def run(self) -> None:
         """Serve until either side ends it; `close_code` tells how, None for without a word."""
         if self._rules.phase is Phase.LOCKED:
             self._after(self._service.limits.hello_timeout, self._hello_is_late)
         self._after(self._service.limits.heartbeat, self._beat)
-        with self._names:
-            self._names.enter_context(self._service.observer.naming(self.name, None))
-            try:
-                await self._receive_all()
-            except Exception as error:  # a defect ends one connection, told as such
-                self._service.observer.unexpected(self.name, error)
-                await self.close(CloseCode.INTERNAL, "internal")
-            finally:
-                await self._end()
+        try:
+            await self._receive_all()
+        except Exception as error:  # a defect ends one connection, told as such
+            self._service.observer.unexpected(self.name, error)
+            await self.close(CloseCode.INTERNAL, "internal")
+        finally:
+            await self._end()
 
     async def _receive_all(self) -> None:
         while self._rules.phase is not Phase.CLOSED:
@@ -246,7 +242,6 @@ class ServedSocket:
         except RelayError as error:
             return self._rules.refused(error)
         self._session = session
-        self._names.enter_context(self._service.observer.naming(self.name, session))
         self._service.observer.greeted(self.name, subject, resumed=resumed)
         return self._rules.opened(session, subject, resumed=resumed)
 
@@ -283,12 +278,14 @@ class ServedSocket:
         return []
 
     async def _start(self, action: StartChat) -> Actions:
-        stream = await self._service.dispatcher.start(
-            to_request(action.chat, action.chat.provider or ""),
-            session=self._of_session(),
-            id=action.id,
-            subject=self._rules.subject,
-        )
+        session = self._of_session()
+        with self._service.observer.naming(self.name, session):
+            stream = await self._service.dispatcher.start(
+                to_request(action.chat, action.chat.provider or ""),
+                session=session,
+                id=action.id,
+                subject=self._rules.subject,
+            )
         return self._rules.started(action.id, stream)
 
     async def _attach(self, action: Attach) -> None:

@@ -28,8 +28,8 @@ class Observer(Protocol):
     """Who is told what happens on connections: logs and metrics. Never per frame that
     goes out. `connection` is a short name made for the purpose."""
 
-    def naming(self, connection: str, session: str | None) -> AbstractContextManager[None]:
-        """Names that every log line within is to carry, lines of tasks begun within too."""
+    def naming(self, connection: str, session: str) -> AbstractContextManager[None]:
+        """A chat is started within: what its tasks log is to carry these names."""
         ...
 
     def connected(self, connection: str) -> None:

@@ -112,10 +112,10 @@ class Told:
         self.refusals: list[Code] = []
         self.defects: list[BaseException] = []
         self.greetings: list[tuple[str | None, bool]] = []
-        self.named: ContextVar[tuple[str, str | None]] = ContextVar("named")
+        self.named: ContextVar[tuple[str, str]] = ContextVar("named")
 
     @contextmanager
-    def naming(self, connection: str, session: str | None) -> Iterator[None]:
+    def naming(self, connection: str, session: str) -> Iterator[None]:
         token = self.named.set((connection, session))
         yield
         self.named.reset(token)

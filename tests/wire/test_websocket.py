@@ -653,7 +653,7 @@ async def test_a_store_that_fails_while_greeting_closes_for_a_later_try() -> Non
 
 
 async def test_what_an_answer_does_carries_the_names_of_connection_and_session() -> None:
-    seen: list[tuple[str, str | None]] = []
+    seen: list[tuple[str, str]] = []
 
     async def run(call: Call, sink: Sink) -> None:
         seen.append(relay.told.named.get())
