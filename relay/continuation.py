@@ -9,11 +9,13 @@ from relay.provider import Call, Form
 from relay.request import ChatRequest, Message
 
 CONTINUATION_PROMPT = (
-    "Your last message was cut off. Go on exactly where it stopped, in the same language, "
-    "voice and format. Repeat nothing, explain nothing, do not mention the interruption."
+    "Your last message was cut off. Begin with its last few words exactly as they stand, then "
+    "go straight on from there, in the same language, voice and format. Explain nothing, do "
+    "not mention the interruption."
 )
 """What the user turn says that asks a model to go on. It stands at the conversation's end,
-so that the system prompt stays as the client or the operator wrote it."""
+so that the system prompt stays as the client or the operator wrote it. The repeated words
+are taken out again: they show where the answer was cut, inside a word or between two."""
 
 
 def continued(request: ChatRequest, form: Form, partial: str, prompt: str) -> ChatRequest:
