@@ -5,7 +5,7 @@ VENV := .venv/bin
 SETUP = python=$$(sh scripts/python.sh) && "$$python" scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run local dev test check lint format lock clean
+.PHONY: help run local dev test faults check lint format lock clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,6 +22,9 @@ dev: ## Set up what the tests and checks need
 
 test: dev ## Run every test
 	@exec $(VENV)/python -m pytest
+
+faults: dev ## Play every fault on every wire and transport; ARGS="--fast" and others pass on
+	@exec $(VENV)/python -m faults $(ARGS)
 
 check: dev lint ## Format, lint, types, layers, then every test
 	@exec $(VENV)/python -m pytest

@@ -72,16 +72,17 @@ class Running:
         return self.started + first_token_timeout
 
     def counted(self, input_characters: int, *, whole: bool, billed: bool) -> Usage | None:
-        """What it used. Where the provider's count is missing, or stems from before a cut
-        (`whole` False), it is estimated from characters. None where the upstream refused
-        before it began, so that nothing is `billed`."""
+        """What it used. Where the provider's count is missing, stems from before a cut
+        (`whole` False), or says that words cost nothing, it is estimated from characters.
+        None where the upstream refused before it began, so that nothing is `billed`."""
         output = estimate_tokens(self.written)
         if self.usage is None:
             if not billed and self.heard is None:
                 return None
             characters = input_characters + len(self.partial)
             return Usage(estimate_tokens(characters), output, estimated=True)
-        if whole or self.usage.output_tokens >= output:
+        told = self.usage.output_tokens
+        if told >= output or (whole and told):
             return self.usage
         return structs.replace(self.usage, output_tokens=output, estimated=True)
 
