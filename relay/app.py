@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from pydantic import SecretStr
 
 from relay import guard as guarding
 from relay import logs
@@ -37,6 +40,10 @@ from relay.settings import Settings
 from relay.stores.memory import Limits as MemoryLimits
 from relay.stores.memory import MemoryLog
 from relay.streamlog import StreamLog
+from relay.variables import SettingsError
+
+if TYPE_CHECKING:
+    from relay.stores.redis import RedisLog
 
 SWEEP_SECONDS = 1.0
 """The pause between two looks at graces and retention."""
@@ -61,11 +68,12 @@ class Relay:
         self.default = choose_default(settings, self.routes)
         self.providers = build_providers(catalog)
         self.phase: Phase = "starting"
-        self.breakers = Breakers(settings.breaker_cooldown)
+        self.breakers = Breakers(settings.breaker_cooldown, random.random)
         self.health = Health((name, config.model) for name, config in catalog.on.items())
         targets = [target for route in self.routes.on.values() for target in route.targets]
         self.metrics = Metrics(targets, self.routes.on, self._breaker_states)
-        self.log: StreamLog = MemoryLog(memory_limits(settings), time.monotonic)
+        self.redis = None if settings.redis_url is None else redis_log(settings, settings.redis_url)
+        self.log: StreamLog = self.redis or MemoryLog(memory_limits(settings), time.monotonic)
         self.dispatcher = self._make_dispatcher()
         self.sockets = self._make_websocket_edge()
         self.health_edge = self._make_health_edge()
@@ -73,6 +81,8 @@ class Relay:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Relay:
+        if self.redis is not None:
+            await self._join_redis(self.redis)
         for provider in self.providers.values():
             if isinstance(provider, LocalProvider):
                 provider.start()
@@ -89,6 +99,17 @@ class Relay:
         await self.log.close()
         for provider in self.providers.values():
             await provider.close()
+
+    async def _join_redis(self, log: RedisLog) -> None:
+        try:
+            await log.start()
+        except ConnectionError as error:
+            await log.close()
+            raise SettingsError(
+                f"REDIS_URL names a Redis that can't be used ({error}); start it, "
+                "correct the URL, or leave it out to keep streams in this process"
+            ) from None
+        log.on_orphan(self.dispatcher.adopt)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work, let answers end within `seconds`, then close every connection."""
@@ -155,6 +176,7 @@ class Relay:
             breaker=self._breaker_of,
             phase=lambda: self.phase,
             clock=time.time,
+            store=self._store_works,
         )
 
     def _make_application(self) -> web.Application:
@@ -200,6 +222,9 @@ class Relay:
             return None
         return self.breakers.state(Target(provider, config.model), time.monotonic()).state
 
+    def _store_works(self) -> bool:
+        return self.redis is None or self.redis.healthy
+
     def _route_status(self, route: Route) -> Status:
         first = route.targets[0]
         return self.health.report(first.provider, self._breaker_of(first.provider)).status
@@ -233,6 +258,22 @@ def guard_options(settings: Settings) -> guarding.GuardOptions:
         allow_anonymous=settings.relay_allow_anonymous,
         trusted_proxies=tuple(str(network) for network in settings.trusted_proxies),
     )
+
+
+def redis_log(settings: Settings, url: SecretStr) -> RedisLog:
+    """Streams in Redis. Raises `SettingsError` for a URL that its client doesn't take."""
+    from relay.stores.redis import RedisLimits, RedisLog, redis_client  # a slow import
+
+    try:
+        client = redis_client(url.get_secret_value())
+    except ValueError:
+        raise SettingsError("REDIS_URL is not a URL that the Redis client takes") from None
+    limits = RedisLimits(
+        resume_window=settings.resume_window,
+        lease_seconds=settings.lease_seconds,
+        max_streams_per_session=settings.max_streams_per_session,
+    )
+    return RedisLog(client, limits, time.monotonic)
 
 
 def memory_limits(settings: Settings) -> MemoryLimits:

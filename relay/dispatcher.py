@@ -15,7 +15,7 @@ from relay.breaker import Breakers
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
-from relay.events import Failed
+from relay.events import Failed, Start
 from relay.failover import Failover, Launch, Plan, Rescue
 from relay.hedging import HedgeBudget
 from relay.provider import Provider, Sink
@@ -221,15 +221,26 @@ class Dispatcher:
         """Finish a stream whose owner died; give this to `StreamLog.on_orphan`."""
         route = self._lineup.routes.get(orphan.spec.request.provider)
         if route is None or orphan.request is None:
-            orphan.writer.append([self._not_takeable(orphan)])
+            orphan.writer.append([*self._missing_start(orphan), self._not_takeable(orphan)])
             return
         driver = self._drive(orphan.writer, orphan.spec, route)
+        if not orphan.chunks:
+            driver.begin()
+        elif not orphan.cancelled and not orphan.late:
+            driver.take_over(orphan.chunks, orphan.attempts)
+        else:
+            driver.inherit(orphan.chunks, orphan.attempts)
         if orphan.cancelled:
             driver.cancel()
         elif orphan.late:
             driver.abandon()
-        else:
-            driver.take_over(orphan.chunks, orphan.attempts)
+
+    def _missing_start(self, orphan: Orphan) -> list[Start]:
+        """The record 0 of a stream whose owner died before it was written."""
+        if orphan.chunks:
+            return []
+        asked = orphan.spec.request.provider or self._lineup.default
+        return [Start(orphan.spec.stream, asked, "")]
 
     def _not_takeable(self, orphan: Orphan) -> Failed:
         return Failed(

@@ -95,6 +95,12 @@ class Driver:
         self._carry_out(lambda now: self._failover.take_over(left, attempts, now, announced=told))
         self._listen()
 
+    def inherit(self, chunks: Sequence[Chunk], attempts: Sequence[Attempt]) -> None:
+        """Enter what a dead owner left, to be ended by `cancel` or `abandon`."""
+        self._reported = len(attempts)
+        left, told = shown(chunks), announced(chunks)
+        self._failover.inherit(left, attempts, self._clock(), announced=told)
+
     def _listen(self) -> None:
         self.writer.on_cancel(self.cancel)
         self.writer.on_lost(self._finish)

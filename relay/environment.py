@@ -105,6 +105,17 @@ def base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def redis_url(text: str) -> SecretStr:
+    """`REDIS_URL`, as redis-py takes it. It may carry a password."""
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("is not a redis, rediss or unix URL")
+    if not (parts.path if parts.scheme == "unix" else parts.hostname):
+        raise ValueError("names no socket" if parts.scheme == "unix" else "names no host")
+    _ = parts.port  # raises ValueError where it is no port
+    return SecretStr(text.strip())
+
+
 def api_key(text: str) -> str:
     """A key fit for an HTTP header: visible ASCII, no quotes around it."""
     if text[0] in "\"'":

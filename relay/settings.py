@@ -49,6 +49,7 @@ from relay.variables import (
     Networks,
     Origins,
     Providers,
+    RedisUrl,
     Rescue,
     SettingsError,
     Text,
@@ -77,6 +78,7 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
         "OPENAI_API_KEY": "Keys and models",
         "FIRST_TOKEN_TIMEOUT": "Answers and fallback",
         "RESUME_GRACE": "Streams and sessions",
+        "REDIS_URL": "Several nodes",
         "RELAY_TOKENS": "Security",
         "LOG_DIR": "Logs",
     }
@@ -200,6 +202,22 @@ class Settings(BaseSettings):
     )
     max_streams_per_session: int = count(32, "How many answers may run at once in one session.")
 
+    redis_url: RedisUrl | None = setting(
+        None,
+        "The Redis (7 or later, or Valkey) that nodes share, so that any serves any stream; "
+        "unset: streams live in this process.",
+        takes="a URL that begins with redis://, rediss:// or unix://",
+        secret=True,
+    )
+    lease_seconds: float = setting(
+        10.0,
+        "With Redis: after so long without renewal another node may take an answer over.",
+        takes="a number of seconds, 0.5 or more",
+        unit="s",
+        ge=0.5,
+        allow_inf_nan=False,
+    )
+
     relay_tokens: Tokens = setting(
         (),
         "The tokens that clients show, each with an optional name: `alice=…,bob=…`.",
@@ -258,7 +276,7 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """Every key and token, for the logs' redactor. Show them to nobody else."""
         keys = [said.get("API_KEY") for said in self.providers.values()]
-        held = [*keys, *(token.secret for token in self.relay_tokens)]
+        held = [*keys, *(token.secret for token in self.relay_tokens), self.redis_url]
         return tuple(each.get_secret_value() for each in held if isinstance(each, SecretStr))
 
     def token_subjects(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import NoDecode
 
@@ -33,6 +33,7 @@ Fallbacks = Annotated[
     Field(validate_default=True),
 ]
 Tokens = Annotated[tuple[grammar.Token, ...], NoDecode, _parsed(grammar.tokens)]
+RedisUrl = Annotated[SecretStr, _parsed(grammar.redis_url)]
 Networks = Annotated[tuple[grammar.Network, ...], NoDecode, _parsed(grammar.networks)]
 Origins = Annotated[tuple[str, ...], NoDecode, _parsed(grammar.origins)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _parsed(str.upper)]

@@ -33,7 +33,8 @@ class HealthEdge:
     """`/health`, `/health/{provider}`, `/livez` and `/readyz`.
 
     `off` gives the reason for each provider that is off. `breaker` tells a provider's
-    circuit state (None: unknown), `phase` the process's, `clock` seconds since the epoch.
+    circuit state (None: unknown), `phase` the process's, `clock` seconds since the epoch,
+    `store` whether the stream log can keep what it is given.
     Call `close` at the end.
     """
 
@@ -46,7 +47,9 @@ class HealthEdge:
         breaker: Callable[[str], str | None],
         phase: Callable[[], Phase],
         clock: Callable[[], float],
+        store: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._store = store
         self._health = health
         self._providers = providers
         self._off = off
@@ -80,7 +83,10 @@ class HealthEdge:
         shown = {name: _shown(report) for name, report in reports.items()}
         shown |= {name: _shown_off(reason) for name, reason in self._off.items()}
         serves = status != "down" and phase != "draining"
-        body = {"status": status, "phase": phase, "providers": shown}
+        store = "ok" if self._store() else "degraded"
+        if store != "ok" and status in ("ok", "unknown"):
+            status = "degraded"
+        body = {"status": status, "phase": phase, "store": store, "providers": shown}
         return json_response(body, 200 if serves else 503)
 
     async def one(self, request: web.Request) -> web.Response:

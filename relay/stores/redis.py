@@ -133,9 +133,12 @@ class RedisLog(StreamLog):
         return self._pulse.healthy
 
     async def start(self) -> None:
-        """Connect. Raises `RedisError` or `OSError` where that fails."""
-        await self._courier.start()
-        await self._keeper.start()
+        """Connect. Raises `ConnectionError` where that fails; its text names no address."""
+        try:
+            await self._courier.start()
+            await self._keeper.start()
+        except TROUBLE as error:
+            raise ConnectionError(type(error).__name__) from None
 
     async def close(self) -> None:
         """See `StreamLog.close`."""
