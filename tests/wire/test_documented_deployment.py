@@ -1,0 +1,180 @@
+"""The proxy, unit and probes that docs/integration.md shows, tried on the relay as it is run."""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from websockets.asyncio.client import connect
+
+from relay.serving import BAD_CONFIGURATION
+from relay.settings import load_settings
+from tests.upstreams.server import Upstream
+from tests.upstreams.steps import Counts, End, Finish, Pause, Token
+from tests.wire.documented import ROOT, examples
+from tests.wire.served import free_port, server
+
+EXAMPLES = examples()
+HOST = "chat.example.com"
+TOKEN = "0123456789abcdef"
+BEHIND_A_PROXY = {
+    "RELAY_TOKENS": f"alice={TOKEN}",
+    "TRUSTED_PROXIES": "127.0.0.1",
+    "ALLOWED_ORIGINS": f"https://{HOST}",
+}
+PATIENCE = 30
+"""Seconds that anything may take."""
+
+
+@asynccontextmanager
+async def nginx(folder: Path, relay: int) -> AsyncIterator[int]:
+    """nginx as the document has it, in front of the relay on a port; gives its own port."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    assert program, "nginx is missing: `make dev` installs it"
+    port = free_port()
+    shown = EXAMPLES["nginx"].code.replace("127.0.0.1:3050", f"127.0.0.1:{relay}")
+    shown = shown.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {folder / kind};\n" for kind in kinds)
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"daemon off; master_process off; pid {folder / 'pid'}; error_log stderr;\n"
+        f"events {{}}\nhttp {{ access_log off;\n{places}{shown}}}\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        program, "-p", folder, "-e", "stderr", "-c", file
+    )
+    try:
+        await _listening(port, process)
+        yield port
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), PATIENCE)
+
+
+async def _listening(port: int, process: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            assert process.returncode is None, "nginx ended at its start"
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0)
+            else:
+                writer.close()
+                return
+
+
+@asynccontextmanager
+async def proxied(tmp_path: Path, gate: asyncio.Event) -> AsyncIterator[int]:
+    """The port of nginx before a relay whose answer waits for `gate` after one word."""
+    script = [Token("first "), Pause(until=gate), Token("last"), Finish(), Counts(), End()]
+    async with (
+        Upstream(script) as upstream,
+        server(upstream, tmp_path, **BEHIND_A_PROXY) as relay,
+        nginx(tmp_path, relay) as port,
+    ):
+        yield port
+
+
+async def test_a_websocket_passes_nginx_and_no_token_waits_for_the_next(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        asyncio.timeout(PATIENCE),
+        proxied(tmp_path, gate) as port,
+        connect(
+            f"ws://{HOST}/ws",
+            host="127.0.0.1",
+            port=port,
+            origin=f"https://{HOST}",  # type: ignore[arg-type]
+            additional_headers=bearer,
+        ) as socket,
+    ):
+        await socket.send('{"type": "chat", "messages": "hi"}')
+        texts = []
+        async for message in socket:
+            frame = json.loads(message)
+            if frame["type"] == "token":
+                texts.append(frame["text"])
+                gate.set()
+            if frame["type"] == "done":
+                break
+        assert texts == ["first ", "last"]
+
+
+async def test_events_pass_nginx_and_no_token_waits_for_the_next(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    headers = {"Host": HOST, "Authorization": f"Bearer {TOKEN}", "Origin": f"https://{HOST}"}
+    async with (
+        asyncio.timeout(PATIENCE),
+        proxied(tmp_path, gate) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
+    ):
+        async with http.post("/chat/gpt", data='{"messages": "hi"}', headers=headers) as response:
+            assert response.status == 200
+            lines = []
+            async for line in response.content:
+                lines.append(line)
+                if b'"first "' in line:
+                    gate.set()
+        assert any(b'"last"' in line for line in lines)
+        async with http.post("/chat/gpt", data='{"messages": "hi"}', headers={"Host": HOST}) as no:
+            assert no.status == 401
+
+
+def test_nginx_takes_as_large_a_body_as_the_relay() -> None:
+    (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", EXAMPLES["nginx"].code)
+    assert int(megabytes) * 2**20 == load_settings(None).max_frame_bytes
+
+
+def test_the_unit_gives_answers_their_time_and_does_not_restart_a_bad_configuration() -> None:
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(EXAMPLES["systemd"].code)
+    service = unit["Service"]
+    assert float(service["TimeoutStopSec"]) > load_settings(None).drain_timeout
+    assert int(service["RestartPreventExitStatus"]) == BAD_CONFIGURATION
+    program, script = service["ExecStart"].split()
+    assert program == f"{service['WorkingDirectory']}/.venv/bin/python"
+    assert (ROOT / script).is_file()
+
+
+async def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd is not installed")
+    file = tmp_path / "chat-relay.service"
+    there = EXAMPLES["systemd"].code.replace("/opt/chat-relay/.venv/bin/python", "/bin/true")
+    file.write_text(there)
+    process = await asyncio.create_subprocess_exec(
+        program, "verify", "--man=no", "--recursive-errors=no", file, stderr=asyncio.subprocess.PIPE
+    )
+    _, complaints = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert (process.returncode, complaints) == (0, b"")
+
+
+async def test_the_probes_are_answered_beyond_loopback_and_without_a_token(tmp_path: Path) -> None:
+    shown = EXAMPLES["probes"].code
+    variables = dict(re.findall(r"\{ name: (\w+), value: \"?([^\s\"]+)\"? \}", shown))
+    paths = re.findall(r"path: (\S+), port: 3050", shown)
+    assert len(paths) == 2
+    (grace,) = re.findall(r"terminationGracePeriodSeconds: (\d+)", shown)
+    assert int(grace) > load_settings(None).drain_timeout
+    variables |= {"RELAY_TOKENS": TOKEN}
+    async with (
+        Upstream() as upstream,
+        server(upstream, tmp_path, **variables) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
+    ):
+        for path in paths:
+            async with http.get(path, headers={"Host": "10.244.1.7:3050"}) as response:
+                assert response.status == 200
