@@ -99,6 +99,25 @@ class Bench:
             result = self._measure(system, load) | {"repeated": True}
         return result
 
+    def idle(self, count: int) -> Result:
+        """What `count` WebSocket sessions that said hello and nothing else cost."""
+        leader = self._children["relay"].pid
+        before = rss_mb(leader)
+        argv = [str(WORK / "load"), "-m", "idle", "-p", str(PROCESSES["relay"].port), "-u", "/ws"]
+        argv += ["-b", '{"type":"hello"}', "-n", str(count), "-r", str(count / 2000)]
+        argv += ["-w", "2", "-d", "3"]
+        with subprocess.Popen(pinned(TOOLS_CORE, argv), stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            used, after = cpu_seconds(leader), rss_mb(leader)
+            result: Result = json.loads(child.stdout.readline())
+            used = cpu_seconds(leader) - used
+        return {
+            "sessions": result["open"],
+            "kb_per_session": (after - before) * 1e3 / max(1, result["open"]),
+            "cpu_share": used / result["seconds"],
+        }
+
     def _measure(self, name: str, load: Load) -> Result:
         leader = self._children[SYSTEMS[name].process].pid
         with _load_process(name, load) as child:

@@ -66,7 +66,10 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     systems = list(dict.fromkeys(row["system"] for row in results["rounds"]))
     machine = results["machine"]
-    head = f"{results['when']}, {machine['processor']}, {machine['cores']} cores, "
+    rounds = len({row["round"] for row in results["rounds"]})
+    head = (
+        f"{results['when']}, rounds: {rounds}, {machine['processor']}, {machine['cores']} cores, "
+    )
     head += f"kernel {machine['kernel']}, Python {machine['python']}, commit {machine['commit']}."
     return "\n".join(
         [
@@ -75,7 +78,8 @@ def markdown(results: dict[str, Any]) -> str:
             *_table(systems, figures, lambda s, rows, key, n: spread(values(rows, s, key), n)),
             "",
             *_ratios(systems, figures),
-            "",
+            *_many(results),
+            *_idle(results),
         ]
     )
 
@@ -91,6 +95,25 @@ def _table(
         cells = [cell(system, rows, key, digits) for _, rows, key, digits in figures if rows]
         lines.append(f"| {system} | {' | '.join(cells)} |")
     return lines
+
+
+def _many(results: dict[str, Any]) -> list[str]:
+    rows = of(results, "paced", 500)
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    lines = [
+        f"- {system}, 500 paced streams: {spread(values(rows, system, 'cpu_us_per_token'))} CPU µs"
+        " a token."
+        for system in systems
+    ]
+    return [*lines, ""] if lines else []
+
+
+def _idle(results: dict[str, Any]) -> list[str]:
+    idle = results.get("idle")
+    if not idle:
+        return []
+    kb, share = idle["kb_per_session"], idle["cpu_share"] * 100
+    return [f"- {idle['sessions']:,} idle sessions: {kb:.1f} KB each, {share:.1f} % of a core.", ""]
 
 
 def _ratios(systems: list[str], figures: list[tuple[str, list[Row], str, int]]) -> list[str]:

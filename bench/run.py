@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import time
 
@@ -26,8 +27,13 @@ MANY = Load("paced", 500, ramp=3.0, measure=5.0)
 SLOW_WARM, SLOW_MEASURE = 4.0, 6.0
 """A system of a few answers a second needs longer before a burst is in its stride."""
 
+IDLE_SESSIONS = 10_000
+MAX_FILES = 20_000
+"""Open files that every process here may have: two for each stream at a gateway."""
+
 LADDER_START = 10
 LADDER_STEP = 1.25
+MAX_STREAMS = 5_000
 LADDER_LIMIT_MS = 20.0
 """A core holds so many paced streams while the 99th percentile of delivery is under this."""
 
@@ -47,21 +53,29 @@ def _slowed(load: Load) -> Load:
 
 
 def ladder(bench: Bench, system: str, guess: int) -> list[Result]:
-    """Climb from `guess` (or down from it) to the most paced streams that are held."""
+    """Climb to the most paced streams that are held: by doubling where nothing is known
+    yet, else from `guess`, then by small steps; down where the guess is too high."""
     steps: list[Result] = []
-    streams, fell = guess, False
-    while streams >= 1:
-        load = Load("steady", streams, ramp=5.2, warm=0.5, measure=4.0)
-        step = bench.measure(system, load)
+
+    def holds(streams: int) -> bool:
+        step = bench.measure(system, Load("steady", streams, ramp=5.2, warm=0.5, measure=4.0))
         step["held"] = _held(step)
         steps.append(step)
         _say(step)
-        if step["held"] == fell:
-            break  # the first step that no longer holds, or the first that does again
-        fell = not step["held"]
-        streams = int(streams / LADDER_STEP) if fell else int(streams * LADDER_STEP) + 1
-        if fell and any(s["held"] for s in steps):
+        return bool(step["held"])
+
+    streams, limit = guess, MAX_STREAMS
+    if not holds(streams):
+        while (streams := int(streams / LADDER_STEP)) and not holds(streams):
+            pass
+        return steps
+    while guess == LADDER_START and streams * 2 < limit:
+        if not holds(streams * 2):
+            limit = streams * 2
             break
+        streams *= 2
+    while (streams := int(streams * LADDER_STEP) + 1) < limit and holds(streams):
+        pass
     return steps
 
 
@@ -98,11 +112,13 @@ def run(systems: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
                     _say(result)
             if not quick:
                 climbed += _climb_all(bench, systems, guesses, number)
+        idle = bench.idle(IDLE_SESSIONS) if not quick and "relay-ws" in systems else None
     return {
         "when": time.strftime("%Y-%m-%d %H:%M"),
         "machine": machine.describe(),
         "rounds": measured,
         "ladder": climbed,
+        "idle": idle,
     }
 
 
@@ -133,6 +149,7 @@ def main() -> None:
     if unknown := set(chosen) - SYSTEMS.keys():
         parser.error(f"no such system: {', '.join(sorted(unknown))}")
     os.sched_setaffinity(0, {machine.TOOLS_CORE})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
     install({SYSTEMS[name].process for name in chosen})
     results = run(chosen, 1 if options.quick else options.rounds, quick=options.quick)
     target = HERE / "results" / time.strftime("%Y%m%d-%H%M%S")
