@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -63,28 +63,30 @@ def node() -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def port(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
     """The port of a relay whose `gpt` answers `TEXT`."""
-    async with Upstream(answer(*WORDS)) as upstream:
-        async with server(upstream, tmp_path_factory.mktemp("logs")) as given:
-            yield given
+    async with (
+        Upstream(answer(*WORDS)) as upstream,
+        server(upstream, tmp_path_factory.mktemp("logs")) as given,
+    ):
+        yield given
 
 
 @pytest.fixture(scope="module")
-def node_packages(request: pytest.FixtureRequest) -> Iterator[Path]:
+def node_packages(request: pytest.FixtureRequest) -> Path:
     """A folder in which node finds the packages of the examples; fetched once, and kept in
     pytest's cache."""
     node()
     folder = request.config.cache.mkdir("node-" + OPENAI_NODE.replace("@", "-"))
     if not (folder / "node_modules" / "openai" / "package.json").is_file():
-        options = "--ignore-scripts --no-audit --no-fund --no-save --no-package-lock".split()
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
         ran = subprocess.run(
-            ["npm", "install", *options, "--prefix", folder, OPENAI_NODE],
+            ["npm", "install", *options, "--no-save", "--prefix", folder, OPENAI_NODE],
             capture_output=True,
             text=True,
             timeout=100,
         )
         if ran.returncode:
             pytest.skip(f"the npm registry is not reached: {ran.stderr[-200:]}")
-    yield folder
+    return folder
 
 
 @asynccontextmanager
