@@ -1,0 +1,289 @@
+"""Nodes that die, drain and freeze while they write an answer, on one real Redis: another
+one finishes it, and the client's text is the answer, nothing missing, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+import websockets
+
+from tests.redis_process import RedisProcess
+from tests.upstreams import (
+    Counts,
+    End,
+    Finish,
+    Pause,
+    Request,
+    Step,
+    Token,
+    Upstream,
+    continues,
+)
+from tests.wire.nodes import LEASE, Client, node, until
+
+TEXT = (
+    "The harbour wakes before the town does. Nets hang from iron rails, gulls quarrel over "
+    "scraps, and somebody whistles while tarred ropes dry along the quay. By seven the first "
+    "boats have turned into grey specks beyond the lighthouse, leaving behind only diesel "
+    "smoke, wet stones, two sleeping cats, an empty bucket, and a boy who counts waves until "
+    "school begins."
+)
+WORDS = re.findall(r"\s*\S+", TEXT)
+HALF = 20
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisProcess]:
+    server = RedisProcess()
+    yield server
+    server.close()
+
+
+class Model:
+    """Halts its first answer after `HALF` words. Asked to go on with an unfinished answer
+    it begins with the last words of that, as it is told to."""
+
+    OVERLAP = 48
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.partials: list[str] = []
+
+    def __call__(self, request: Request) -> Sequence[Step]:
+        self.partials.append(request.partial)
+        if request.number == 0:
+            ahead, rest = WORDS[:HALF], WORDS[HALF:]
+            said = [*map(Token, ahead), Pause(until=self.gate), *map(Token, rest)]
+            return [*said, Counts(), Finish(), End()]
+        return continues(*WORDS, overlap=self.OVERLAP)(request)
+
+
+@pytest.fixture
+async def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+async def upstream(model: Model) -> AsyncIterator[Upstream]:
+    async with Upstream(model) as up:
+        yield up
+
+
+def shown(client: Client, words: int = HALF) -> Callable[[], bool]:
+    return lambda: "".join(WORDS[:words]) in client.text
+
+
+async def test_a_killed_nodes_answer_is_finished_by_the_one_the_client_comes_back_to(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        client = Client()
+        socket = await client.chat(a.port)
+        await client.read(socket, shown(client))
+        a.signal(signal.SIGKILL)
+        await a.ended()
+        with suppress(websockets.ConnectionClosed):
+            await client.read(socket)
+        back = await client.resume(b.port)
+        await client.read(back)
+        assert client.end is not None
+        assert client.end["type"] == "done"
+        assert client.text == TEXT
+        assert model.partials == ["", "".join(WORDS[:HALF]).rstrip()]
+        await back.close()
+
+
+async def test_a_reader_on_another_node_sees_the_owner_die_and_the_answer_go_on(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        owner, reader = Client(), Client()
+        first = await owner.chat(a.port)
+        await owner.read(first, shown(owner))
+        second = await reader.resume(b.port)
+        await reader.read(second, shown(reader))
+        a.signal(signal.SIGKILL)
+        await reader.read(second)
+        assert reader.end is not None
+        assert (reader.end["type"], reader.text) == ("done", TEXT)
+        await second.close()
+
+
+async def test_a_draining_node_hands_its_answers_over_and_ends_in_order(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with (
+        node(upstream, redis, tmp_path, DRAIN_TIMEOUT="0.2") as a,
+        node(upstream, redis, tmp_path) as b,
+    ):
+        client = Client()
+        socket = await client.chat(a.port)
+        await client.read(socket, shown(client))
+        a.signal(signal.SIGTERM)
+        with suppress(websockets.ConnectionClosed):
+            await client.read(socket)
+        assert socket.close_code == 1012
+        assert await a.ended() == 0
+        assert client.end is None
+        back = await client.resume(b.port)
+        await client.read(back)
+        assert client.end is not None
+        assert (client.end["type"], client.text) == ("done", TEXT)
+        assert (await upstream.request(0)).cut_off
+        await back.close()
+
+
+async def test_a_node_that_was_frozen_writes_nothing_more_and_closes_its_upstream(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        owner, reader = Client(), Client()
+        first = await owner.chat(a.port)
+        await owner.read(first, shown(owner))
+        second = await reader.resume(b.port)
+        await reader.read(second, shown(reader))
+        a.signal(signal.SIGSTOP)
+        await reader.read(second)
+        assert reader.text == TEXT
+        a.signal(signal.SIGCONT)
+        asked = await upstream.request(0)
+        await asyncio.wait_for(asked.closed.wait(), 10)
+        assert asked.cut_off
+        await owner.read(first)
+        assert owner.text == TEXT
+        assert len(upstream.requests) == 2
+        for socket in (first, second):
+            await socket.close()
+
+
+async def test_the_cancel_of_an_orphan_ends_it_without_another_call(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        client = Client()
+        socket = await client.chat(a.port)
+        await client.read(socket, shown(client))
+        a.signal(signal.SIGKILL)
+        await a.ended()
+        url = f"http://127.0.0.1:{b.port}/streams/{client.frames[0]['stream']}"
+        async with aiohttp.ClientSession() as http:
+            back = await client.resume(b.port)
+            await back.send(json.dumps({"type": "cancel", "id": "a"}))
+            await client.read(back)
+            assert client.end is not None
+            assert client.end["finish_reason"] == "cancelled"
+            assert client.end["timing"]["total_ms"] < 60_000
+            assert len(upstream.requests) == 1
+            async with http.delete(url) as response:
+                assert response.status == 204
+            async with http.get(url) as response:
+                assert response.status == 404
+        await back.close()
+
+
+async def test_an_orphan_that_nobody_came_back_for_in_time_is_abandoned(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    grace = {"RESUME_GRACE": "0.3"}
+    async with (
+        node(upstream, redis, tmp_path, **grace) as a,
+        node(upstream, redis, tmp_path, **grace) as b,
+    ):
+        client = Client()
+        socket = await client.chat(a.port)
+        await client.read(socket, shown(client))
+        a.signal(signal.SIGKILL)
+        await a.ended()
+        redis.age_field_by(2 * LEASE + 1, "renewed")
+        back = await client.resume(b.port)
+        await client.read(back)
+        assert client.end is not None
+        assert client.end["code"] == "abandoned"
+        assert len(upstream.requests) == 1
+        await back.close()
+
+
+async def test_a_request_too_large_to_be_kept_ends_with_an_error_that_says_try_again(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        client = Client()
+        socket = await client.chat(a.port, messages="x" * 1_100_000)
+        await client.read(socket, shown(client))
+        a.signal(signal.SIGKILL)
+        await a.ended()
+        back = await client.resume(b.port)
+        await client.read(back)
+        assert client.end is not None
+        assert (client.end["code"], client.end["retryable"]) == ("provider_interrupted", True)
+        await back.close()
+
+
+async def test_any_node_serves_a_stream_of_any_other(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        owner, reader = Client(), Client()
+        first = await owner.chat(a.port)
+        await owner.read(first, shown(owner))
+        second = await reader.resume(b.port)
+        await reader.read(second, shown(reader))
+        model.gate.set()
+        await asyncio.gather(owner.read(first), reader.read(second))
+        assert owner.text == reader.text == TEXT
+        assert len(upstream.requests) == 1
+        again = Client()
+        third = await again.chat(b.port)
+        await again.read(third)
+        assert (again.text, len(upstream.requests)) == (TEXT, 1)
+        for socket in (first, second, third):
+            await socket.close()
+
+
+async def test_cancel_on_one_node_closes_the_upstream_of_another(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        client = Client()
+        first = await client.chat(a.port)
+        await client.read(first, shown(client))
+        other = await Client().resume(b.port)
+        await other.send(json.dumps({"type": "cancel", "id": "a"}))
+        await client.read(first)
+        assert client.end is not None
+        assert client.end["finish_reason"] == "cancelled"
+        asked = await upstream.request(0)
+        await until(asked.closed.is_set)
+        assert asked.cut_off
+        for socket in (first, other):
+            await socket.close()
+
+
+async def test_a_redis_that_is_not_there_stops_the_start_without_telling_its_password(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    import os
+    import sys
+
+    from tests.wire.served import ROOT, free_port
+
+    url = f"redis://:sEcReT-word@127.0.0.1:{free_port()}/0"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(ROOT / "server.py")),
+        env={"PATH": os.environ["PATH"], "REDIS_URL": url, "OPENAI_API_KEY": "k", "PORT": "0"},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said = b"".join(await asyncio.wait_for(process.communicate(), 30))
+    assert process.returncode == 2
+    assert b"REDIS_URL" in said
+    assert b"sEcReT" not in said
