@@ -124,7 +124,7 @@ def _saying(say: Callable[[str], str], *, only_first: bool = False) -> Script:
 
     def script(request: Request) -> Sequence[Step]:
         if not request.partial or (only_first and request.number):
-            return goes_on()(request)  # type: ignore[operator,no-any-return]
+            return goes_on()(request)  # type: ignore[operator]
         return whole(pieces(say(request.partial)))
 
     return script
@@ -136,7 +136,7 @@ def _breaking(say: Callable[[str], str]) -> Script:
     def script(request: Request) -> Sequence[Step]:
         if request.number == 0:
             return [*spoken(pieces(say(request.partial))), *TEAR]
-        return goes_on()(request)  # type: ignore[operator,no-any-return]
+        return goes_on()(request)  # type: ignore[operator]
 
     return script
 
@@ -160,7 +160,7 @@ SPACED = [f"{word} " for word in TEXT.split(" ")[:-1]] + [TEXT.split(" ")[-1]]
 def _no_space_at_the_end(request: Request) -> Sequence[Step]:
     if request.partial != request.partial.rstrip():
         return [Refuse("bad_request")]
-    return goes_on()(request)  # type: ignore[operator,no-any-return]
+    return goes_on()(request)  # type: ignore[operator]
 
 
 def _half_call(before: Sequence[str] = ()) -> Callable[[Request], list[Step]]:

@@ -10,6 +10,8 @@ from tests.upstreams.server import Request
 from tests.upstreams.steps import Call, Counts, End, Finish, Pause, Step, Token
 from tests.upstreams.wires import WIRES
 
+QUESTION = "Tell me about the lighthouse."
+
 TEXT = (
     "A lighthouse keeper wakes before dawn, climbs ninety iron steps and trims the great lamp "
     "by hand. Ships far out at sea take their bearing from its beam. When fog rolls in, the "

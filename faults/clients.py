@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from faults.canon import QUESTION
 from faults.seen import ChunkReader, Frame, FrameReader, Seen
 
-QUESTION = "Tell me about the lighthouse."
 _ID = "lab"
 
 
@@ -38,7 +38,7 @@ class WebSocketClient:
         self.seen = Seen()
         self._http = http
         self._url = f"{relay}/ws"
-        self._chat = {"type": "chat", "id": _ID, "provider": route, "messages": QUESTION}
+        self._chat: Frame = {"type": "chat", "id": _ID, "provider": route, "messages": QUESTION}
         if tools:
             self._chat["tools"] = tools
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -99,7 +99,7 @@ class SseClient:
                 self.seen.miss(f"status {response.status}: {(await response.text())[:200]}")
                 return self.seen
             self.seen.stream = response.headers["X-Stream-Id"]
-            async for event, id, data in _events(response.content):
+            async for event, id, data in events(response.content):
                 frame = json.loads(data)
                 if frame["type"] != event or (id and int(id) != frame["seq"]):
                     self.seen.miss(f"event {event} {id} holds {frame['type']} {frame.get('seq')}")
@@ -150,7 +150,7 @@ class ChatCompletionsClient:
             if response.status != 200:
                 self.seen.miss(f"status {response.status}: {(await response.text())[:200]}")
                 return
-            async for _, _, data in _events(response.content):
+            async for _, _, data in events(response.content):
                 if data == "[DONE]":
                     reader.done()
                 else:
@@ -170,7 +170,7 @@ CLIENTS: dict[str, type[WebSocketClient] | type[SseClient] | type[ChatCompletion
 }
 
 
-async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, str, str]]:
+async def events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, str, str]]:
     """Server-sent events as (event, id, data). What no blank line closed is dropped."""
     fields: dict[str, str] = {}
     async for raw in content:

@@ -60,7 +60,7 @@ def compressed(scale: float = 0.2, allowance: float = 5.0) -> Profile:
         "BREAKER_COOLDOWN": 10.0,
     }
     settings = {name: f"{value * scale:g}" for name, value in times.items()}
-    return Profile("compressed waits", scale, allowance, REAL.settings | settings)
+    return Profile("compressed waits", scale, allowance, {**REAL.settings, **settings})
 
 
 @dataclass(frozen=True)

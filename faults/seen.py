@@ -76,7 +76,7 @@ class FrameReader:
     def __init__(self, seen: Seen, id: str) -> None:
         self.seen = seen
         self._id = id
-        self._last = -1
+        self.last = -1
 
     def take(self, frame: Frame) -> None:
         """One frame of the stream."""
@@ -108,9 +108,9 @@ class FrameReader:
             self.seen.miss(f"refused: {frame.get('code')}: {frame.get('message')}")
             return
         first = frame.get("first", seq)
-        if first != self._last + 1 or seq < first:
-            self.seen.miss(f"seq {first}..{seq} after {self._last}")
-        self._last = seq
+        if first != self.last + 1 or seq < first:
+            self.seen.miss(f"seq {first}..{seq} after {self.last}")
+        self.last = seq
 
     def _fall_back(self, frame: Frame) -> None:
         seen = self.seen
