@@ -41,6 +41,8 @@ TERMINAL = "readme-terminal"
 OPENAI_NODE = "openai@6.49.0"
 PATIENCE = 60
 """Seconds that an example may take."""
+BROWSER_MS = 30_000
+"""Milliseconds that a page may take for a step; an EventSource waits some seconds by itself."""
 
 
 def named(language: str) -> list[str]:
@@ -170,7 +172,7 @@ async def test_a_node_example_prints_the_answer(name: str, port: int, node_packa
 @pytest.mark.parametrize("name", named("html"))
 async def test_a_page_of_another_origin_shows_the_answer(name: str, port: int) -> None:
     async with shown(placed(EXAMPLES[name].code, port)) as page:
-        await expect(page.locator("#answer")).to_contain_text("«end».", timeout=15_000)
+        await expect(page.locator("#answer")).to_contain_text("«end».", timeout=BROWSER_MS)
         assert await page.locator("#answer").text_content() == TEXT
 
 
@@ -222,10 +224,10 @@ async def test_an_example_that_comes_back_loses_nothing(name: str, tmp_path: Pat
 async def test_a_page_that_comes_back_loses_nothing(name: str, tmp_path: Path) -> None:
     async with cut_in_mid_answer(tmp_path) as (wire, gate, upstream):
         async with shown(placed(EXAMPLES[name].code, wire.port)) as page:
-            await expect(page.locator("#answer")).to_contain_text("word19")
+            await expect(page.locator("#answer")).to_contain_text("word19", timeout=BROWSER_MS)
             wire.cut()
             gate.set()
-            await expect(page.locator("#answer")).to_contain_text("word59", timeout=30_000)
+            await expect(page.locator("#answer")).to_contain_text("word59", timeout=BROWSER_MS)
             assert await page.locator("#answer").text_content() == "".join(LONG)
         assert len(upstream.requests) == 1
 
@@ -233,7 +235,7 @@ async def test_a_page_that_comes_back_loses_nothing(name: str, tmp_path: Path) -
 async def test_the_stop_button_of_the_page_closes_the_upstream(tmp_path: Path) -> None:
     async with cut_in_mid_answer(tmp_path) as (wire, _, upstream):
         async with shown(placed(EXAMPLES["browser-module"].code, wire.port)) as page:
-            await expect(page.locator("#answer")).to_contain_text("word19")
+            await expect(page.locator("#answer")).to_contain_text("word19", timeout=BROWSER_MS)
             await page.click("#stop")
             async with asyncio.timeout(PATIENCE):
                 await upstream.requests[0].closed.wait()
@@ -283,5 +285,5 @@ async def test_the_module_of_the_clients_document_shows_the_answer(port: int) ->
     module = module.replace("new RelayClient()", f"new RelayClient('ws://localhost:{port}/ws')")
     html = f'<!doctype html><pre id="answer"></pre><script type="module">{setup}{module}</script>'
     async with shown(html) as page:
-        await expect(page.locator("#answer")).to_contain_text("«end».", timeout=15_000)
+        await expect(page.locator("#answer")).to_contain_text("«end».", timeout=BROWSER_MS)
         assert await page.locator("#answer").text_content() == TEXT
