@@ -119,6 +119,21 @@ def _exhausted_late(p: Profile, vendor: str) -> Scenario:
     )
 
 
+def _limited_late(p: Profile, vendor: str) -> Scenario:
+    def no_sooner(played: Played) -> Iterator[str]:
+        early = [r for r in played.cast.requests if r.arrived < played.seen.asked_at + 0.5]
+        if len(early) > 3:
+            yield f"{len(early)} attempts in the first half second"
+
+    limited = [InBandError("rate_limit")]
+    return Scenario(
+        {"primary": in_turn(broken(40, *limited), limited), "fallback": limited},
+        outcome="error",
+        code="providers_exhausted",
+        checks=(no_sooner,),
+    )
+
+
 def _saying(say: Callable[[str], str], *, only_first: bool = False) -> Script:
     """A model that answers an unfinished turn with what `say` makes of it."""
 
@@ -349,6 +364,7 @@ BREAKS = (
     Fault("F18 limit", "an in-band rate limit", _rescued(broken(40, InBandError("rate_limit")))),
     Fault("F19", "the fallback breaks too, a third completes", _third_completes),
     Fault("F20 late", "every target fails after text", _exhausted_late),
+    Fault("F20 limited", "every target limits its rate for ever, in-band", _limited_late),
     Fault(
         "F21",
         "the continuation repeats the last words",

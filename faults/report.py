@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from faults.lab import FAULTS, Report, Result
@@ -13,6 +14,8 @@ BENCHMARK = tuple(f"F{n:02}" for n in range(1, 17))
 
 MIDSTREAM = ("F08", "F09", "F14")
 """Those of them in which an answer breaks after text was shown."""
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 PUBLISHED_BEST = "11 of 16"
 PUBLISHED = "public benchmark of gateway failover, published September 2026"
@@ -77,6 +80,7 @@ def _comparison(report: Report) -> list[str]:
         "",
         "The published figures are others' measurements, on their machines. For this relay a",
         "scenario counts as passed when it passed on all three vendors' wires, variants included.",
+        "GPT models are never offered a prefill, so on that wire F14 has nothing to refuse.",
     ]
 
 
@@ -103,13 +107,21 @@ def _rows(report: Report) -> list[str]:
         shown = [_verdict([r for r in results if r.transport == t]) for t in TRANSPORTS]
         attempts = _span([str(r.attempts) for r in sorted(results, key=lambda r: r.attempts)])
         seconds = _span([f"{r.seconds:.1f}" for r in sorted(results, key=lambda r: r.seconds)])
-        cells = [fault.key, fault.title, *shown, attempts, seconds]
+        worst = _worst([r.note for r in results if r.note])
+        cells = [fault.key, fault.title, *shown, attempts, f"{seconds}{worst}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def _verdict(results: Sequence[Result]) -> str:
     return f"{sum(result.passed for result in results)} of {len(results)}" if results else "not run"
+
+
+def _worst(notes: Sequence[str]) -> str:
+    """Of what was measured beside the time, the largest."""
+    if not notes:
+        return ""
+    return f" (at worst {max(notes, key=lambda note: [float(n) for n in _NUMBER.findall(note)])})"
 
 
 def _span(ordered: Sequence[str]) -> str:

@@ -4,16 +4,12 @@ and clients that cancel, drop and come back, against the relay and its real wire
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import aiohttp
 from hypothesis import HealthCheck, Phase, given, settings
@@ -24,9 +20,6 @@ from faults.clients import ChatCompletionsClient, events
 from faults.matrix import ROLES, TRANSPORTS, VENDORS, Cell
 from faults.seen import FrameReader, Seen
 from faults.stage import Cast, Stage
-from relay.app import Relay, listening
-from relay.catalog import providers_on
-from relay.settings import load_settings
 from tests.upstreams.server import Request
 from tests.upstreams.steps import (
     Close,
@@ -44,6 +37,7 @@ from tests.upstreams.steps import (
     Token,
     Trouble,
 )
+from tests.wire.assembled import served
 
 PATIENCE = 60
 TOGETHER = 8
@@ -168,17 +162,6 @@ async def play(cases: list[Case], rules: dict[str, str], folder: Path) -> None:
             for chat in chats:
                 await chat.check(int(rules["MAX_ATTEMPTS"]))
             assert relay.dispatcher.running == 0
-
-
-@asynccontextmanager
-async def served(variables: dict[str, str]) -> AsyncIterator[tuple[Relay, str]]:
-    with mock.patch.dict(os.environ, variables, clear=True):
-        chosen = load_settings(None)
-    catalog = providers_on(chosen, local_model="", local_off="it is off")
-    relay = Relay(chosen, catalog)
-    async with relay, listening(relay) as port:
-        yield relay, f"http://127.0.0.1:{port}"
-    gc.unfreeze()
 
 
 class Chat:

@@ -1,0 +1,38 @@
+"""How an unfinished answer is put to a model that is to go on with it."""
+
+from relay.continuation import call_of, continued
+from relay.events import Target
+from relay.failover import Launch
+from relay.provider import Form
+from relay.request import ChatRequest, Message
+
+ASKED = ChatRequest("gpt", (Message("user", "Erzähl mir was."),), system="Du bist ein Pirat.")
+PROMPT = "Weiter!"
+
+
+def test_a_prefill_ends_in_the_unfinished_turn_and_nothing_else():
+    request = continued(ASKED, Form.PREFILL, "Arr, ich", PROMPT)
+    assert request.messages == (*ASKED.messages, Message("assistant", "Arr, ich"))
+
+
+def test_a_turn_asks_in_the_configured_words_behind_the_unfinished_one():
+    request = continued(ASKED, Form.TURN, "Arr, ich", PROMPT)
+    offered = (Message("assistant", "Arr, ich"), Message("user", PROMPT))
+    assert request.messages == (*ASKED.messages, *offered)
+
+
+def test_the_system_prompt_stays_as_it_was_in_every_form():
+    for form in Form:
+        assert continued(ASKED, form, "Arr, ich", PROMPT).system == ASKED.system
+
+
+def test_from_the_start_nothing_is_added():
+    assert continued(ASKED, Form.RESTART, "Arr, ich", PROMPT) is ASKED
+    assert continued(ASKED, Form.TURN, "", PROMPT) is ASKED
+
+
+def test_a_call_says_the_form_only_where_something_is_offered():
+    target = Target("gpt", "m")
+    for partial, form in (("Arr", Form.TURN), ("", Form.RESTART)):
+        call = call_of(ASKED, Launch(2, target, Form.TURN, partial, False), 64, PROMPT)
+        assert (call.form, call.model, call.max_tokens) == (form, "m", 64)
