@@ -26,14 +26,13 @@ from relay.edges.page import page_routes
 from relay.edges.schema import schema_routes
 from relay.edges.sse import SseEdge
 from relay.edges.websocket import Limits, WebSocketEdge
-from relay.engine.process import Engine
 from relay.events import Target
 from relay.health import Health
 from relay.hedging import HedgeBudget
 from relay.metrics import CONTENT_TYPE, Metrics
 from relay.observing import ConnectionObserver, StreamObserver
 from relay.provider import Provider
-from relay.providers.local import LocalProvider
+from relay.providers.local import EngineLike, LocalProvider
 from relay.providers.registry import build
 from relay.routing import Route, Routes
 from relay.settings import Settings
@@ -61,12 +60,15 @@ class Relay:
     before leaving. Raises `SettingsError` where the configuration can't work.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+    def __init__(
+        self, settings: Settings, catalog: Catalog, engine: EngineLike | None = None
+    ) -> None:
+        """`engine` is one that other processes share; None for one of its own."""
         self.settings = settings
         self.catalog = catalog
         self.routes = routes_of(settings, catalog)
         self.default = choose_default(settings, self.routes)
-        self.providers = build_providers(catalog)
+        self.providers = build_providers(catalog, engine)
         self.phase: Phase = "starting"
         self.breakers = Breakers(settings.breaker_cooldown, random.random)
         self.health = Health((name, config.model) for name, config in catalog.on.items())
@@ -230,14 +232,14 @@ class Relay:
         return self.health.report(first.provider, self._breaker_of(first.provider)).status
 
 
-def build_providers(catalog: Catalog) -> dict[str, Provider]:
+def build_providers(catalog: Catalog, engine: EngineLike | None = None) -> dict[str, Provider]:
     """A provider for each that is on. Imports the SDKs that they need."""
-    return {name: _provider(config) for name, config in catalog.on.items()}
+    return {name: _provider(config, engine) for name, config in catalog.on.items()}
 
 
-def _provider(config: ProviderConfig) -> Provider:
+def _provider(config: ProviderConfig, engine: EngineLike | None) -> Provider:
     if config.kind == "local":
-        return LocalProvider(Engine())
+        return LocalProvider(engine)
     key = config.api_key.get_secret_value() if config.api_key else None
     return build(config.kind, name=config.name, api_key=key, base_url=config.base_url)
 
@@ -304,9 +306,10 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 @contextlib.asynccontextmanager
-async def listening(relay: Relay) -> AsyncIterator[int]:
+async def listening(relay: Relay, shared_port: int | None = None) -> AsyncIterator[int]:
     """Serve a relay on its address; gives the port, which differs from the configured one
-    where that is 0. Raises `OSError` where the address can't be had."""
+    where that is 0. `shared_port` is one that other processes listen on too. Raises
+    `OSError` where the address can't be had."""
     runner = web.AppRunner(
         relay.application,
         access_log=None,
@@ -315,7 +318,13 @@ async def listening(relay: Relay) -> AsyncIterator[int]:
         shutdown_timeout=1.0,
     )
     await runner.setup()
-    site = web.TCPSite(runner, relay.settings.host, relay.settings.port, backlog=4096)
+    site = web.TCPSite(
+        runner,
+        relay.settings.host,
+        shared_port or relay.settings.port,
+        backlog=4096,
+        reuse_port=True if shared_port else None,
+    )
     try:
         await site.start()
         yield int(runner.addresses[0][1])

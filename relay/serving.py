@@ -7,7 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
@@ -16,15 +20,24 @@ from relay.app import Relay, build_providers, guard_options, listening
 from relay.catalog import Catalog, choose_default, providers_on, routes_of, stray_variables
 from relay.deprecations import deprecation_warnings
 from relay.engine.model import MODEL_NAME, unavailable
+from relay.engine.process import Endpoint
 from relay.guard import refusal_to_start
-from relay.settings import NO_FILES, Settings
+from relay.providers.local import EngineLike
+from relay.settings import NO_FILES, Settings, load_settings
 from relay.variables import SettingsError
+from relay.workers import SharedEngine, Workers, heed
 
 BAD_CONFIGURATION = 2
 """The exit status of a start that the configuration stopped."""
 
 CANT_LISTEN = 3
 """The exit status of a start without an address to listen on."""
+
+
+ALONE = (
+    "WORKERS without REDIS_URL: a client that comes back may meet a worker that does not know "
+    "its session, and gets stream_expired"
+)
 
 
 def catalog_of(settings: Settings) -> Catalog:
@@ -56,18 +69,50 @@ def run(settings: Settings) -> int:
     """Serve until a signal comes; returns the exit status. Raises `SettingsError`."""
     if refusal := refusal_to_start(guard_options(settings)):
         raise SettingsError(refusal)
+    if settings.workers > 1:
+        return _run_workers(settings)
     configure_logging(settings)
+    return _run(_serve(settings))
+
+
+def _run(serving: Coroutine[Any, Any, int]) -> int:
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_serve(settings))
+            return runner.run(serving)
     finally:
         logs.close_logging()
 
 
-def configure_logging(settings: Settings) -> None:
-    """Logs as the settings want them."""
+def _run_workers(settings: Settings) -> int:
+    configure_logging(settings)
+    catalog = catalog_of(settings)
+    workers = Workers(
+        settings.workers,
+        serve_worker,
+        host=settings.host,
+        port=settings.port,
+        engine="local" in catalog.on,
+    )
+    try:
+        return _run(workers.run())
+    except OSError as error:
+        return _cant_listen(settings, error)
+
+
+def serve_worker(number: int, port: int, endpoint: Endpoint | None, parent: Connection) -> int:
+    """One of several processes on `port`. Only the first one greets; each has a folder of
+    log files of its own, because files are rotated by one process."""
+    settings = load_settings()
+    configure_logging(settings, folder=f"worker-{number}")
+    engine = SharedEngine(endpoint) if endpoint else None
+    told = partial(heed, parent)
+    return _run(_serve(settings, port, engine, listen=told, greets=number == 1))
+
+
+def configure_logging(settings: Settings, folder: str = "") -> None:
+    """Logs as the settings want them, files in `folder` of their directory."""
     logs.configure_logging(
-        directory=None if settings.log_dir == NO_FILES else settings.log_dir,
+        directory=None if settings.log_dir == NO_FILES else Path(settings.log_dir) / folder,
         level=settings.log_level,
         format=settings.log_format,
         content=settings.log_content,
@@ -84,26 +129,38 @@ def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return uvloop.Loop
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(
+    settings: Settings,
+    shared_port: int | None = None,
+    engine: EngineLike | None = None,
+    *,
+    listen: Callable[[Callable[[], None]], None] | None = None,
+    greets: bool = True,
+) -> int:
     began = time.monotonic()
-    relay = Relay(settings, catalog_of(settings))
+    relay = Relay(settings, catalog_of(settings), engine)
     stopping = asyncio.Event()
-    _listen_for_signals(stopping)
+    (listen or _listen_for_signals)(_stop(stopping))
     try:
-        async with relay, listening(relay) as port:
-            _greet(settings, greeting(relay, port))
+        async with relay, listening(relay, shared_port) as port:
+            if greets:
+                _greet(settings, greeting(relay, port))
             logger.debug("listening after {:.2f} s", time.monotonic() - began)
             await stopping.wait()
             await _drain(relay)
     except OSError as error:
         if relay.phase != "ready":
             raise
-        where = f"{settings.host}:{settings.port}"
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        logger.error("can't listen on {}: {}; choose another PORT or HOST", where, reason)
-        return CANT_LISTEN
+        return _cant_listen(settings, error)
     logger.info("stopped")
     return 0
+
+
+def _cant_listen(settings: Settings, error: OSError) -> int:
+    where = f"{settings.host}:{settings.port}"
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    logger.error("can't listen on {}: {}; choose another PORT or HOST", where, reason)
+    return CANT_LISTEN
 
 
 def _greet(settings: Settings, lines: Sequence[str]) -> None:
@@ -128,9 +185,8 @@ async def _drain(relay: Relay) -> None:
     await relay.drain(seconds)
 
 
-def _listen_for_signals(stopping: asyncio.Event) -> None:
-    """The first SIGINT or SIGTERM asks for an orderly end, the second does not ask."""
-    loop = asyncio.get_running_loop()
+def _stop(stopping: asyncio.Event) -> Callable[[], None]:
+    """What the first call asks for in order, the second does not ask for."""
 
     def stop() -> None:
         if stopping.is_set():
@@ -139,6 +195,11 @@ def _listen_for_signals(stopping: asyncio.Event) -> None:
             os._exit(1)
         stopping.set()
 
+    return stop
+
+
+def _listen_for_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             loop.add_signal_handler(number, stop)
@@ -170,6 +231,7 @@ def warnings_of(relay: Relay) -> list[str]:
     """What the operator should look at before it hurts."""
     models = [model for config in relay.catalog.on.values() for model in config.models]
     return [
+        *([ALONE] if relay.settings.workers > 1 and relay.redis is None else []),
         *relay.routes.warnings,
         *stray_variables(relay.settings),
         *deprecation_warnings(models),

@@ -115,6 +115,9 @@ class Settings(BaseSettings):
         "The address to bind to; beyond loopback `RELAY_TOKENS` is needed.",
         takes="a loopback address, or any other together with RELAY_TOKENS",
     )
+    workers: int = count(
+        1, "How many processes share the port; resuming across them needs `REDIS_URL`."
+    )
     heartbeat: float = seconds(20, "The pause between two pings; a peer missing two is cut.")
     drain_timeout: float = seconds(
         25, "How long running answers may go on after SIGTERM.", zero=True

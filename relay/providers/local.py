@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Protocol
 
 from msgspec import structs
 
@@ -26,6 +27,26 @@ URL = "http://localhost/v1"
 """The engine's API. The host is a form: the connection goes to a Unix socket."""
 
 
+class EngineLike(Protocol):
+    """What the provider asks of an engine: an `Engine`, or one that another process runs."""
+
+    def start(self) -> None:
+        """Begin to start, unless that was done."""
+        ...
+
+    async def ready(self) -> Endpoint:
+        """Wait until it takes calls. Raises `EngineFailed`."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until it is known whether it survived."""
+        ...
+
+    async def close(self) -> None:
+        """End it, if it is the caller's to end."""
+        ...
+
+
 class LocalProvider:
     """The offline demo model: no key, no network, one child process.
 
@@ -33,9 +54,9 @@ class LocalProvider:
     `engine` is closed with the provider.
     """
 
-    def __init__(self, engine: Engine | None = None, *, name: str = "local") -> None:
+    def __init__(self, engine: EngineLike | None = None, *, name: str = "local") -> None:
         self.name = name
-        self._engine = engine or Engine()
+        self._engine: EngineLike = engine or Engine()
         self._wire: Provider | None = None
         self._warming: asyncio.Task[None] | None = None
 

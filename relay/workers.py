@@ -1,0 +1,203 @@
+"""Several processes on one port (`WORKERS`): the kernel spreads connections over them.
+
+Each worker is a whole relay with a listening socket of its own on the same address
+(SO_REUSEPORT, socket(7)). The parent serves nothing: it holds the port, runs the embedded
+engine that the workers share, tells them to stop, and starts a worker anew that died.
+
+Workers heed no signals but their parent's word, over a pipe: a terminal and a service
+manager signal every process of a group, and a worker must not take that for a second ask.
+The pipe's end is the parent's death, which ends its workers in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from loguru import logger
+
+from relay.engine.process import Endpoint, Engine, EngineFailed
+
+RESTART_PAUSE = 1.0
+"""Seconds before a worker that died is started anew, so that one which can't live does not
+keep the machine busy."""
+
+ENGINE_WATCH = 1.0
+"""Seconds between two looks at the engine, which is started anew where it died."""
+
+STOP = b"stop"
+
+Work = Callable[[int, int, Endpoint | None, Connection], int]
+"""One worker's life: its number from 1, the port, the shared engine, and the parent's word
+for `heed`; gives the exit status. Runs in the new process, so it must be a function that
+can be pickled."""
+
+
+class SharedEngine:
+    """The parent's engine as a worker sees it: in the place of an `Engine` of its own."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def start(self) -> None:
+        """The parent did."""
+
+    async def ready(self) -> Endpoint:
+        """Where the engine is reached; stays the same over restarts."""
+        return self._endpoint
+
+    async def settled(self) -> None:
+        """Give the parent the time to start a dead engine anew."""
+        await asyncio.sleep(ENGINE_WATCH)
+
+    async def close(self) -> None:
+        """The parent will."""
+
+
+class Workers:
+    """The parent of `count` workers. Await `run` once."""
+
+    def __init__(self, count: int, work: Work, *, host: str, port: int, engine: bool) -> None:
+        self._count = count
+        self._work = work
+        self._address = (host, port)
+        self._engine = Engine() if engine else None
+        self._spawn = multiprocessing.get_context("spawn")
+        self._processes: dict[int, BaseProcess] = {}
+        self._pipes: dict[int, Connection] = {}
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start the workers and keep them until a signal comes; returns the exit status, 0
+        where every worker ended in order. Raises `OSError` where the port can't be had."""
+        self._listen()
+        with _reserved(*self._address) as port:
+            async with self._running_engine() as endpoint:
+                for number in range(1, self._count + 1):
+                    if not self._stopping.is_set():
+                        self._start(number, port, endpoint)
+                await self._keep(port, endpoint)
+                return await self._end()
+
+    def stop(self) -> None:
+        """The first call asks every worker for an orderly end, the second does not ask."""
+        for number, process in self._processes.items():
+            if self._stopping.is_set():
+                process.kill()
+            else:
+                with contextlib.suppress(OSError):  # it is dead already
+                    self._pipes[number].send_bytes(STOP)
+        self._stopping.set()
+        self._changed.set()
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+
+    def _start(self, number: int, port: int, endpoint: Endpoint | None) -> None:
+        theirs, self._pipes[number] = self._spawn.Pipe(duplex=False)
+        process = self._spawn.Process(
+            target=_live, args=(self._work, number, port, endpoint, theirs)
+        )
+        process.start()
+        theirs.close()
+        self._processes[number] = process
+        loop = asyncio.get_running_loop()
+        loop.add_reader(process.sentinel, self._died, process.sentinel)
+
+    def _died(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        self._changed.set()
+
+    async def _keep(self, port: int, endpoint: Endpoint | None) -> None:
+        while not self._stopping.is_set():
+            await self._changed.wait()
+            self._changed.clear()
+            for number in self._dead():
+                if self._stopping.is_set():
+                    return
+                logger.error("worker {} died and is started anew", number)
+                await self._pause()
+                if not self._stopping.is_set():
+                    self._start(number, port, endpoint)
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RESTART_PAUSE):
+                await self._stopping.wait()
+
+    def _dead(self) -> list[int]:
+        return [n for n, process in self._processes.items() if process.exitcode is not None]
+
+    async def _end(self) -> int:
+        while len(self._dead()) < len(self._processes):
+            await self._changed.wait()
+            self._changed.clear()
+        return 0 if all(process.exitcode == 0 for process in self._processes.values()) else 1
+
+    @contextlib.asynccontextmanager
+    async def _running_engine(self) -> AsyncIterator[Endpoint | None]:
+        if self._engine is None:
+            yield None
+            return
+        watch = None
+        try:
+            endpoint = await self._engine.ready()
+            watch = asyncio.create_task(_watch(self._engine), name="engine watch")
+            yield endpoint
+        finally:
+            if watch is not None:
+                watch.cancel()
+            await self._engine.close()
+
+
+async def _watch(engine: Engine) -> None:
+    while True:
+        await asyncio.sleep(ENGINE_WATCH)
+        try:
+            await engine.ready()
+        except EngineFailed as failure:
+            logger.error("the embedded model is down: {}", failure)
+
+
+@contextlib.contextmanager
+def _reserved(host: str, port: int) -> Iterator[int]:
+    """Hold a port without listening on it, so that port 0 is the same for every worker."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+        yield held.getsockname()[1]
+
+
+def _live(
+    work: Work, number: int, port: int, endpoint: Endpoint | None, parent: Connection
+) -> None:
+    """A worker's first steps."""
+    for signalled in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signalled, signal.SIG_IGN)
+    sys.exit(work(number, port, endpoint, parent))
+
+
+def heed(parent: Connection, stop: Callable[[], None]) -> None:
+    """Call `stop` each time the parent says so, and when it has died. Needs a running loop."""
+    loop = asyncio.get_running_loop()
+
+    def hear() -> None:
+        try:
+            parent.recv_bytes()
+        except EOFError:
+            loop.remove_reader(parent.fileno())
+        stop()
+
+    loop.add_reader(parent.fileno(), hear)

@@ -1,0 +1,117 @@
+"""`WORKERS`: several processes on one port, as `server.py` runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from relay.client import RelayClient
+from tests.upstreams.scripts import answer
+from tests.upstreams.server import Upstream
+from tests.wire.served import server
+
+PATIENCE = 30.0
+ANSWER = "Two of us answer, and nobody can tell."
+
+
+def workers_of(parent: int) -> list[int]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in children if "spawn_main" in command_of(int(pid))]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def listener_of(port: int) -> int:
+    """The parent: the one `server.py` that this test's port was given to."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and "server.py" in command_of(int(entry.name)):
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            mine = f"PORT={port}".encode() in environment
+            if mine and workers_of(int(entry.name)):
+                return int(entry.name)
+    raise AssertionError("no parent is there")
+
+
+@asynccontextmanager
+async def two_workers(tmp_path: Path, **env: str) -> AsyncIterator[tuple[int, Upstream]]:
+    async with (
+        Upstream(answer(ANSWER)) as upstream,
+        server(upstream, tmp_path, WORKERS="2", **env) as port,
+    ):
+        yield port, upstream
+
+
+async def until_two(parent: int, without: int = 0) -> list[int]:
+    async with asyncio.timeout(PATIENCE):
+        while len(pids := [pid for pid in workers_of(parent) if pid != without]) < 2:
+            await asyncio.sleep(0.01)
+    return pids
+
+
+async def alive(port: int) -> bool:
+    try:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"http://127.0.0.1:{port}/readyz") as response,
+        ):
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+async def test_a_worker_that_dies_is_started_anew_and_the_port_serves_on(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as (port, _):
+        parent = listener_of(port)
+        victim = (await until_two(parent))[0]
+        os.kill(victim, signal.SIGKILL)
+        await until_two(parent, without=victim)
+        async with asyncio.timeout(PATIENCE):
+            while not await alive(port):
+                await asyncio.sleep(0.01)
+        async with RelayClient(f"ws://127.0.0.1:{port}/ws") as client:
+            assert await client.chat("hi").text() == ANSWER
+
+
+async def test_a_signal_to_the_whole_group_ends_every_worker_in_order(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as (port, _):
+        parent = listener_of(port)
+        pids = await until_two(parent)
+        for pid in (*pids, parent):
+            os.kill(pid, signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            while any(command_of(pid) for pid in pids):
+                await asyncio.sleep(0.01)
+    stopped = (tmp_path / "worker-1" / "app.log").read_text()
+    assert "stopped" in stopped
+
+
+async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as (port, _):
+        parent = listener_of(port)
+        pids = await until_two(parent)
+        os.kill(parent, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            while any("spawn_main" in command_of(pid) for pid in pids):
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("held", ["0", "-1", "many"])
+def test_workers_takes_a_count(held: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from relay.settings import load_settings
+    from relay.variables import SettingsError
+
+    monkeypatch.setenv("WORKERS", held)
+    with pytest.raises(SettingsError, match="WORKERS"):
+        load_settings(None)
