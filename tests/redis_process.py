@@ -62,10 +62,21 @@ class RedisProcess:
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
 
+    def disconnect_all(self) -> None:
+        """Close every connection, as a restarted proxy does."""
+        with redis.Redis.from_url(self.url) as client:
+            for kind in ("normal", "pubsub"):
+                client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    def configure(self, **options: str | int) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            for name, value in options.items():
+                client.config_set(name.replace("_", "-"), value)
+
     def age(self, seconds: float) -> None:
         """Let so much time pass for every key: what would have expired is gone."""
         with redis.Redis.from_url(self.url) as client:
-            for key in client.keys():
+            for key in list(client.scan_iter()):
                 left = client.pttl(key) - int(seconds * 1000)
                 if client.pttl(key) < 0:
                     continue
@@ -77,7 +88,7 @@ class RedisProcess:
     def age_field_by(self, seconds: float, field: str) -> None:
         """Let a moment (ms) that streams hold lie so much further back, and leases be over."""
         with redis.Redis.from_url(self.url) as client:
-            for key in client.keys():
+            for key in list(client.scan_iter()):
                 if client.type(key) == b"hash" and client.hexists(key, field):
                     client.hincrbyfloat(key, field, -seconds * 1000)
                 elif key.endswith(b":lease"):

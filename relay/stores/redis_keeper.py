@@ -194,6 +194,7 @@ class Keeper:
         ]
         await self._mark()
         sessions = self._sessions_due(owned, now)
+        self._keep_newest(owned, {session for session, _ in sessions})
         for group in _groups([*owned, *watched, *self._ending, *sessions]):
             await self._visit(group)
 
@@ -346,6 +347,12 @@ class Keeper:
         self._refreshed = {s: self._refreshed.get(s, 0.0) for s in used}
         pause = min(SESSION_REFRESH, self._terms.keep / 4000)
         return [(s, owner) for s, owner in used.items() if now - self._refreshed[s] >= pause]
+
+    def _keep_newest(self, owned: list[RedisStream], sessions: set[str]) -> None:
+        for stream in owned:
+            newest = str(stream.facts["newest"])
+            if newest and stream.facts["session"] in sessions:
+                self._courier.run_errand("PEXPIRE", keys.newest(newest), self._terms.keep)
 
     def _queue_session(self, pipe: Any, session: str, owner: str) -> Callable[[Any], None]:
         self._courier.queue(pipe, "open_session", _session_keys(session), owner, self._terms.keep)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -24,6 +25,7 @@ from relay.request import ChatRequest, Message
 from relay.stores.memory import Limits as MemoryLimits
 from relay.stores.memory import MemoryLog
 from relay.stores.redis import ERASE_LINGER, RedisLimits, RedisLog, redis_client
+from relay.stores.redis_stream import RedisStream
 from relay.streamlog import Created, Cursor, Existing, Spec, StreamLog, Writer
 from tests.redis_process import RedisProcess
 
@@ -49,6 +51,9 @@ class MemoryBench:
     async def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
         self.log.sweep()
+
+    async def hear(self) -> None:
+        """Here everything is known at once."""
 
     async def close(self) -> None:
         await self.log.close()
@@ -78,11 +83,89 @@ class RedisBench:
             self.server.age(step)
             await self.log.tick()  # type: ignore[attr-defined]
 
+    async def hear(self) -> None:
+        """Let nodes learn of each other what they are told at the next tick."""
+        await self.log.tick()  # type: ignore[attr-defined]
+
     async def close(self) -> None:
         await self.log.close()
 
 
+class FollowedWriter:
+    """A writer on one node whose records are settled once the other node has them too."""
+
+    def __init__(self, writer: RedisStream, reading: RedisLog) -> None:
+        self._writer = writer
+        self._reading = reading
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    async def settled(self) -> None:
+        await self._writer.settled()
+        async with asyncio.timeout(10):
+            while self._is_behind():
+                await asyncio.sleep(0)
+
+    def _is_behind(self) -> bool:
+        held = self._reading._streams.get(self._writer.name)
+        return held is not None and len(held.records) < len(self._writer.records)
+
+
+class TwoNodes:
+    """Chats are written on one node; everything else is asked of another."""
+
+    def __init__(self, writing: RedisLog, reading: RedisLog) -> None:
+        self.writing, self.reading = writing, reading
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reading, name)
+
+    async def start(self) -> None:
+        for log in (self.writing, self.reading):
+            await log.start()
+
+    async def create(self, asked: Spec) -> Created | Existing:
+        claim = await self.writing.create(asked)
+        if isinstance(claim, Existing):
+            return claim
+        assert isinstance(claim.writer, RedisStream)
+        return Created(FollowedWriter(claim.writer, self.reading))  # type: ignore[arg-type]
+
+    async def cancel(self, *which: Any) -> None:
+        await self.reading.cancel(*which)
+        await self.tick()
+
+    async def erase(self, *which: Any) -> None:
+        await self.reading.erase(*which)
+        await self.tick()
+
+    async def tick(self) -> None:
+        await self.rest()
+        for log in (self.writing, self.reading):
+            await log.tick()
+
+    async def rest(self) -> None:
+        for log in (self.writing, self.reading):
+            await log.rest()
+
+    async def close(self) -> None:
+        for log in (self.writing, self.reading):
+            await log.close()
+
+
+class TwoNodesBench(RedisBench):
+    """As RedisBench, with a node that writes and one that reads."""
+
+    def __init__(self, server: RedisProcess, **limits: float) -> None:
+        super().__init__(server, **limits)
+        client = redis_client(server.url)
+        other = RedisLog(client, RedisLimits(**limits), self.clock)  # type: ignore[arg-type]
+        self.log = TwoNodes(self.log, other)  # type: ignore[assignment, arg-type]
+
+
 Bench: TypeAlias = MemoryBench | RedisBench
+BENCHES = {"redis": RedisBench, "redis-follower": TwoNodesBench}
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +175,15 @@ def redis_server() -> Iterator[RedisProcess]:
     server.close()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", *BENCHES])
 async def make_bench(
     request: pytest.FixtureRequest, redis_server: RedisProcess
 ) -> AsyncIterator[Callable[..., Awaitable[Bench]]]:
     made: list[Bench] = []
 
     async def make(**limits: float) -> Bench:
-        memory = request.param == "memory"
-        bench = MemoryBench(**limits) if memory else RedisBench(redis_server, **limits)
+        kind = BENCHES.get(request.param)
+        bench = kind(redis_server, **limits) if kind else MemoryBench(**limits)
         await bench.start()
         made.append(bench)
         return bench
@@ -410,6 +493,7 @@ async def test_a_stream_counts_who_reads_it(bench: Bench) -> None:
     first.close()
     assert writer.unread_since is None
     second.close()
+    await bench.hear()
     assert writer.unread_since == born + 10
 
 
