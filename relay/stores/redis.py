@@ -8,22 +8,22 @@ docs/scaling.md.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.stores import redis_keys as keys
 from relay.stores.reading import ReadCursor
-from relay.stores.redis_claims import Claims, Terms, facts_of, owner_of
+from relay.stores.redis_claims import Claims, facts_of, owner_of
 from relay.stores.redis_courier import TROUBLE, Courier, unanswered
 from relay.stores.redis_keeper import Keeper, new_node
-from relay.stores.redis_pulse import MAX_PAUSE, Pulse
+from relay.stores.redis_limits import CALL_TIMEOUT, RedisLimits, redis_client
+from relay.stores.redis_pulse import Pulse
 from relay.stores.redis_stream import RedisStream
+from relay.stores.redis_takeover import Heir
 from relay.streamlog import (
     Created,
     Cursor,
@@ -36,52 +36,9 @@ from relay.streamlog import (
     Writer,
 )
 
-MAX_KEPT_REQUEST = 1024 * 1024
-"""Bytes of a request that Redis keeps for a take-over; the answer to a larger one ends
-with its node."""
-
-ERASE_LINGER = 30.0
-"""Seconds that an erased stream stays for the readers who are attached to it."""
-
-CALL_TIMEOUT = 3.0
-"""Seconds that one call to Redis may take before it counts as unanswered."""
+__all__ = ["RedisLimits", "RedisLog", "redis_client"]
 
 _FACTS = ("subject", "id", "next", "status", "fingerprint", "erased")
-
-
-@dataclass(frozen=True, slots=True)
-class RedisLimits:
-    """How long things are kept, in seconds, and how many streams a session runs.
-    `max_pause` is how long readers wait for a Redis that is away."""
-
-    resume_window: float = 3_600.0
-    lease_seconds: float = 10.0
-    max_streams_per_session: int = 32
-    max_kept_request: int = MAX_KEPT_REQUEST
-    max_pause: float = MAX_PAUSE
-
-    @property
-    def terms(self) -> Terms:
-        """The same in the units of the scripts."""
-        linger = max(ERASE_LINGER, 3 * self.lease_seconds)
-        return Terms(
-            keep=max(1_000, int(self.resume_window * 1000)),
-            lease=int(self.lease_seconds * 1000),
-            linger=int(linger * 1000),
-            max_running=self.max_streams_per_session,
-            max_request=self.max_kept_request,
-        )
-
-
-def redis_client(url: str) -> redis.Redis:
-    """A client as `RedisLog` wants it: bytes, no retries of its own, and a bound on how
-    long one call may take. `url` as redis-py takes it, `redis://`, `rediss://`, `unix://`."""
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CALL_TIMEOUT,
-        socket_timeout=CALL_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 class RedisLog(StreamLog):
@@ -117,6 +74,13 @@ class RedisLog(StreamLog):
             ended=lambda stream: self._keeper.ended(stream),
         )
         self._claims = Claims(self._courier, self.node, terms)
+        self._heir = Heir(
+            self._courier,
+            self._claims,
+            node=self.node,
+            lease_ms=terms.lease,
+            unfollow=lambda stream: self._keeper.unfollow(stream),
+        )
         self._keeper = Keeper(
             self._courier,
             clock,
@@ -125,6 +89,7 @@ class RedisLog(StreamLog):
             streams=self._streams,
             stream_of=self._stream,
             claims=self._claims,
+            heir=self._heir,
         )
 
     @property
@@ -163,7 +128,7 @@ class RedisLog(StreamLog):
 
     def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
         """See `StreamLog.on_orphan`."""
-        self._keeper.orphan = callback
+        self._heir.orphan = callback
 
     # Sessions
 
@@ -329,8 +294,9 @@ class RedisLog(StreamLog):
         stream.stop_driver()
         names, epoch = [keys.stream(stream.name), keys.lease(stream.name)], stream.epoch
         try:
-            await stream.settled()
-            await self._courier.call("release", names, epoch, self.node)
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await stream.settled()
+                await self._courier.call("release", names, epoch, self.node)
         except (Fenced, RelayError, *TROUBLE):
             pass  # the lease runs out by itself
         if stream.owned:

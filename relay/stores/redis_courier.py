@@ -219,6 +219,11 @@ class Courier:
                 await self.troubled(error)
                 await asyncio.sleep(RETRY_PAUSE)
                 self._work.set()
+            except Exception as error:  # a defect in one stream must not stop all others
+                told = {"message": "a round trip to Redis met a defect", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
+                await asyncio.sleep(RETRY_PAUSE)
+                self._work.set()
 
     async def _round(self) -> None:
         for name, stream in list(self._lost.items()):
@@ -231,10 +236,11 @@ class Courier:
             return
         try:
             answers = await self._exchange(writing, reading, errands)
+            errands.clear()
+            await self._take_in(writing, reading, answers)
         except BaseException:
             self._put_back(writing, reading, errands)
             raise
-        await self._take_in(writing, reading, answers)
         if self._writing or self._reading:
             self._work.set()
 

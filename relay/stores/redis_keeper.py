@@ -1,4 +1,4 @@
-"""Keeps what this node owns and follows: leases, readers' presence, sessions, take-overs.
+"""Keeps what this node owns and follows: leases, readers' presence, sessions.
 
 One tick every third of the lease does it for all streams, with one round trip for a few
 hundred of them; what can't wait for a tick is published.
@@ -14,13 +14,12 @@ from typing import Any
 import msgspec
 from redis.exceptions import ResponseError
 
-from relay.events import Attempt
 from relay.stores import redis_keys as keys
-from relay.stores.redis_claims import Claims, Facts, Terms, spec_of
+from relay.stores.redis_claims import Claims, Terms
 from relay.stores.redis_courier import TROUBLE, Courier
 from relay.stores.redis_listener import RETRY_PAUSE, Listener, end
 from relay.stores.redis_stream import RedisStream
-from relay.streamlog import Orphan
+from relay.stores.redis_takeover import Heir
 
 MISSES = 3
 """Ticks in a row at which Redis lacks a followed stream, or records that it counts, before
@@ -42,9 +41,6 @@ SESSION_REFRESH = 300.0
 """Seconds after which a session that is in use is kept anew, or a quarter of what it is
 kept for, where that is less."""
 
-_attempts = msgspec.json.Decoder(list[Attempt])
-_TEXT = ("subject", "session", "id", "grace", "fingerprint", "newest")
-
 
 class Keeper:
     """Leases and signals for `streams`, which its owner fills and empties by `stream_of`
@@ -60,8 +56,8 @@ class Keeper:
         streams: Mapping[str, RedisStream],
         stream_of: Callable[[str], RedisStream],
         claims: Claims,
+        heir: Heir,
     ) -> None:
-        self.orphan: Callable[[Orphan], None] | None = None
         self._node = node
         self._courier = courier
         self._clock = clock
@@ -69,6 +65,7 @@ class Keeper:
         self._streams = streams
         self._stream_of = stream_of
         self._claims = claims
+        self._heir = heir
         self._joined: dict[str, tuple[int, str]] = {}
         self._refreshed: dict[str, float] = {}
         self._ending: dict[str, float] = {}
@@ -339,6 +336,10 @@ class Keeper:
 
         return take
 
+    async def _take_over(self, stream: RedisStream) -> None:
+        if await self._heir.take_over(stream):
+            self._ending.pop(stream.name, None)
+
     # Sessions
 
     def _sessions_due(self, owned: list[RedisStream], now: float) -> list[tuple[str, str]]:
@@ -361,73 +362,6 @@ class Keeper:
             self._refreshed[session] = self._clock()
 
         return take
-
-    # Take-over
-
-    async def _take_over(self, stream: RedisStream) -> None:
-        """Take a stream without an owner, unless this node may not, or another was first."""
-        may = self.orphan is not None and self._courier.pulse.may_take_over
-        if stream.adopting or stream.owned or stream.dead or not may:
-            stream.check_idle()
-            return
-        stream.adopting = True
-        try:
-            await self._adopt(stream)
-        finally:
-            stream.adopting = False
-            stream.check_idle()
-
-    async def _adopt(self, stream: RedisStream) -> None:
-        names = [keys.stream(stream.name), keys.lease(stream.name)]
-        epoch, alone_ms = await self._courier.call(
-            "take_over", names, self._node, self._terms.lease
-        )
-        if not epoch:
-            return
-        await self._courier.read_all(stream, from_start=True)
-        held = await self._courier.client.hgetall(keys.stream(stream.name))
-        if stream.dead or b"next" not in held or int(held[b"next"]) != len(stream.records):
-            await self._give_up_on(stream)
-            return
-        facts = _facts(held)
-        self._ending.pop(stream.name, None)
-        self.unfollow(stream)
-        stream.own(int(epoch), facts)
-        async with self._courier.client.pipeline(transaction=False) as pipe:
-            self._claims.queue_count(pipe, stream, anew=True)
-            await self._courier.checked(pipe)
-        if self.orphan is None:
-            stream.lose()
-            return
-        late_ms = alone_ms - self._terms.lease
-        self.orphan(_orphan(stream, facts, held, late_ms))
-
-    async def _give_up_on(self, stream: RedisStream) -> None:
-        """Redis lost records that it counts, and nobody lives who has them."""
-        await self._courier.client.delete(
-            *(f(stream.name) for f in (keys.stream, keys.log, keys.lease))
-        )
-        stream.let_go()
-
-
-def _orphan(stream: RedisStream, facts: Facts, held: Mapping[bytes, bytes], late_ms: int) -> Orphan:
-    spec, request = spec_of(stream.name, facts)
-    return Orphan(
-        writer=stream,
-        spec=spec,
-        request=request,
-        chunks=stream.records.chunks(),
-        attempts=_attempts.decode(held.get(b"attempts", b"[]")),
-        late=late_ms > spec.grace * 1000,
-        cancelled=b"cancel" in held,
-    )
-
-
-def _facts(held: Mapping[bytes, bytes]) -> dict[str, str | bytes]:
-    facts: dict[str, str | bytes] = {name: held[name.encode()].decode() for name in _TEXT}
-    if b"request" in held:
-        facts["request"] = held[b"request"]
-    return facts
 
 
 def _ignore(answer: Any) -> None:

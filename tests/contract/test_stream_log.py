@@ -24,7 +24,8 @@ from relay.records import MAX_RECORD_CHARS, Chunk, shown, unescape
 from relay.request import ChatRequest, Message
 from relay.stores.memory import Limits as MemoryLimits
 from relay.stores.memory import MemoryLog
-from relay.stores.redis import ERASE_LINGER, RedisLimits, RedisLog, redis_client
+from relay.stores.redis import RedisLog
+from relay.stores.redis_limits import ERASE_LINGER, RedisLimits, redis_client
 from relay.stores.redis_stream import RedisStream
 from relay.streamlog import Created, Cursor, Existing, Spec, StreamLog, Writer
 from tests.redis_process import RedisProcess

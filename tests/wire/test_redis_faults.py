@@ -15,8 +15,9 @@ from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.events import Done, FinishReason, Start, Text, Timing, Usage
 from relay.records import unescape
 from relay.request import ChatRequest, Message
-from relay.stores.redis import RedisLimits, RedisLog, redis_client
+from relay.stores.redis import RedisLog
 from relay.stores.redis_courier import CALLS_AT_ONCE
+from relay.stores.redis_limits import RedisLimits, redis_client
 from relay.streamlog import Created, Cursor, Orphan, Spec, Writer
 from tests.redis_process import RedisProcess
 

@@ -13,7 +13,8 @@ from relay.errors import Code, RelayError, StreamExpired
 from relay.events import Attempt, Done, FinishReason, Start, Text, Timing, Usage
 from relay.request import ChatRequest, Message
 from relay.stores import redis_claims
-from relay.stores.redis import ERASE_LINGER, RedisLimits, RedisLog, redis_client
+from relay.stores.redis import RedisLog
+from relay.stores.redis_limits import ERASE_LINGER, RedisLimits, redis_client
 from relay.streamlog import Created, Spec, Writer
 from tests.redis_process import RedisProcess
 

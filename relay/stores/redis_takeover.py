@@ -1,0 +1,110 @@
+"""Takes over streams whose owner died."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from relay.events import Attempt
+from relay.stores import redis_keys as keys
+from relay.stores.redis_claims import Claims, Facts, spec_of
+from relay.stores.redis_courier import Courier
+from relay.stores.redis_stream import RedisStream
+from relay.streamlog import Orphan
+
+_attempts = msgspec.json.Decoder(list[Attempt])
+_TEXT = ("subject", "session", "id", "grace", "fingerprint", "newest")
+
+
+class Heir:
+    """Takes streams over for one node and gives each to `orphan`; None takes nothing over.
+    `unfollow` is told of one that this node only read until then."""
+
+    def __init__(
+        self,
+        courier: Courier,
+        claims: Claims,
+        *,
+        node: str,
+        lease_ms: int,
+        unfollow: Callable[[RedisStream], None],
+    ) -> None:
+        self.orphan: Callable[[Orphan], None] | None = None
+        self._courier = courier
+        self._claims = claims
+        self._node = node
+        self._lease_ms = lease_ms
+        self._unfollow = unfollow
+
+    async def take_over(self, stream: RedisStream) -> bool:
+        """Take a stream without an owner, unless this node may not, or another was first.
+        Raises `RedisError` where Redis does not answer; the next look tries again."""
+        may = self.orphan is not None and self._courier.pulse.may_take_over
+        if stream.adopting or stream.owned or stream.dead or not may:
+            stream.check_idle()
+            return False
+        stream.adopting = True
+        try:
+            return await self._adopt(stream)
+        finally:
+            stream.adopting = False
+            stream.check_idle()
+
+    async def _adopt(self, stream: RedisStream) -> bool:
+        names = [keys.stream(stream.name), keys.lease(stream.name)]
+        epoch, alone_ms = await self._courier.call("take_over", names, self._node, self._lease_ms)
+        if not epoch:
+            return False
+        await self._courier.read_all(stream, from_start=True)
+        held = await self._courier.client.hgetall(keys.stream(stream.name))
+        if stream.dead or b"next" not in held or int(held[b"next"]) != len(stream.records):
+            await self._give_up_on(stream)
+            return True
+        facts = _facts(held)
+        self._unfollow(stream)
+        stream.own(int(epoch), facts)
+        async with self._courier.client.pipeline(transaction=False) as pipe:
+            self._claims.queue_count(pipe, stream, anew=True)
+            await self._courier.checked(pipe)
+        self._give(stream, _orphan(stream, facts, held, alone_ms - self._lease_ms))
+        return True
+
+    def _give(self, stream: RedisStream, orphan: Orphan) -> None:
+        if self.orphan is None or not stream.owned:
+            stream.lose()
+            return
+        try:
+            self.orphan(orphan)
+        except Exception as error:  # a defect in one stream must not end the node's keeping
+            stream.lose()
+            told = {"message": "a stream could not be taken over", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(told)
+
+    async def _give_up_on(self, stream: RedisStream) -> None:
+        """Redis lost records that it counts, and nobody lives who has them."""
+        await self._courier.client.delete(
+            *(f(stream.name) for f in (keys.stream, keys.log, keys.lease))
+        )
+        stream.let_go()
+
+
+def _orphan(stream: RedisStream, facts: Facts, held: Mapping[bytes, bytes], late_ms: int) -> Orphan:
+    spec, request = spec_of(stream.name, facts)
+    return Orphan(
+        writer=stream,
+        spec=spec,
+        request=request,
+        chunks=stream.records.chunks(),
+        attempts=_attempts.decode(held.get(b"attempts", b"[]")),
+        late=late_ms > spec.grace * 1000,
+        cancelled=b"cancel" in held,
+    )
+
+
+def _facts(held: Mapping[bytes, bytes]) -> dict[str, str | bytes]:
+    facts: dict[str, str | bytes] = {name: held[name.encode()].decode() for name in _TEXT}
+    if b"request" in held:
+        facts["request"] = held[b"request"]
+    return facts
