@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from relay import __version__
+from relay.configuration.settings import load_settings
+from relay.configuration.variables import SettingsError
 from relay.serving import BAD_CONFIGURATION, run, run_check
-from relay.settings import load_settings
-from relay.variables import SettingsError
 
 EPILOG = """\
 Configured by environment variables, which may stand in .env; docs/configuration.md lists

@@ -15,9 +15,10 @@ from aiohttp.typedefs import Handler
 from pydantic import SecretStr
 
 from relay import guard as guarding
-from relay import logs
-from relay.breaker import Breakers
-from relay.catalog import Catalog, ProviderConfig, choose_default, routes_of
+from relay.configuration.catalog import Catalog, ProviderConfig, choose_default, routes_of
+from relay.configuration.routes import Routes
+from relay.configuration.settings import Settings
+from relay.configuration.variables import SettingsError
 from relay.dispatcher import Dispatcher, Lineup, Policy, Status
 from relay.edges import http, openai_chat
 from relay.edges.health import HealthEdge, Phase
@@ -27,19 +28,19 @@ from relay.edges.schema import schema_routes
 from relay.edges.sse import SseEdge
 from relay.edges.websocket import Limits, WebSocketEdge
 from relay.events import Target
-from relay.health import Health
-from relay.hedging import HedgeBudget
-from relay.metrics import CONTENT_TYPE, Metrics
-from relay.observing import ConnectionObserver, StreamObserver
+from relay.failover.breaker import Breakers
+from relay.failover.hedging import HedgeBudget
+from relay.observability import logs
+from relay.observability.health import Health
+from relay.observability.metrics import CONTENT_TYPE, Metrics
+from relay.observability.observers import ConnectionObserver, StreamObserver
 from relay.provider import Provider
 from relay.providers.local import EngineLike, LocalProvider
 from relay.providers.registry import build
-from relay.routing import Route, Routes
-from relay.settings import Settings
+from relay.routing import Route
 from relay.stores.memory import Limits as MemoryLimits
 from relay.stores.memory import MemoryLog
 from relay.streamlog import StreamLog
-from relay.variables import SettingsError
 
 if TYPE_CHECKING:
     from relay.stores.redis import RedisLog

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
-from relay.catalog import Catalog, ProviderConfig
-from relay.deprecations import deprecation_warnings
+from relay.configuration.catalog import Catalog, ProviderConfig
+from relay.configuration.deprecations import deprecation_warnings
 from relay.errors import Code, Fault
-from relay.loglines import hide_shapes, one_line
+from relay.observability.loglines import hide_shapes, one_line
 from relay.provider import Provider
 
 PROBE_TIMEOUT = 15.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from relay.failover import Launch
+from relay.failover.policy import Launch
 from relay.provider import Call, Form
 from relay.request import ChatRequest, Message
 

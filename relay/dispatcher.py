@@ -11,13 +11,13 @@ from typing import Literal
 
 import msgspec
 
-from relay.breaker import Breakers
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import Failed, Start
-from relay.failover import Failover, Launch, Plan, Rescue
-from relay.hedging import HedgeBudget
+from relay.failover.breaker import Breakers
+from relay.failover.hedging import HedgeBudget
+from relay.failover.policy import Failover, Launch, Plan, Rescue
 from relay.provider import Provider, Sink
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route

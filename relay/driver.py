@@ -14,7 +14,7 @@ from typing import Protocol
 
 from relay.errors import Code, Fault, Fenced
 from relay.events import Attempt, Done, Event, Failed, Record, Target
-from relay.failover import Abort, Failover, Launch, Step
+from relay.failover.policy import Abort, Failover, Launch, Step
 from relay.provider import Sink
 from relay.records import Chunk, announced, shown
 from relay.streamlog import Writer

@@ -15,16 +15,23 @@ from typing import Any
 
 from loguru import logger
 
-from relay import check, logs
+from relay import check
 from relay.app import Relay, build_providers, guard_options, listening
-from relay.catalog import Catalog, choose_default, providers_on, routes_of, stray_variables
-from relay.deprecations import deprecation_warnings
+from relay.configuration.catalog import (
+    Catalog,
+    choose_default,
+    providers_on,
+    routes_of,
+    stray_variables,
+)
+from relay.configuration.deprecations import deprecation_warnings
+from relay.configuration.settings import NO_FILES, Settings, load_settings
+from relay.configuration.variables import SettingsError
 from relay.engine.model import MODEL_NAME, unavailable
 from relay.engine.process import Endpoint
 from relay.guard import refusal_to_start
+from relay.observability import logs
 from relay.providers.local import EngineLike
-from relay.settings import NO_FILES, Settings, load_settings
-from relay.variables import SettingsError
 from relay.workers import SharedEngine, Workers, heed
 
 BAD_CONFIGURATION = 2

@@ -1,6 +1,6 @@
 """Writes the failover policy's state diagram into docs/failover.md, between its markers.
 
-Run it after a change to the table in relay/flow.py: `python scripts/failover_diagram.py`.
+Run it after a change to the table in relay/failover/flow.py: `python scripts/failover_diagram.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ END = "<!-- /states -->"
 
 sys.path.insert(0, str(ROOT))
 
-from relay.flow import diagram  # noqa: E402
+from relay.failover.flow import diagram  # noqa: E402
 
 
 def with_diagram(page: str) -> str:

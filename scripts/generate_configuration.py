@@ -1,4 +1,4 @@
-"""Write `.env.example` and the table of `docs/configuration.md` from `relay.settings`.
+"""Write `.env.example` and the table of `docs/configuration.md` from `relay.configuration.settings`.
 
 With `--check` it writes nothing and exits with status 1 where they are out of step.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from relay.settings import SECTIONS, variables  # noqa: E402
-from relay.variables import Variable  # noqa: E402
+from relay.configuration.settings import SECTIONS, variables  # noqa: E402
+from relay.configuration.variables import Variable  # noqa: E402
 
 EXAMPLE = ROOT / ".env.example"
 DOCUMENT = ROOT / "docs" / "configuration.md"

@@ -15,12 +15,12 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from relay import chat, codec, connection, frames  # noqa: E402
-from relay.connection import RULES, Input, Phase  # noqa: E402
 from relay.edges import served_socket  # noqa: E402
 from relay.errors import Code  # noqa: E402
-from relay.frames import CLIENT_FRAMES, SERVER_FRAMES  # noqa: E402
-from relay.schema import json_schema  # noqa: E402
+from relay.protocol import chat, codec, connection, frames  # noqa: E402
+from relay.protocol.connection import RULES, Input, Phase  # noqa: E402
+from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES  # noqa: E402
+from relay.protocol.schema import json_schema  # noqa: E402
 
 DOCUMENT = ROOT / "protocol.md"
 MARKED = re.compile(

@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from relay.breaker import Breakers
 from relay.errors import Code, Fault
 from relay.events import (
     Done,
@@ -30,8 +29,9 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.failover import Abort, Failover, Launch, Plan, Step
-from relay.hedging import HedgeBudget
+from relay.failover.breaker import Breakers
+from relay.failover.hedging import HedgeBudget
+from relay.failover.policy import Abort, Failover, Launch, Plan, Step
 from relay.provider import Form
 from relay.records import Shown
 

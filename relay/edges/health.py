@@ -16,7 +16,7 @@ from loguru import logger
 
 from relay.edges.http import json_response
 from relay.errors import Code, Fault, RelayError
-from relay.health import Health, Report, overall
+from relay.observability.health import Health, Report, overall
 from relay.provider import Provider
 
 PROBE_WAIT = 2.0

@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import PayloadEncodingError
 from loguru import logger
 
-from relay.codec import NotAFrame, decode_object
 from relay.errors import Code, RelayError
+from relay.protocol.codec import NotAFrame, decode_object
 
 BODY_SECONDS = 30.0
 """A request's body has to arrive within so long."""

@@ -19,7 +19,6 @@ import msgspec
 from aiohttp import web
 
 from relay import events
-from relay.chat import to_request
 from relay.dispatcher import Offer
 from relay.edges import openai_request
 from relay.edges.http import STATUS, HttpError, json_response, read_json
@@ -38,6 +37,7 @@ from relay.events import (
     ToolCall,
 )
 from relay.guard import SUBJECT
+from relay.protocol.chat import to_request
 from relay.records import Chunk, decode
 
 PREFIX = "/v1/"

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Struct
 from pydantic import ValidationError
 
-from relay.chat import Chat
-from relay.codec import explain
 from relay.edges.http import HttpError
 from relay.errors import Code
+from relay.protocol.chat import Chat
+from relay.protocol.codec import explain
 
 DEFAULT_IMAGE_TYPE = "image/jpeg"
 """The media type of an image whose URL does not tell it."""

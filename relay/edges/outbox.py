@@ -19,8 +19,8 @@ import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from relay.codec import encode, encode_chunk, encode_id, error_frame
 from relay.errors import RelayError
+from relay.protocol.codec import encode, encode_chunk, encode_id, error_frame
 from relay.records import MAX_FRAME_TEXT
 from relay.streamlog import Cursor
 

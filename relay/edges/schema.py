@@ -8,8 +8,8 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from relay.openapi import OPENAPI_PATH, openapi
-from relay.schema import ASYNCAPI_PATH, SCHEMA_PATH, Json, asyncapi, json_schema
+from relay.protocol.openapi import OPENAPI_PATH, openapi
+from relay.protocol.schema import ASYNCAPI_PATH, SCHEMA_PATH, Json, asyncapi, json_schema
 
 
 def schema_routes() -> list[web.RouteDef]:

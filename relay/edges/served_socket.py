@@ -1,4 +1,4 @@
-"""One WebSocket of `relay.v1`: the rules of `relay.connection` carried out on a socket.
+"""One WebSocket of `relay.v1`: the rules of `relay.protocol.connection` carried out on a socket.
 
 The rules say what is to be done; this does it, with a stream log, a dispatcher and an
 `Outbox`, and tells the rules how it went. Streams belong to the dispatcher: whatever
@@ -16,7 +16,11 @@ from contextlib import suppress
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
-from relay.actions import (
+from relay.edges.outbox import Outbox
+from relay.edges.websocket_service import Service
+from relay.errors import Code, RelayError
+from relay.guard import SUBJECT
+from relay.protocol.actions import (
     Action,
     Actions,
     Attach,
@@ -31,13 +35,10 @@ from relay.actions import (
     Send,
     StartChat,
 )
-from relay.chat import to_request
-from relay.codec import encode
-from relay.connection import Connection, Phase
-from relay.edges.outbox import Outbox
-from relay.edges.websocket_service import Service
-from relay.errors import Code, RelayError
-from relay.frames import (
+from relay.protocol.chat import to_request
+from relay.protocol.codec import encode
+from relay.protocol.connection import Connection, Phase
+from relay.protocol.frames import (
     PROTOCOL,
     AnySent,
     DrainFrame,
@@ -48,7 +49,6 @@ from relay.frames import (
     ReadyLimits,
     SessionStream,
 )
-from relay.guard import SUBJECT
 from relay.streamlog import StreamInfo
 
 CLOSE_TIMEOUT = 5.0

@@ -11,12 +11,12 @@ import secrets
 from aiohttp import web
 from pydantic import ValidationError
 
-from relay.chat import Chat, ChatBody, to_request
-from relay.codec import encode, encode_chunk, encode_id, error_frame, explain
 from relay.edges.http import read_json
 from relay.edges.http_stream import STREAM_HEADERS, HttpStream, Service
 from relay.errors import Code, RelayError
 from relay.guard import SUBJECT
+from relay.protocol.chat import Chat, ChatBody, to_request
+from relay.protocol.codec import encode, encode_chunk, encode_id, error_frame, explain
 from relay.records import Chunk
 
 MAX_SEQ_DIGITS = 15

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from aiohttp import hdrs, web
 
-from relay.actions import CloseCode
 from relay.dispatcher import Dispatcher
 from relay.edges.outbox import HIGH_WATER
 from relay.edges.served_socket import CLOSE_TIMEOUT, ServedSocket
 from relay.edges.websocket_service import Limits, Observer, Service
 from relay.errors import RelayError
-from relay.frames import PROTOCOL, DrainFrame
+from relay.protocol.actions import CloseCode
+from relay.protocol.frames import PROTOCOL, DrainFrame
 from relay.streamlog import StreamLog
 
 __all__ = ["Limits", "Observer", "WebSocketEdge"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from relay.routing import Rules, build_routes
-from relay.settings import load_settings, variables
+from relay.configuration.routes import Rules, build_routes
+from relay.configuration.settings import load_settings, variables
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / ".env.example"

@@ -15,9 +15,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from relay.app import Relay
-from relay.environment import PROVIDER_SUFFIXES
+from relay.configuration.environment import PROVIDER_SUFFIXES
+from relay.configuration.settings import load_settings, variables
 from relay.serving import catalog_of
-from relay.settings import load_settings, variables
 from tests.wire.documented import DEPLOYED, DOCUMENTS, LANGUAGES, Block, blocks, examples
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from relay.actions import CloseCode
 from relay.errors import Code
-from relay.frames import CLIENT_FRAMES, SERVER_FRAMES, client_frame, server_frame
-from relay.schema import asyncapi, json_schema
+from relay.protocol.actions import CloseCode
+from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES, client_frame, server_frame
+from relay.protocol.schema import asyncapi, json_schema
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "protocol.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from relay.catalog import Catalog, ProviderConfig
 from relay.check import check
-from relay.deprecations import deprecated_models
+from relay.configuration.catalog import Catalog, ProviderConfig
+from relay.configuration.deprecations import deprecated_models
 from relay.errors import Code, Fault
 from relay.providers.registry import build
 

@@ -2,7 +2,7 @@
 
 from relay.continuation import call_of, continued
 from relay.events import Target
-from relay.failover import Launch
+from relay.failover.policy import Launch
 from relay.provider import Form
 from relay.request import ChatRequest, Message
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from relay.breaker import Breakers
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.errors import Code, Fault, Fenced, RelayError
 from relay.events import (
@@ -26,7 +25,8 @@ from relay.events import (
     Text,
     Usage,
 )
-from relay.hedging import HedgeBudget
+from relay.failover.breaker import Breakers
+from relay.failover.hedging import HedgeBudget
 from relay.provider import Call, Form, Sink
 from relay.records import decode
 from relay.request import ChatRequest, Message
@@ -333,7 +333,7 @@ async def test_a_defect_of_the_policy_ends_the_stream_with_internal(
     def defect(self: object, attempt: int, events: object, now: float) -> None:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr("relay.failover.Failover.batch", defect)
+    monkeypatch.setattr("relay.failover.policy.Failover.batch", defect)
     failed = (await house.records(await house.start()))[-1]
     assert isinstance(failed, Failed)
     assert failed.code is Code.INTERNAL

@@ -3,10 +3,11 @@
 import msgspec
 import pytest
 
+from relay.configuration.routes import RoutesError, Rules, build_routes
 from relay.errors import Code, RelayError
 from relay.events import Target
 from relay.request import ChatRequest, ImagePart, Message, TextPart, Tool
-from relay.routing import Route, RoutesError, Rules, apply_route, build_routes
+from relay.routing import Route, apply_route
 
 MODELS = {"gpt": ("g1", "g2"), "claude": ("c1", "c2"), "ollama": ("llama3:8b",)}
 OFF = {"gemini": "no GEMINI_API_KEY"}

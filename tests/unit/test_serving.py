@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from relay.app import Relay
+from relay.configuration.settings import load_settings
 from relay.serving import catalog_of, greeting
-from relay.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 

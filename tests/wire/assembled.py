@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from unittest import mock
 
 from relay.app import Relay, listening
-from relay.catalog import providers_on
-from relay.settings import load_settings
+from relay.configuration.catalog import providers_on
+from relay.configuration.settings import load_settings
 
 
 @asynccontextmanager

@@ -18,14 +18,14 @@ from typing import Any
 import websockets
 from aiohttp import web
 
-from relay.breaker import Breakers
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.edges.websocket import Limits, WebSocketEdge
 from relay.errors import Code, RelayError
 from relay.events import Event, Finish, FinishReason, Served, Target, Text, Usage
-from relay.frames import server_frame
+from relay.failover.breaker import Breakers
+from relay.failover.hedging import HedgeBudget
 from relay.guard import SUBJECT
-from relay.hedging import HedgeBudget
+from relay.protocol.frames import server_frame
 from relay.provider import Call, Form, Sink
 from relay.routing import Route
 from relay.stores.memory import Limits as LogLimits

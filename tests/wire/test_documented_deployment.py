@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import connect
 
+from relay.configuration.settings import load_settings
 from relay.serving import BAD_CONFIGURATION
-from relay.settings import load_settings
 from tests.upstreams.server import Upstream
 from tests.upstreams.steps import Counts, End, Finish, Pause, Token
 from tests.wire.documented import ROOT, examples

@@ -10,7 +10,7 @@ from relay.edges import health as edge_module
 from relay.edges import http
 from relay.edges.health import HealthEdge
 from relay.errors import Code, Fault
-from relay.health import Health
+from relay.observability.health import Health
 from tests.wire.http_relay import RawClient, listening, until
 
 T = 1_700_000_000.0

@@ -9,7 +9,6 @@ import openai
 import pytest
 from aiohttp import web
 
-from relay.breaker import Breakers
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.edges import http
 from relay.edges.http_stream import Pace, Service
@@ -17,7 +16,8 @@ from relay.edges.openai_chat import PREFIX, OpenAIChatEdge, openai_shape
 from relay.edges.sse import SseEdge
 from relay.errors import Code, Fault
 from relay.events import Target, Text
-from relay.hedging import HedgeBudget
+from relay.failover.breaker import Breakers
+from relay.failover.hedging import HedgeBudget
 from relay.routing import Route
 from relay.stores.memory import Limits, MemoryLog
 from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of, until

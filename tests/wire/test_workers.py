@@ -109,8 +109,8 @@ async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("held", ["0", "-1", "many"])
 def test_workers_takes_a_count(held: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relay.settings import load_settings
-    from relay.variables import SettingsError
+    from relay.configuration.settings import load_settings
+    from relay.configuration.variables import SettingsError
 
     monkeypatch.setenv("WORKERS", held)
     with pytest.raises(SettingsError, match="WORKERS"):

@@ -1,0 +1,1 @@
+"""What the operator sets, and which providers and routes that comes to."""

@@ -1,0 +1,199 @@
+"""The attempts of one answer: those under way, and the account of those that ended; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from relay.errors import Code
+from relay.events import Attempt, FinishReason, Target, Usage, estimate_tokens
+from relay.failover.breaker import Breakers, Ticket
+from relay.failover.plan import Abort, Action, Launch, Plan
+from relay.failover.seam import Seam
+from relay.provider import Form
+
+LINGER = 1.0
+"""Seconds after the finish reason in which counts may still follow. Then the answer is
+finished, whether the upstream has closed or not."""
+
+OK = "ok"
+"""The outcome of an attempt that ended well."""
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """An attempt under way. Times are the caller's clock's.
+
+    `seam` is there while its text is not known to fit what stands. `discards` where its
+    first content takes the place of what stands. `muted` where its reasoning is not shown,
+    because it would stand behind text. `told` once what it says is announced and shown.
+    """
+
+    number: int
+    target: Target
+    form: Form
+    partial: str
+    hedge: bool
+    ticket: Ticket
+    started: float
+    hedge_at: float | None
+    seam: Seam | None = None
+    discards: bool = False
+    muted: bool = False
+    heard: float | None = None
+    yielded: bool = False
+    told: bool = False
+    called: bool = False
+    finish: FinishReason | None = None
+    finished_at: float = 0.0
+    served: str | None = None
+    usage: Usage | None = None
+    written: int = 0
+
+    @property
+    def continues(self) -> bool:
+        """Whether it was asked to go on from the text that stands."""
+        return bool(self.partial)
+
+    @property
+    def ended_in_meaning(self) -> bool:
+        """Whether its answer is whole, whatever becomes of the connection."""
+        return self.called or self.finish is not None
+
+    def dead_at(self, first_token_timeout: float, idle_timeout: float) -> float:
+        """When it is given up, unless something comes before. Until the first content only
+        the first-token timeout counts, after it only the silence between signs of life."""
+        if self.finish is not None:
+            return self.finished_at + LINGER
+        if self.yielded and self.heard is not None:
+            return self.heard + idle_timeout
+        return self.started + first_token_timeout
+
+    def counted(self, input_characters: int, *, whole: bool, billed: bool) -> Usage | None:
+        """What it used. Where the provider's count is missing, stems from before a cut
+        (`whole` False), or says that words cost nothing, it is estimated from characters.
+        None where the upstream refused before it began, so that nothing is `billed`."""
+        output = estimate_tokens(self.written)
+        if self.usage is None:
+            if not billed and self.heard is None:
+                return None
+            characters = input_characters + len(self.partial)
+            return Usage(estimate_tokens(characters), output, estimated=True)
+        told = self.usage.output_tokens
+        if told >= output or (whole and told):
+            return self.usage
+        return structs.replace(self.usage, output_tokens=output, estimated=True)
+
+
+class Attempts:
+    """An answer's attempts: those under way by number, and the account of those that ended."""
+
+    def __init__(self, plan: Plan, breakers: Breakers) -> None:
+        self._plan = plan
+        self._breakers = breakers
+        self._unreported: list[Usage] = []
+        self.running: dict[int, Running] = {}
+        self.ended: list[Attempt] = []
+        self.made = 0
+        self.actions: list[Action] = []
+
+    @property
+    def used_up(self) -> bool:
+        """Whether no further attempt is allowed."""
+        return self.made >= self._plan.max_attempts
+
+    def launch(
+        self, target: Target, form: Form, now: float, *, hedge: bool, seam: Seam | None
+    ) -> Running:
+        """Start an attempt. Text that stands is offered through `seam`."""
+        self.made += 1
+        running = Running(
+            number=self.made,
+            target=target,
+            form=form,
+            partial=seam.partial if seam and form is not Form.RESTART else "",
+            hedge=hedge,
+            ticket=self._breakers.enter(target, now),
+            started=now,
+            hedge_at=now + self._plan.hedge_after if self._plan.hedge_after > 0 else None,
+            seam=seam,
+        )
+        self.running[running.number] = running
+        self.actions.append(Launch(running.number, target, form, running.partial, hedge))
+        return running
+
+    def end(self, running: Running, outcome: str, now: float, *, abort: bool) -> None:
+        """An attempt is over. `abort` where its upstream is to be closed: then it counts
+        even if it gave no sign of life, because the vendor may have worked for it."""
+        del self.running[running.number]
+        if abort:
+            self.actions.append(Abort(running.number))
+        whole = running.finish is not None or outcome == OK
+        usage = running.counted(self._plan.input_characters, whole=whole, billed=whole or abort)
+        target, spent = running.target, milliseconds(now - running.started)
+        self.ended.append(
+            Attempt(target.provider, target.model, outcome, spent, running.hedge, usage)
+        )
+
+    def abort(self, running: Running, now: float) -> None:
+        """Close an attempt's upstream for a reason that is not the target's doing."""
+        self._breakers.released(running.ticket)
+        self.end(running, Code.CANCELLED, now, abort=True)
+
+    def abort_all(self, now: float) -> None:
+        """Close every upstream."""
+        for running in list(self.running.values()):
+            self.abort(running, now)
+
+    def take_over(self, attempts: Sequence[Attempt], characters: int) -> None:
+        """Enter what a dead owner left: its attempts, and `characters` shown by one that it
+        could not report on. At least one further attempt is allowed: the owner's death is
+        no target's doing."""
+        self.made = min(len(attempts), self._plan.max_attempts - 1)
+        self.ended.extend(attempts)
+        told = sum(attempt.usage.output_tokens for attempt in attempts if attempt.usage)
+        untold = max(0, estimate_tokens(characters) - told)
+        asked = estimate_tokens(self._plan.input_characters)
+        self._unreported.append(Usage(asked, untold, estimated=True))
+
+    def usage(self) -> Usage:
+        """The sum over all attempts."""
+        usages = [attempt.usage for attempt in self.ended if attempt.usage]
+        usages += self._unreported
+        return Usage(
+            sum(usage.input_tokens for usage in usages),
+            sum(usage.output_tokens for usage in usages),
+            any(usage.estimated for usage in usages),
+            _sum_known([usage.cached_input_tokens for usage in usages]),
+            _sum_known([usage.reasoning_tokens for usage in usages]),
+        )
+
+    def dead_at(self, running: Running) -> float:
+        """When an attempt is overdue, unless something comes before."""
+        return running.dead_at(self._plan.first_token_timeout, self._plan.token_idle_timeout)
+
+    def hedge_due(self) -> float | None:
+        """When a second attempt may start beside the one that runs."""
+        if len(self.running) != 1:
+            return None
+        (running,) = self.running.values()
+        busy = running.yielded or running.ended_in_meaning
+        return None if busy else running.hedge_at
+
+    def deadline(self) -> float | None:
+        """When the first of them is overdue or to be hedged."""
+        due = [self.dead_at(running) for running in self.running.values()]
+        hedge = self.hedge_due()
+        return min(due if hedge is None else [*due, hedge], default=None)
+
+
+def milliseconds(seconds: float) -> int:
+    """Whole milliseconds, rounded."""
+    return round(seconds * 1000)
+
+
+def _sum_known(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,184 @@
+"""Which target is asked next, and when: one answer's way down its route, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relay.errors import Code, Fault
+from relay.events import Target
+from relay.failover.breaker import Breakers
+from relay.failover.plan import Plan
+from relay.provider import Form
+
+FRUITLESS = 2
+"""Attempts in a row on one target that may yield nothing."""
+
+BACKOFF = 0.25
+"""Seconds before a target that failed is asked again, and as many again of jitter."""
+
+RATE_LIMIT_BACKOFF = 1.0
+"""The same for a target that is rate limited and doesn't say for how long."""
+
+WAIT_JITTER = 0.1
+"""A `Retry-After` is waited for by up to this share longer, so that the streams that were
+turned away together do not come back together."""
+
+
+class Choice(NamedTuple):
+    """The next attempt: on which target, not before when."""
+
+    target: Target
+    at: float
+
+
+@dataclass(slots=True)
+class _Rung:
+    """What this answer has seen of one target. `tries` counts attempts in a row that
+    yielded nothing; `free_at` is when the vendor's own rate limit ends."""
+
+    target: Target
+    made: int = 0
+    tries: int = 0
+    spent: bool = False
+    free_at: float = 0.0
+    refused: int = 0
+
+    def open(self) -> bool:
+        return not self.spent and self.tries < FRUITLESS
+
+
+class Ladder:
+    """The targets of one answer and what is left to try on each."""
+
+    def __init__(self, plan: Plan, breakers: Breakers, jitter: Callable[[], float]) -> None:
+        self._plan = plan
+        self._breakers = breakers
+        self._jitter = jitter
+        self._rungs = {target: _Rung(target) for target in plan.allowed}
+        self.only_restart = False
+        """Set where the text shown can't be joined with certainty."""
+
+    def launched(self, target: Target) -> None:
+        """Count an attempt."""
+        rung = self._rungs[target]
+        rung.made += 1
+        rung.tries += 1
+
+    def yielded(self, target: Target) -> None:
+        """The target's attempt gave content."""
+        self._rungs[target].tries = 0
+
+    def form(self, target: Target) -> Form:
+        """How the text that stands is offered to `target`: its best form that it has not
+        refused."""
+        if self.only_restart or self._plan.rescue == "restart":
+            return Form.RESTART
+        forms = self._plan.forms.get(target) or (Form.RESTART,)
+        refused = self._rungs[target].refused
+        return forms[refused] if refused < len(forms) else Form.RESTART
+
+    def refuse_form(self, target: Target) -> None:
+        """The target refused the form it was offered. This costs it nothing."""
+        rung = self._rungs[target]
+        rung.refused += 1
+        rung.tries -= 1
+
+    def spend(self, target: Target) -> None:
+        """Never ask this target again for this answer."""
+        self._rungs[target].spent = True
+
+    def first(self, now: float) -> Target:
+        """The first target whose breaker lets an attempt through; where none does, the one
+        that has rested longest."""
+        admitted = [target for target in self._rungs if self._breakers.admits(target, now)]
+        return admitted[0] if admitted else self._breakers.longest_rested(self._rungs)
+
+    def beside(self, now: float) -> Target | None:
+        """A target for a hedge: not asked yet, its breaker closed."""
+        return next((t for t in self._fresh(now) if self._breakers.closed(t)), None)
+
+    def unasked(self, now: float) -> Target | None:
+        """A target that this answer has not asked yet and whose breaker lets it through."""
+        return next(iter(self._fresh(now)), None)
+
+    def note(self, target: Target, fault: Fault, now: float, *, final: bool) -> None:
+        """An attempt on `target` failed. `final` where it is not to be asked again, whatever
+        the fault's remedy says: it kept silent, or it was a probe."""
+        rung = self._rungs[target]
+        if final or fault.remedy != "retry":
+            rung.spent = True
+        if fault.retry_after is not None:
+            rung.free_at = now + fault.retry_after
+
+    def next(self, last: Target, fault: Fault, now: float, *, move_on: bool) -> Choice | None:
+        """Where to go after `fault` on `last`: the same target again, another one, or None.
+
+        The same target comes first unless `move_on` says that another is the better bet
+        (the answer broke after it had begun, or was empty). Open breakers are skipped;
+        when nothing else is left they are tried all the same.
+        """
+        again = self._again(last, fault, now)
+        if again and not (move_on or _is_hopeless_now(fault)):
+            return again
+        other = self._other(last, now)
+        if other:
+            return Choice(other, now)
+        return again or self._shortest_wait(now) or self._forced(last, now)
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until the first rate limit of a target ends; None where there is none."""
+        waits = [rung.free_at - now for rung in self._rungs.values() if rung.free_at > now]
+        return min(waits, default=None)
+
+    def _fresh(self, now: float) -> Sequence[Target]:
+        return [
+            target
+            for target, rung in self._rungs.items()
+            if not rung.made and not rung.spent and self._breakers.admits(target, now)
+        ]
+
+    def _again(self, last: Target, fault: Fault, now: float) -> Choice | None:
+        rung = self._rungs[last]
+        if not rung.open() or not self._breakers.closed(last):
+            return None
+        if fault.retry_after is not None:
+            return self._wait(rung, now)
+        base = RATE_LIMIT_BACKOFF if fault.code is Code.PROVIDER_RATE_LIMITED else BACKOFF
+        return Choice(last, now + base * (1 + self._jitter()))
+
+    def _wait(self, rung: _Rung, now: float) -> Choice | None:
+        wait = max(0.0, rung.free_at - now)
+        if wait > self._plan.retry_after_max:
+            return None
+        return Choice(rung.target, now + wait * (1 + WAIT_JITTER * self._jitter()))
+
+    def _other(self, last: Target, now: float) -> Target | None:
+        """The other target that was asked least, in the route's order."""
+        others = [
+            rung
+            for rung in self._rungs.values()
+            if rung.target != last
+            and rung.open()
+            and rung.free_at <= now
+            and self._breakers.admits(rung.target, now)
+        ]
+        return min(others, key=lambda rung: rung.made).target if others else None
+
+    def _shortest_wait(self, now: float) -> Choice | None:
+        limited = [rung for rung in self._rungs.values() if rung.open() and rung.free_at > now]
+        waits = [wait for rung in limited if (wait := self._wait(rung, now))]
+        return min(waits, key=lambda choice: choice.at, default=None)
+
+    def _forced(self, last: Target, now: float) -> Choice | None:
+        left = [r.target for r in self._rungs.values() if r.open() and r.free_at <= now]
+        if not left:
+            return None
+        target = self._breakers.longest_rested(left)
+        return Choice(target, now + BACKOFF if target == last else now)
+
+
+def _is_hopeless_now(fault: Fault) -> bool:
+    """Whether asking the same target at once is idle: it limits, and doesn't say how long."""
+    return fault.code is Code.PROVIDER_RATE_LIMITED and fault.retry_after is None

@@ -1,0 +1,157 @@
+"""What a log line may hold: secrets taken out, one line whatever the input, tracebacks folded.
+
+Pure: no file, no clock, no logger. `relay.observability.logs` puts these to every record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from urllib.parse import quote
+
+from relay.errors import Fault, RelayError
+
+HIDDEN = "[redacted]"
+"""What stands where a secret stood."""
+
+MIN_SECRET_LENGTH = 8
+"""Shorter configured keys are placeholders such as `none`; hiding them would tear words
+apart all over the logs and protect nothing."""
+
+MAX_MESSAGE = 8_192
+"""Characters of a line's message, and of its traceback, at most; the rest is counted."""
+
+_SHAPES = re.compile(
+    r"""
+      (?P<scheme>\b(?:bearer|(?-i:Basic))\s+)[^\s"',;]{8,}    # RFC 6750, RFC 7617
+    | (?P<field>["']?\b(?:x-api-key|x-goog-api-key|api[-_]?key|access_token|authorization)
+        ["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)[^\s"',;&]+
+    | (?P<query>[?&](?:key|token)=)[^\s"'&\#]+
+    | (?P<user>://)[^\s/@:"']{0,64}:[^\s/@"']{1,256}(?=@)                 # credentials in a URL
+    | \b(?:sk|rk|pk|gsk|xai)-[A-Za-z0-9_-]{8,}                 # keys by their prefix
+    | \bgsk_[A-Za-z0-9]{8,}
+    | \bAIza[A-Za-z0-9_-]{16,}
+    | \beyJ[A-Za-z0-9_-]{8,999}\.[A-Za-z0-9_-]{1,9999}\.[A-Za-z0-9_-]*  # a JSON Web Token
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_BREAKING = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\x1b", "\x00": "\\x00"}
+_TELLING = (
+    OSError,
+    ImportError,
+    AttributeError,
+    NameError,
+    TypeError,
+    ArithmeticError,
+    RelayError,
+    Fault,
+)
+"""Exceptions whose message speaks of the program, not of what it was given."""
+
+
+def one_line(text: str) -> str:
+    """`text` with everything escaped that could end a line, move a cursor or reorder what
+    is shown: C0, C1, U+2028, U+2029, bidirectional controls, lone surrogates."""
+    return text if text.isprintable() else _BREAKING.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    point = ord(character)
+    return _SHORT.get(character) or (f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}")
+
+
+def cut(text: str, limit: int) -> str:
+    """`text` if it is no longer than `limit`, else its whole words within it and a count of
+    what was left out. Half a word could be half a secret, which nobody would know again."""
+    if len(text) <= limit:
+        return text
+    kept = text[:limit].rpartition(" ")[0]
+    return f"{kept}… ({len(text) - len(kept)} more characters)"
+
+
+def digest(secret: str) -> str:
+    """Eight characters that stand for a session: equal names have equal digests, and the
+    name can't be had back."""
+    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def hide_shapes(text: str) -> str:
+    """`text` without what looks like a key, a token or a credential."""
+    return _SHAPES.sub(_without_value, text)
+
+
+def _without_value(match: re.Match[str]) -> str:
+    return f"{match[match.lastgroup] if match.lastgroup else ''}{HIDDEN}"
+
+
+class Redactor:
+    """Takes the configured secrets out of text, then everything shaped like one.
+
+    Secrets hold no space."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        forms = {form for secret in secrets for form in _written_forms(secret)}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+
+    def __call__(self, text: str) -> str:
+        """`text` without secrets, cut at `MAX_MESSAGE`: first, so that the work is bounded."""
+        short = cut(text, MAX_MESSAGE)
+        known = self._known.sub(HIDDEN, short) if self._known else short
+        return hide_shapes(known)
+
+
+def _written_forms(secret: str) -> Iterator[str]:
+    """The secret as it is, in a URL, in JSON and in Python's `repr`."""
+    if len(secret) < MIN_SECRET_LENGTH:
+        return
+    yield secret
+    yield quote(secret, safe="")
+    yield json.dumps(secret)[1:-1]
+    yield repr(secret)[1:-1]
+
+
+def fold(error: BaseException, *, content: bool) -> str:
+    """An exception's traceback with those of its causes, as Python prints it but without
+    any variable's value.
+
+    Unless `content`, the message of an exception that may quote its input (a `ValueError`,
+    say, or a vendor's own) is left out: its type and place have to do.
+    """
+    return "\n".join(_chain(error, content, set()))
+
+
+def _chain(error: BaseException, content: bool, seen: set[int]) -> Iterator[str]:
+    seen.add(id(error))
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None and id(before) not in seen:
+        yield from _chain(before, content, seen)
+        yield "Which led to:"
+    yield "Traceback (most recent call last):"
+    for frame in traceback.extract_tb(error.__traceback__):
+        yield f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+    yield _headline(error, content)
+    for inner in getattr(error, "exceptions", ()):
+        if isinstance(inner, BaseException) and id(inner) not in seen:
+            yield "Which holds:"
+            yield from _chain(inner, content, seen)
+
+
+def _headline(error: BaseException, content: bool) -> str:
+    name = type(error).__qualname__
+    try:
+        message = str(error)
+    except Exception:  # a defect in the exception's own __str__ must not lose the line
+        return f"{name} (its message can't be shown)"
+    if not message:
+        return name
+    if content or isinstance(error, _TELLING):
+        return f"{name}: {message}"
+    return f"{name} (message of {len(message)} characters left out)"

@@ -1,0 +1,91 @@
+"""Tells logs, metrics and health what became of streams and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from loguru import logger
+
+from relay.errors import Code
+from relay.events import Attempt, Done, Failed, Target
+from relay.observability import logs
+from relay.observability.health import Health
+from relay.observability.metrics import Metrics
+
+
+class StreamObserver:
+    """A `driver.Observer`: one line, and a few counters, for each attempt and each stream.
+    `clock` gives seconds since the epoch."""
+
+    def __init__(self, health: Health, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._clock = clock
+
+    def started(self, stream: str, route: str) -> None:
+        """See `driver.Observer.started`."""
+        self._metrics.stream_started()
+        logger.bind(**logs.names(stream=stream)).debug("chat to {}", route)
+
+    def answering(self, stream: str, target: Target, seconds: float) -> None:
+        """See `driver.Observer.answering`."""
+        self._metrics.observe_first_event(target, seconds)
+
+    def attempt_ended(self, stream: str, attempt: Attempt) -> None:
+        """See `driver.Observer.attempt_ended`."""
+        self._metrics.observe_attempt(attempt)
+        self._health.attempt(
+            attempt.provider, attempt.model, attempt.outcome, attempt.ms, self._clock()
+        )
+        logs.log_attempt(stream, attempt)
+
+    def ended(self, stream: str, route: str, record: Done | Failed | None) -> None:
+        """See `driver.Observer.ended`."""
+        self._metrics.observe_stream_end(record, route)
+        if record is not None:
+            logs.log_stream_end(stream, record)
+
+    def unexpected(self, stream: str, error: BaseException) -> None:
+        """See `driver.Observer.unexpected`."""
+        bound = logger.bind(**logs.names(stream=stream))
+        bound.opt(exception=error).error("a stream met an unforeseen error")
+
+
+class ConnectionObserver:
+    """A `websocket_service.Observer`. `clock` gives seconds, monotonic."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def naming(self, connection: str, session: str) -> AbstractContextManager[None]:
+        """See `websocket_service.Observer.naming`."""
+        return logs.context(connection=connection, session=session)
+
+    def connected(self, connection: str) -> None:
+        """See `websocket_service.Observer.connected`."""
+        self._since[connection] = self._clock()
+        self._metrics.connection_opened("websocket")
+
+    def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
+        """See `websocket_service.Observer.greeted`."""
+        said = logger.bind(**logs.names(connection=connection))
+        said.debug("session {}", "taken up again" if resumed else "opened")
+
+    def refused(self, connection: str, code: Code) -> None:
+        """See `websocket_service.Observer.refused`."""
+        logger.bind(**logs.names(connection=connection)).info("refused: {}", code)
+
+    def disconnected(self, connection: str, code: int | None) -> None:
+        """See `websocket_service.Observer.disconnected`."""
+        self._metrics.connection_closed("websocket")
+        seconds = self._clock() - self._since.pop(connection, self._clock())
+        said = logger.bind(**logs.names(connection=connection))
+        said.info("/ws closed {} after {:.1f} s", code or "without a close", seconds)
+
+    def unexpected(self, connection: str, error: BaseException) -> None:
+        """See `websocket_service.Observer.unexpected`."""
+        bound = logger.bind(**logs.names(connection=connection))
+        bound.opt(exception=error).error("a connection met an unforeseen error")

@@ -1,0 +1,1 @@
+"""`relay.v1`: its frames, the rules of one connection, and its documents for machines."""

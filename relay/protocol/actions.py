@@ -1,0 +1,116 @@
+"""What the rules of a connection ask to be done, and the codes it may be closed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+from relay.protocol.chat import Chat
+from relay.protocol.frames import AnySent
+
+
+class CloseCode(IntEnum):
+    """Close codes of `relay.v1`. Under 4400 a client reconnects, 1009 excepted; from 4400
+    on it does not, 4429 and 4500 excepted, where it backs off first."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    TOO_LARGE = 1009
+    RESTART = 1012
+    NOT_A_FRAME = 4400
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
+    SUBPROTOCOL = 4406
+    HELLO_LATE = 4408
+    TOO_MANY = 4429
+    INTERNAL = 4500
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Verify `token` where there is one, take part in `session` (None: make one up), and
+    call `opened` or `refused`."""
+
+    session: str | None
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Verify `token` and call `renewed` or `refused`."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """Send `ready`."""
+
+    session: str
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartChat:
+    """Have the dispatcher start or find the chat, and call `started` or `failed`."""
+
+    id: str
+    chat: Chat
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Put a cursor behind `after` under `id`, in place of one that is there; call `failed`
+    where that can't be (one that is there stays then). When the terminal record was sent,
+    call `detached`. `first` says that nothing was read under `id` before."""
+
+    id: str
+    stream: str
+    after: int
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Look up the session's stream `id` and call `found` or `failed`."""
+
+    id: str
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Let `id` (None: the stream's own name) name `stream`, or else the newest stream of
+    `conversation`, and call `found` or `failed`."""
+
+    id: str | None
+    stream: str | None
+    conversation: str | None
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Want the session's stream `id` to end; call `failed` where there is none."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this frame."""
+
+    frame: AnySent
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Send what is waiting, then close with `code`. The last action of a connection."""
+
+    code: CloseCode
+    reason: str
+
+
+Action: TypeAlias = Open | Renew | Greet | StartChat | Attach | Find | Link | Cancel | Send | Close
+Actions: TypeAlias = list[Action]

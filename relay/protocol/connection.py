@@ -1,0 +1,333 @@
+"""The rules of one connection: a frame goes in, actions come out.
+
+Two rules hold it together. What a frame leads to depends on the phase and on nothing
+else, and every such pair stands in `RULES`. And nothing here waits: an action that needs
+the world outside is carried out by the caller, who tells the outcome by calling
+`opened`, `started`, `failed` and so on, and gets further actions for it.
+
+The caller carries out actions in the order given; those that an outcome leads to come
+before the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from relay.errors import Code, RelayError
+from relay.protocol.actions import (
+    Actions,
+    Attach,
+    Cancel,
+    Close,
+    CloseCode,
+    Find,
+    Greet,
+    Link,
+    Open,
+    Renew,
+    Send,
+    StartChat,
+)
+from relay.protocol.codec import BadFrame, NotAFrame, decode_frame, error_frame
+from relay.protocol.frames import (
+    AnyClientFrame,
+    CancelFrame,
+    ChatFrame,
+    HelloFrame,
+    PingFrame,
+    PongFrame,
+    ResumeFrame,
+)
+
+MAX_STRIKES = 3
+"""Messages in a row that are no frames; the last of them closes the connection."""
+
+MAX_READERS = 256
+"""Streams that one connection reads at once."""
+
+
+CLOSE_ON_REFUSAL = {
+    Code.UNAUTHORIZED: CloseCode.UNAUTHORIZED,
+    Code.FORBIDDEN: CloseCode.FORBIDDEN,
+    Code.RATE_LIMITED: CloseCode.TOO_MANY,
+    Code.TOO_MANY_STREAMS: CloseCode.TOO_MANY,
+    Code.DRAINING: CloseCode.RESTART,
+}
+"""How a connection ends whose session could not be opened; `INTERNAL` for all else."""
+
+
+# Phases and rules
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    LOCKED = "locked"
+    """Nothing was said, and a token is due first."""
+    FRESH = "fresh"
+    """Nothing was said."""
+    OPENING = "opening"
+    """The session is being opened; frames that arrive meanwhile are held."""
+    OPEN = "open"
+    """The session is open and `ready` was sent."""
+    CLOSED = "closed"
+    """The connection has ended, or is about to."""
+
+
+class Input(Enum):
+    """What may come from a client."""
+
+    HELLO = "hello"
+    CHAT = "chat"
+    CANCEL = "cancel"
+    RESUME = "resume"
+    PING = "ping"
+    PONG = "pong"
+    BAD_HELLO = "faulty hello"
+    BAD_FRAME = "faulty frame"
+    NOISE = "no frame at all"
+
+
+class Rule(Enum):
+    """What an input leads to."""
+
+    OPEN = "open the session"
+    GREET_FIRST = "open a session, then answer"
+    HOLD = "hold until the session is open"
+    ANSWER = "answer"
+    STRIKE = "error bad_frame; the last strike closes with 4400"
+    DEMAND_TOKEN = "error unauthorized, close with 4401"  # noqa: S105
+    IGNORE = "ignore"
+
+
+def _row(default: Rule, **others: Rule) -> dict[Input, Rule]:
+    return {kind: others.get(kind.name, default) for kind in Input}
+
+
+RULES: Mapping[Phase, Mapping[Input, Rule]] = {
+    Phase.LOCKED: _row(
+        Rule.DEMAND_TOKEN, HELLO=Rule.OPEN, BAD_HELLO=Rule.ANSWER, NOISE=Rule.STRIKE
+    ),
+    Phase.FRESH: _row(Rule.GREET_FIRST, HELLO=Rule.OPEN, BAD_HELLO=Rule.ANSWER, NOISE=Rule.STRIKE),
+    Phase.OPENING: _row(Rule.HOLD),
+    Phase.OPEN: _row(Rule.ANSWER, NOISE=Rule.STRIKE),
+    Phase.CLOSED: _row(Rule.IGNORE),
+}
+"""Every pair of phase and input. A faulty `hello` leaves the phase as it is, so that a
+client may send it again put right."""
+
+INPUT_OF: Mapping[type, Input] = {
+    HelloFrame: Input.HELLO,
+    ChatFrame: Input.CHAT,
+    CancelFrame: Input.CANCEL,
+    ResumeFrame: Input.RESUME,
+    PingFrame: Input.PING,
+    PongFrame: Input.PONG,
+    NotAFrame: Input.NOISE,
+}
+
+Received: TypeAlias = AnyClientFrame | BadFrame | NotAFrame
+
+
+def _input_of(received: Received) -> Input:
+    if isinstance(received, BadFrame):
+        return Input.BAD_HELLO if received.type == "hello" else Input.BAD_FRAME
+    return INPUT_OF[type(received)]
+
+
+@dataclass(slots=True)
+class Connection:
+    """One connection's state.
+
+    `subject` is whom the upgrade request was already authenticated as. With
+    `token_required` the first frame has to be a `hello` with a token. `new_id` makes the
+    id of a chat that comes without one.
+    """
+
+    new_id: Callable[[], str]
+    subject: str | None = None
+    token_required: bool = False
+    max_readers: int = MAX_READERS
+    phase: Phase = field(init=False)
+    session: str | None = field(default=None, init=False)
+    _resumed: bool = field(default=False, init=False)
+    _resume: dict[str, int] = field(default_factory=dict, init=False)
+    _held: list[Received] = field(default_factory=list, init=False)
+    _reading: set[str] = field(default_factory=set, init=False)
+    _strikes: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.phase = Phase.LOCKED if self.token_required else Phase.FRESH
+
+    # What came from the client
+
+    def receive(self, text: str) -> Actions:
+        """A text message arrived."""
+        try:
+            return self._received(decode_frame(text))
+        except (BadFrame, NotAFrame) as fault:
+            return self._received(fault)
+
+    def receive_binary(self) -> Actions:
+        """A binary message arrived, where only text is due."""
+        return self._received(NotAFrame("frames are text messages, this one is binary"))
+
+    def _received(self, received: Received) -> Actions:
+        kind = _input_of(received)
+        if kind is not Input.NOISE:
+            self._strikes = 0
+        match RULES[self.phase][kind]:
+            case Rule.OPEN:
+                assert isinstance(received, HelloFrame)
+                return self._open(received)
+            case Rule.GREET_FIRST:
+                self._held.append(received)
+                self.phase = Phase.OPENING
+                return [Open(None, None)]
+            case Rule.HOLD:
+                self._held.append(received)
+            case Rule.ANSWER:
+                return self._answer(received)
+            case Rule.STRIKE:
+                assert isinstance(received, NotAFrame)
+                return self._strike(received)
+            case Rule.DEMAND_TOKEN:
+                return self._end(
+                    RelayError(Code.UNAUTHORIZED, "the first frame must be a hello with a token"),
+                    CloseCode.UNAUTHORIZED,
+                )
+            case Rule.IGNORE:
+                pass
+        return []
+
+    def _open(self, hello: HelloFrame) -> Actions:
+        self.phase = Phase.OPENING
+        self._resume = dict(hello.resume or {})
+        return [Open(hello.session, hello.token)]
+
+    def _strike(self, fault: NotAFrame) -> Actions:
+        self._strikes += 1
+        if self._strikes >= MAX_STRIKES:
+            return self._end(fault, CloseCode.NOT_A_FRAME)
+        return [Send(error_frame(fault))]
+
+    def _end(self, error: RelayError, code: CloseCode) -> Actions:
+        self.phase = Phase.CLOSED
+        self._held.clear()
+        return [Send(error_frame(error)), Close(code, error.code.value)]
+
+    def _answer(self, received: Received) -> Actions:
+        match received:
+            case HelloFrame():
+                return self._hello_again(received)
+            case ChatFrame():
+                id = received.id or self.new_id()
+                return self._with_room(id, StartChat(id, received))
+            case CancelFrame(id=id):
+                return [Cancel(id)]
+            case ResumeFrame():
+                return self._resume_one(received)
+            case PingFrame(t=t):
+                return [Send(PongFrame(type="pong", t=t))]
+            case PongFrame():
+                return []
+            case BadFrame():
+                return [Send(error_frame(received, received.id))]
+            case NotAFrame():
+                return [Send(error_frame(received))]
+
+    def _hello_again(self, hello: HelloFrame) -> Actions:
+        if hello.session is not None or hello.resume is not None:
+            fault = RelayError(
+                Code.BAD_FRAME, "hello: session and resume are due in the first frame only"
+            )
+            return [Send(error_frame(fault))]
+        if hello.token is not None:
+            return [Renew(hello.token)]
+        return self._greet()
+
+    def _resume_one(self, frame: ResumeFrame) -> Actions:
+        if frame.stream is None and frame.conversation is None:
+            assert frame.id is not None
+            return self._with_room(frame.id, Find(frame.id, frame.after))
+        link = Link(frame.id, frame.stream, frame.conversation, frame.after)
+        return self._with_room(frame.id or frame.stream, link)
+
+    def _with_room(self, id: str | None, action: StartChat | Find | Link) -> Actions:
+        if id not in self._reading and len(self._reading) >= self.max_readers:
+            fault = RelayError(
+                Code.TOO_MANY_STREAMS,
+                f"this connection reads {len(self._reading)} streams already",
+                retryable=True,
+            )
+            return [Send(error_frame(fault, id))]
+        return [action]
+
+    # What became of the actions
+
+    def opened(self, session: str, subject: str | None, *, resumed: bool) -> Actions:
+        """The session is open."""
+        self.phase = Phase.OPEN
+        self.session, self.subject, self._resumed = session, subject, resumed
+        actions = self._greet()
+        for id, after in self._resume.items():
+            actions += self._with_room(id, Find(id, after))
+        held, self._held = self._held, []
+        for received in held:
+            actions += self._received(received)
+        return actions
+
+    def _greet(self) -> Actions:
+        assert self.session is not None
+        return [Greet(self.session, self._resumed)]
+
+    def renewed(self, subject: str | None) -> Actions:
+        """The token of a later `hello` is good. It may not name somebody else."""
+        if subject != self.subject:
+            fault = RelayError(Code.FORBIDDEN, "the token belongs to somebody else")
+            return self._end(fault, CloseCode.FORBIDDEN)
+        return self._greet()
+
+    def refused(self, error: RelayError) -> Actions:
+        """The session could not be opened, or a token is not good."""
+        return self._end(error, CLOSE_ON_REFUSAL.get(error.code, CloseCode.INTERNAL))
+
+    def started(self, id: str, stream: str) -> Actions:
+        """The chat runs, or ran before. A stream that is already read here under this id
+        goes on as it does."""
+        return [] if id in self._reading else self.found(id, stream, -1)
+
+    def found(self, id: str, stream: str, after: int) -> Actions:
+        """The stream that is to be read under `id` is known."""
+        first = id not in self._reading
+        self._reading.add(id)
+        return [Attach(id, stream, after, first)]
+
+    def failed(
+        self, action: StartChat | Attach | Find | Link | Cancel, error: RelayError
+    ) -> Actions:
+        """An action could not be carried out."""
+        if isinstance(action, Attach) and action.first:
+            self._reading.discard(action.id)
+        id = action.stream if isinstance(action, Link) and action.id is None else action.id
+        return [Send(error_frame(error, id))]
+
+    def detached(self, id: str) -> None:
+        """Nothing more is read under `id`: its terminal record was sent, or it failed."""
+        self._reading.discard(id)
+
+    def hello_late(self) -> Actions:
+        """The time for the first `hello` is over. Nothing where it came."""
+        if self.phase is not Phase.LOCKED:
+            return []
+        fault = RelayError(Code.UNAUTHORIZED, "no hello with a token came in time")
+        return self._end(fault, CloseCode.HELLO_LATE)
+
+    def ended(self) -> None:
+        """The connection is gone: whatever still happens leads to nothing."""
+        self.phase = Phase.CLOSED
+        self._held.clear()
+        self._reading.clear()
