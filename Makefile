@@ -5,7 +5,7 @@ VENV := .venv/bin
 SETUP = python=$$(sh scripts/python.sh) && "$$python" scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run local dev test faults check lint format lock clean
+.PHONY: help run local dev test faults check lint format lock clean bench bench-quick
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,12 @@ lint: dev ## Format, lint, types and layers, without the tests
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+
+bench: dev ## Measure the relay beside its peers (Linux, two cores, about an hour)
+	@exec $(VENV)/python bench/run.py
+
+bench-quick: dev ## One round of it, under three minutes
+	@exec $(VENV)/python bench/run.py --quick
 
 format: dev ## Bring the code into shape
 	$(VENV)/ruff format .
