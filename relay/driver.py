@@ -103,7 +103,7 @@ class Driver:
 
     def _listen(self) -> None:
         self.writer.on_cancel(self.cancel)
-        self.writer.on_lost(self._finish)
+        self.writer.on_lost(self._lose)
 
     def cancel(self) -> None:
         """Somebody wants the answer to end: close every upstream, then say so."""
@@ -115,8 +115,8 @@ class Driver:
 
     def stop(self, code: Code, message: str) -> None:
         """End with an error that is no provider's doing; the client may try again."""
+        self._withdraw()
         attempts = list(self._failover.attempts)
-        self._close_upstreams()
         self._append([Failed(code, message, retryable=True, attempts=attempts)])
         self._finish()
 
@@ -182,7 +182,7 @@ class Driver:
         try:
             self.writer.append(records)
         except Fenced:
-            self._finish()
+            self._lose()
             return False
         last = records[-1]
         if isinstance(last, Done | Failed):
@@ -237,6 +237,20 @@ class Driver:
     def _defect(self, error: Exception) -> None:
         self._observer.unexpected(self.writer.stream, error)
         self.stop(Code.INTERNAL, "the relay made a mistake; send the chat again")
+
+    def _lose(self) -> None:
+        """Another writer has the stream: close every upstream and say nothing."""
+        if not self.finished:
+            self._withdraw()
+            self._finish()
+
+    def _withdraw(self) -> None:
+        """Tell the policy that it ends here: its attempts are over, and a breaker's probe is
+        free for somebody else."""
+        try:
+            self._failover.cancel(self._clock())
+        except Exception as error:  # it may be the policy's defect that ends the stream
+            self._observer.unexpected(self.writer.stream, error)
 
     def _close_upstreams(self) -> None:
         for task in self._tasks.values():

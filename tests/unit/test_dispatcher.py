@@ -310,6 +310,7 @@ async def test_what_does_not_end_within_the_drain_is_stopped_with_an_error() -> 
     failed = (await house.records(stream))[-1]
     assert isinstance(failed, Failed)
     assert (failed.code, failed.retryable) == (Code.DRAINING, True)
+    assert [attempt.outcome for attempt in failed.attempts or ()] == ["cancelled"]
     assert gpt.closed == 1, "drain returns when every upstream is closed"
 
 
@@ -354,6 +355,7 @@ async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothin
     monkeypatch.setattr("relay.stores.memory_stream.MemoryStream.append", fenced)
     await until(lambda: house.dispatcher.running == 0)
     assert house.told.ended_with == [None]
+    assert [attempt.outcome for attempt in house.told.attempts] == ["cancelled"]
     assert (await house.log.info(stream, None)).seq == 0
 
 
