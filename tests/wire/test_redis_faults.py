@@ -316,7 +316,8 @@ async def test_the_owner_writes_anew_what_an_older_snapshot_lacks(
 async def test_a_reader_who_had_more_than_the_new_owner_is_told_not_given_a_mixture(
     server: RedisProcess, make_node: MakeNode
 ) -> None:
-    a, b, c = await make_node(), await make_node(), await make_node()
+    a, b = await make_node(), await make_node()
+    c = await make_node(lease_seconds=60)  # it hears of the new owner before it looks
     orphans: list[Orphan] = []
     writer = await begun(a)
     reader = await Reader().attach(c)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +29,8 @@ from tests.upstreams import (
     Upstream,
     continues,
 )
-from tests.wire.nodes import LEASE, Client, node, until
+from tests.wire.nodes import LEASE, PATIENCE, Client, Node, node, until
+from tests.wire.served import ROOT, free_port
 
 TEXT = (
     "The harbour wakes before the town does. Nets hang from iron rails, gulls quarrel over "
@@ -267,14 +270,42 @@ async def test_cancel_on_one_node_closes_the_upstream_of_another(
             await socket.close()
 
 
+async def test_an_answer_outlives_a_redis_that_restarts_empty_and_health_says_it_was_away(
+    redis: RedisProcess, model: Model, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with node(upstream, redis, tmp_path) as a, node(upstream, redis, tmp_path) as b:
+        owner, reader = Client(), Client()
+        first = await owner.chat(a.port)
+        await owner.read(first, shown(owner))
+        second = await reader.resume(b.port)
+        await reader.read(second, shown(reader))
+        assert (await a.health())["store"] == "ok"
+        redis.kill()
+        for each in (a, b):
+            await health_says(each, "degraded")
+        model.gate.set()
+        redis.start()
+        await asyncio.gather(owner.read(first), reader.read(second))
+        assert owner.text == reader.text == TEXT
+        assert len(upstream.requests) == 1
+        for each in (a, b):
+            await health_says(each, "ok")
+        for socket in (first, second):
+            await socket.close()
+
+
+async def health_says(each: Node, store: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            health = await each.health()
+            if health["store"] == store:
+                assert store == "ok" or health["status"] == "degraded"
+                return
+
+
 async def test_a_redis_that_is_not_there_stops_the_start_without_telling_its_password(
     upstream: Upstream, tmp_path: Path
 ) -> None:
-    import os
-    import sys
-
-    from tests.wire.served import ROOT, free_port
-
     url = f"redis://:sEcReT-word@127.0.0.1:{free_port()}/0"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "server.py")),

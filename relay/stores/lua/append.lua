@@ -18,7 +18,9 @@ if ARGV[6] ~= 'running' then
   redis.call('DEL', KEYS[3])
   if held[3] then keep = ARGV[7] end
 end
-redis.call('PEXPIRE', KEYS[1], keep)
-redis.call('PEXPIRE', KEYS[2], keep)
+if first == 0 or ARGV[6] ~= 'running' then -- in between, renewals of the lease keep both
+  redis.call('PEXPIRE', KEYS[1], keep)
+  redis.call('PEXPIRE', KEYS[2], keep)
+end
 redis.call('SPUBLISH', KEYS[1], first + count)
 return 'ok'
