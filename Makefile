@@ -5,7 +5,7 @@ VENV := .venv/bin
 SETUP = python=$$(sh scripts/python.sh) && "$$python" scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run local dev test faults check lint format lock clean bench bench-quick
+.PHONY: help run local dev test faults chaos check lint format lock clean bench bench-quick
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,9 @@ test: dev ## Run every test
 
 faults: dev ## Play every fault on every wire and transport; ARGS="--fast" and others pass on
 	@exec $(VENV)/python -m faults $(ARGS)
+
+chaos: dev ## Break two nodes and their Redis for MINUTES=10; ARGS="--kills 100" and others pass on
+	@exec $(VENV)/python -m chaos --minutes $(or $(MINUTES),10) $(ARGS)
 
 check: dev lint ## Format, lint, types, layers, then every test
 	@exec $(VENV)/python -m pytest
