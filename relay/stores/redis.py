@@ -71,7 +71,7 @@ class RedisLog(StreamLog):
             keep_ms=terms.keep,
             linger_ms=terms.linger,
             rewrite=lambda stream: self._claims.rewrite(stream),
-            ended=lambda stream: self._keeper.ended(stream),
+            ending=lambda stream: self._keeper.ending(stream),
         )
         self._claims = Claims(self._courier, self.node, terms)
         self._heir = Heir(

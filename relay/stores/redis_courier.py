@@ -30,6 +30,10 @@ STREAMS_A_ROUND = 256
 BYTES_A_ROUND = 4 * 1024 * 1024
 """Bytes of records after which a round trip takes no more along."""
 
+ROUND_SECONDS = 0.003
+"""Seconds from the start of one round trip to that of the next at least: under load they
+carry more each, which costs node and Redis half; a lone stream's tokens do not wait."""
+
 CALLS_AT_ONCE = 48
 """Calls beside the round trips that may wait for Redis at one time; each holds a
 connection, the others queue here."""
@@ -68,8 +72,8 @@ def unanswered() -> RelayError:
 class Courier:
     """Appends and reads for every stream of this node, and every other call.
 
-    `rewrite` is awaited for a stream that Redis lost while this node owns it, `ended` is
-    told of one whose terminal record is safe.
+    `rewrite` is awaited for a stream that Redis lost while this node owns it. `ending` is
+    told of one whose terminal record goes out; errands that it leaves go with that.
     """
 
     def __init__(
@@ -80,14 +84,14 @@ class Courier:
         keep_ms: int,
         linger_ms: int,
         rewrite: Callable[[RedisStream], Awaitable[None]],
-        ended: Callable[[RedisStream], None],
+        ending: Callable[[RedisStream], None],
     ) -> None:
         self.client = client
         self.pulse = pulse
         self._keep_ms = keep_ms
         self._linger_ms = linger_ms
         self._rewrite = rewrite
-        self._ended = ended
+        self._ending = ending
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._writing: dict[str, RedisStream] = {}
@@ -96,6 +100,7 @@ class Courier:
         self._errands: deque[tuple[str | int | bytes, ...]] = deque(maxlen=ERRANDS)
         self._room = asyncio.Semaphore(CALLS_AT_ONCE)
         self._digests: dict[str, str] = {}
+        self._began = 0.0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -207,12 +212,17 @@ class Courier:
     # The loop
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             if not self._work.is_set():
                 self._idle.set()
             await self._work.wait()
             self._work.clear()
             self._idle.clear()
+            pause = self._began + ROUND_SECONDS - loop.time()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            self._began = loop.time()
             try:
                 await self._round()
             except TROUBLE as error:
@@ -221,7 +231,7 @@ class Courier:
                 self._work.set()
             except Exception as error:  # a defect in one stream must not stop all others
                 told = {"message": "a round trip to Redis met a defect", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(told)
+                loop.call_exception_handler(told)
                 await asyncio.sleep(RETRY_PAUSE)
                 self._work.set()
 
@@ -255,6 +265,8 @@ class Courier:
             if batch is not None:
                 picked.append(_Sent(stream, batch, stream.epoch))
                 size += len(batch.payload)
+                if batch.status != "running":
+                    self._ending(stream)
         return picked
 
     def _pick_reading(self) -> list[RedisStream]:
@@ -318,8 +330,6 @@ class Courier:
             return
         if answer in (b"ok", b"duplicate"):
             stream.acknowledged()
-            if sent.batch.status != "running":
-                self._ended(stream)
         elif answer == b"fenced":
             stream.lose()
         else:

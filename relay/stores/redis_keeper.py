@@ -108,8 +108,8 @@ class Keeper:
         for key in _session_keys(session):
             self._courier.run_errand("PEXPIRE", key, self._terms.keep)
 
-    def ended(self, stream: RedisStream) -> None:
-        """A stream of this node has its terminal record: it makes room for another one,
+    def ending(self, stream: RedisStream) -> None:
+        """A stream of this node gets its terminal record: it makes room for another one,
         and what names it is kept as long as it is."""
         session, newest = str(stream.facts["session"]), str(stream.facts["newest"])
         self._courier.run_errand("ZREM", keys.running(session), stream.name)
