@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from faults.canon import whole
+from faults.canon import TOKENS, spoken, whole
 from faults.matrix import Profile
 from faults.play import Played
 from faults.scenario import Fault, Scenario
 from tests.upstreams.scripts import in_turn
-from tests.upstreams.steps import Counts, End, Finish, Hang, Pause, Refuse, Reset
+from tests.upstreams.server import Request
+from tests.upstreams.steps import Counts, End, Finish, Hang, Pause, Refuse, Reset, Step
 
 LIMITED = Refuse("rate_limit")
 DOWN = Refuse("overloaded")
@@ -95,14 +96,25 @@ def _slow(p: Profile, vendor: str) -> Scenario:
         slow, hedge = (played.cast.parts[role].requests[0] for role in ("primary", "fallback"))
         if hedge.arrived - slow.arrived < p.seconds(5):
             yield "the slow model was hedged at once"
+        if not slow.cut_off:
+            yield "the loser ran on after the hedge had won"
         terminal = played.seen.terminal or {}
         told = [attempt.get("hedge", False) for attempt in terminal.get("attempts", ())]
         if told and sorted(told) != [False, True]:
             yield f"the hedge is not told in the attempts: {told}"
 
-    slow = [Pause(p.seconds(20)), *whole()]
+    asked: list[Request] = []
+
+    def slow(request: Request) -> list[Step]:
+        asked.append(request)
+        return [Pause(p.seconds(20)), *whole()]
+
+    def hedge(request: Request) -> list[Step]:
+        """Goes on once the loser is closed, so that it must be closed at once."""
+        return [*spoken(TOKENS[:6]), Pause(until=asked[0].closed), *whole(TOKENS[6:])]
+
     return Scenario(
-        {"primary": slow, "fallback": whole()},
+        {"primary": slow, "fallback": hedge},
         by=("fallback",),
         attempts={"primary": (1, 1), "fallback": (1, 1)},
         within=15,

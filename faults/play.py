@@ -16,8 +16,8 @@ from faults.scenario import Fault, Scenario
 from faults.seen import Seen
 from faults.stage import Cast
 
-HANG_SECONDS = 150.0
-"""After so long an answer counts as hung, whatever its fault."""
+HANG_SECONDS = 120.0
+"""After so long, scaled, a cell counts as hung, whatever its fault."""
 
 CLOSED_SECONDS = 2.0
 """Within so many seconds of the end every upstream call must be closed."""
@@ -52,8 +52,9 @@ class Played:
 
 async def play(played: Played) -> None:
     """Play the cell, then judge it; what missed is in `played.misses`."""
+    patience = 30 + played.profile.seconds(HANG_SECONDS)
     try:
-        async with asyncio.timeout(HANG_SECONDS):
+        async with asyncio.timeout(patience):
             if played.scenario.play is not None:
                 await played.scenario.play(played)
             else:
@@ -62,7 +63,7 @@ async def play(played: Played) -> None:
             await _closed(played)
             await _serves_on(played)
     except TimeoutError:
-        played.miss(f"hangs: no end after {HANG_SECONDS:g} s")
+        played.miss(f"hangs: no end after {patience:g} s")
     except Exception as error:
         played.miss(f"{type(error).__name__}: {error}")
     played.misses.extend(played.cast.defects)

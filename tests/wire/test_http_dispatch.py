@@ -137,6 +137,10 @@ async def test_a_dropped_reader_has_the_grace_and_then_the_upstream_is_closed():
         relay.now += 0.001
         relay.dispatcher.sweep()
         await soon(held.cancelled)
+        again = await relay.client()
+        end = events_of(await again.ask("GET", f"/streams/{stream}"))[-1]
+        again.close()
+        assert (end.name, end.data["code"]) == ("error", "abandoned")
 
 
 async def test_a_reader_that_comes_back_within_the_grace_has_the_whole_answer():
