@@ -38,6 +38,11 @@ _SHAPES = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_SIGNS = (
+    *("bearer", "basic", "api", "access_token", "authorization", "key=", "token=", "://"),
+    *("sk-", "rk-", "pk-", "gsk", "xai-", "aiza", "eyj"),
+)
+"""Each shape holds one of these. Looking for them costs a tenth of looking for the shapes."""
 _BREAKING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -84,7 +89,15 @@ def digest(secret: str) -> str:
 
 def hide_shapes(text: str) -> str:
     """`text` without what looks like a key, a token or a credential."""
-    return _SHAPES.sub(_without_value, text)
+    return _SHAPES.sub(_without_value, text) if _suspicious(text) else text
+
+
+def _suspicious(text: str) -> bool:
+    """Whether a shape may be in it. Beyond ASCII, letters that look alike count as alike."""
+    if not text.isascii():
+        return True
+    small = text.lower()
+    return any(sign in small for sign in _SIGNS)
 
 
 def _without_value(match: re.Match[str]) -> str:

@@ -2,7 +2,8 @@
 
 `app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with
 `from loguru import logger`; what it says of a connection, a session or a stream stands on
-every line that is written within `context`. `relay.observability.loglines` decides what a line may hold.
+every line that is written within `context`. `loglines` decides what a line may hold,
+`logwriter` writes it.
 """
 
 from __future__ import annotations
@@ -11,34 +12,31 @@ import atexit
 import json
 import logging
 import os
-import queue
 import sys
 import threading
 from contextlib import AbstractContextManager
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger
 
-from relay.events import Attempt, Done, Failed, Target
+from relay.events import Attempt, Done, Failed
 from relay.observability.loglines import Redactor, digest, fold, one_line
+from relay.observability.logwriter import Console, Line, LogFile, LogWriter, Output
 
 if TYPE_CHECKING:
-    from loguru import Record
+    from loguru import Message, Record
 
 Format = Literal["text", "json"]
 
 FILES: dict[str, str] = {"app.log": "INFO", "error.log": "ERROR", "debug.log": "DEBUG"}
 """The tiers: each file with its lowest level."""
 
-ROTATION = "50 MB"
-"""A file that reaches this size is closed, compressed and replaced."""
+ROTATION = 50_000_000
+"""Bytes: a file that reaches this size is closed, compressed and replaced."""
 
 RETENTION = 10
 """So many closed files of each tier are kept; older ones are deleted."""
-
-COMPRESSION = "gz"
 
 STREAM_PREFIX = 8
 """Characters of a stream's name that are logged; the others keep it unguessable."""
@@ -56,39 +54,6 @@ SDK_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2", "ai
 _SDK_SWITCHES = ("OPENAI_LOG", "ANTHROPIC_LOG")
 _CONTEXT = ("connection", "session", "stream")
 _NOT_ERRORS = frozenset({"cancelled", "abandoned", "content_policy", "bad_request"})
-
-
-class LineQueue(queue.SimpleQueue[Any]):
-    """The lines on their way to the writing thread: `put` never waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropped = 0
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Add a line, unless too many wait. Commands to the writer always pass."""
-        if isinstance(item, str) and self.qsize() >= MAX_QUEUED:
-            self.dropped += 1
-        else:
-            super().put(item)
-
-
-class _ThreadContext(BaseContext):
-    """What loguru's `enqueue` is built on, without processes: its own choice is a pipe,
-    on which a log call waits (and with it the event loop) when the disk is slow."""
-
-    def __init__(self) -> None:
-        self.queues: list[LineQueue] = []
-
-    def SimpleQueue(self) -> Any:
-        self.queues.append(LineQueue())
-        return self.queues[-1]
-
-    def Event(self) -> Any:
-        return threading.Event()
-
-    def Lock(self) -> Any:
-        return threading.Lock()
 
 
 class _Lines:
@@ -155,7 +120,7 @@ class _FromStandardLibrary(logging.Handler):
 
 
 _LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
-_threads = _ThreadContext()
+_writer: LogWriter | None = None
 _content = False
 
 
@@ -173,59 +138,60 @@ def configure_logging(
     text pass `log_content` and the messages of exceptions. `secrets` are taken out
     wherever they appear. A directory that can't be written costs a warning, not the start.
     """
-    global _content
+    global _content, _writer
     close_logging()
     _content = content
-    logger.configure(patcher=_Lines(format, Redactor(secrets), content))
-    _add_sink(sys.stderr, level, colorize=None)
-    _route_standard_library()
+    outputs: list[Output] = [Console(_number(level))]
     if directory is not None:
-        _add_files(Path(directory))
+        outputs += (files := _files(Path(directory)))
+    _writer = LogWriter(outputs, MAX_QUEUED)
+    logger.configure(patcher=_Lines(format, Redactor(secrets), content))
+    logger.add(
+        _Sink(_writer),
+        level=min(output.level for output in outputs),
+        format=_formatted,
+        backtrace=False,
+        diagnose=False,
+    )
+    _route_standard_library()
+    if directory is not None and not files:
+        logger.warning("no log files, the console only: {} can't be written", directory)
     atexit.unregister(logger.remove)  # it would wait for ever for a disk that hangs
     atexit.unregister(close_logging)
     atexit.register(close_logging)
 
 
-def _add_sink(sink: Any, level: str, **options: Any) -> None:
-    logger.add(
-        sink,
-        level=level,
-        format=_formatted,
-        enqueue=True,
-        context=_threads,
-        backtrace=False,
-        diagnose=False,
-        **options,
-    )
+class _Sink:
+    """The one sink: loguru makes each line once, whatever number of outputs takes it."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def write(self, message: Message) -> None:
+        self._writer.put(Line(message.record["level"].no, str(message)))
+
+    def stop(self) -> None:
+        self._writer.close()
 
 
 def _formatted(record: Record) -> str:
-    return "<level>{extra[line]}</level>\n"
+    return "{extra[line]}\n"
 
 
-def _add_files(directory: Path) -> None:
+def _number(level: str) -> int:
+    return logger.level(level).no
+
+
+def _files(directory: Path) -> list[Output]:
+    """The tiers; none where one of them can't be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            open(directory / name, "a", opener=_opened).close()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        logger.warning("no log files, the console only: {} ({})", directory, reason)
-        return
-    for name, level in FILES.items():
-        _add_sink(
-            directory / name,
-            level,
-            rotation=ROTATION,
-            retention=RETENTION,
-            compression=COMPRESSION,
-            encoding="utf-8",
-            opener=_opened,
-        )
-
-
-def _opened(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o640)  # others on this machine have no business in it
+        return [
+            LogFile(directory / name, _number(level), rotation=ROTATION, retention=RETENTION)
+            for name, level in FILES.items()
+        ]
+    except OSError:
+        return []
 
 
 def _route_standard_library() -> None:
@@ -241,6 +207,7 @@ def _route_standard_library() -> None:
 def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
     """Write what is queued and stop: call it last, also on SIGTERM. Waits `timeout`
     seconds at most."""
+    global _writer
     closing = threading.Thread(target=logger.remove, name="logs-closing", daemon=True)
     closing.start()
     closing.join(timeout)
@@ -248,12 +215,12 @@ def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
         sys.stderr.write("the last log lines could not be written in time\n")
     if lost := dropped_lines():
         sys.stderr.write(f"{lost} log lines were dropped: the disk did not keep up\n")
-    _threads.queues.clear()
+    _writer = None
 
 
 def dropped_lines() -> int:
-    """How many lines were dropped because the disk did not keep up."""
-    return sum(each.dropped for each in _threads.queues)
+    """How many lines were dropped because the disk did not keep up, or took none."""
+    return _writer.dropped if _writer else 0
 
 
 def context(
@@ -299,9 +266,7 @@ def log_connection(route: str, close_code: int, seconds: float, peer: str) -> No
 def log_attempt(stream: str, attempt: Attempt) -> None:
     """One line for an upstream call that ended: WARNING where it failed."""
     fine = attempt.outcome in ("ok", "cancelled")
-    said = logger.bind(
-        **names(stream=stream), target=_target(Target(attempt.provider, attempt.model))
-    )
+    said = logger.bind(**names(stream=stream), target=f"{attempt.provider}:{attempt.model}")
     hedge = " (hedge)" if attempt.hedge else ""
     level = "DEBUG" if fine else "WARNING"
     said.log(level, "attempt {}{} after {} ms", attempt.outcome, hedge, attempt.ms)
@@ -309,10 +274,10 @@ def log_attempt(stream: str, attempt: Attempt) -> None:
 
 def log_stream_end(stream: str, record: Done | Failed) -> None:
     """One line for an answer that ended: ERROR where the relay could not give one."""
-    said = logger.bind(**names(stream=stream))
+    said = names(stream=stream)
     if isinstance(record, Done):
         usage, timing = record.usage, record.timing
-        said.bind(target=_target(Target(record.provider, record.model))).info(
+        logger.bind(**said, target=f"{record.provider}:{record.model}").info(
             "done {}: {} + {} tokens, first after {} ms, all after {} ms, {} attempts",
             record.finish_reason,
             usage.input_tokens,
@@ -323,8 +288,5 @@ def log_stream_end(stream: str, record: Done | Failed) -> None:
         )
     else:
         level = "INFO" if record.code in _NOT_ERRORS else "ERROR"
-        said.log(level, "failed {} after {} attempts", record.code, len(record.attempts or ()))
-
-
-def _target(target: Target) -> str:
-    return f"{target.provider}:{target.model}"
+        count = len(record.attempts or ())
+        logger.bind(**said).log(level, "failed {} after {} attempts", record.code, count)

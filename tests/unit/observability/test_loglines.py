@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import Code, Fault
+from relay.observability import loglines
 from relay.observability.loglines import (
     HIDDEN,
     MAX_MESSAGE,
@@ -91,6 +92,32 @@ def test_a_placeholder_key_does_not_tear_words_apart():
 def test_what_looks_like_a_secret_is_hidden(text, secret):
     assert secret not in hide_shapes(text)
     assert HIDDEN in hide_shapes(text)
+
+
+WITH_SHAPES = st.lists(
+    st.sampled_from(
+        (
+            *(
+                "Bearer",
+                "BASIC",
+                "Basic",
+                "x-api-key",
+                "api_key",
+                "apikey",
+                "access_token",
+                "token",
+            ),
+            *("Authorization", "?key=", "&token=", "://", "u:pw@", "sk-", "RK-", "pk-", "gsk-"),
+            *("gsk_", "xai-", "AIza", "eyJ", ".", ": ", "=", " ", "abcDEF0123456789xyz", "\u017f"),
+        )
+    ),
+    max_size=8,
+).map("".join)
+
+
+@given(WITH_SHAPES)
+def test_the_quick_look_for_signs_overlooks_no_shape(text):
+    assert hide_shapes(text) == loglines._SHAPES.sub(loglines._without_value, text)
 
 
 @pytest.mark.parametrize(
