@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--no-quiet", action="store_true", help="look for running calls only, without waiting")
     add("--seed", type=int, default=None, help="draw the same mishaps again")
     add("--report", type=Path, default=None, help="write the report to this file too")
+    add("--logs", type=Path, default=None, help="copy what the nodes said to this folder")
     add("--progress", type=float, default=5.0, help="seconds between two lines of progress")
     return made
 
@@ -52,7 +53,7 @@ async def run(options: argparse.Namespace) -> int:
     seed = secrets.randbelow(10_000) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     began = time.monotonic()
-    async with Ground(store=not options.no_redis, lease=options.lease) as ground:
+    async with Ground(store=not options.no_redis, lease=options.lease, logs=options.logs) as ground:
         ledger = Ledger(ground)
         crowd = Crowd(ground, ledger, seed)
         disasters = Disasters(ground, crowd, ledger, random.Random(seed))

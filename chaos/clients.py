@@ -75,7 +75,7 @@ class Client(ABC):
     ) -> None:
         self.ground = ground
         self.reading = Reading(story, begins)
-        self.began = time.monotonic()
+        self.since = time.monotonic()
         self.outage: Outage | None = None
         self.connections = 0
         self.refusals: dict[str, int] = {}
@@ -173,16 +173,18 @@ class Client(ABC):
         if self.outage:
             self.outage.own_fault = True
         try:
-            if not self._transport.is_closing():
-                self._transport.pause_reading()
+            transport = self._transport
+            if transport is not None and not transport.is_closing():
+                transport.pause_reading()
             await asyncio.sleep(seconds)
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+            if transport is not None and not transport.is_closing():
+                transport.resume_reading()
         finally:
             self.stalls = False
 
     async def _close(self) -> None:
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
     @abstractmethod
     async def _cancel(self) -> None:
@@ -199,6 +201,7 @@ class Client(ABC):
             self.ground, self.reading.story, Plan(), self._dice, tried=self._tried, begins=begins
         )
         other.reading.stream = stream
+        other.since = self.since
         self._spawn(other)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import socket
 import tempfile
 import time
@@ -39,12 +40,15 @@ class Ground:
     """Enter it to have everything running; leaving ends every process.
 
     `lease` in seconds is the nodes' LEASE_SECONDS. Without `store` there is one node, which
-    keeps its streams in memory.
+    keeps its streams in memory. What the nodes said is copied to `logs`.
     """
 
-    def __init__(self, *, store: bool, lease: float, nodes: int = 2) -> None:
+    def __init__(
+        self, *, store: bool, lease: float, nodes: int = 2, logs: Path | None = None
+    ) -> None:
         self.vendor = Vendor()
         self.lease = lease
+        self.logs = logs
         self.store: RedisProcess | None = RedisProcess() if store else None
         self.nodes: list[Node] = []
         self._count = nodes if store else 1
@@ -84,6 +88,8 @@ class Ground:
         if self.store is not None:
             self.store.close()
         await self.vendor.upstream.stop()
+        if self.logs is not None:
+            shutil.copytree(self.folder, self.logs, dirs_exist_ok=True)
         self._folder.cleanup()
 
     def _variables(self, name: str) -> dict[str, str]:
@@ -153,3 +159,16 @@ class Ground:
                 return int(client.hget(f"relay:{{{stream}}}", "epoch") or 0)
         except redis.RedisError:
             return 0
+
+    def state(self, stream: str | None) -> str:
+        """What the store knows of a stream, for whoever looks for a fault."""
+        if self.store is None or stream is None:
+            return ""
+        key = f"relay:{{{stream}}}"
+        try:
+            with redis.Redis.from_url(self.store.url, socket_timeout=1) as client:
+                fields = client.hmget(key, "status", "epoch", "next", "cancel", "erased")
+                lease, left = client.get(f"{key}:lease"), client.pttl(f"{key}:lease")
+        except redis.RedisError as error:
+            return f"; the store: {error}"
+        return f"; the store: status, epoch, next, cancel, erased {fields}, lease {lease} {left} ms"

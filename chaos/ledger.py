@@ -91,7 +91,8 @@ class Ledger:
         if found:
             self._count_characters(client)
             who = f"{client.kind} reader of story {reading.story.number} ({reading.stream})"
-            self.loss(f"{who}: {'; '.join(found)}")
+            state = self.ground.state(reading.stream) if not reading.over else ""
+            self.loss(f"{who}: {'; '.join(found)}{state}")
 
     def loss(self, what: str) -> None:
         """Something was lost; it is said at once, with when it was."""
@@ -103,7 +104,7 @@ class Ledger:
             return True
         rules = HONEST if self.ground.store else HONEST_IN_MEMORY
         causes = rules.get(code, frozenset())
-        return self.ground.troubled_since(client.began - 2.0, causes)
+        return self.ground.troubled_since(client.since - 2.0, causes)
 
     def _count_characters(self, client: Client) -> None:
         reading = client.reading
