@@ -238,7 +238,7 @@ class RedisLog(StreamLog):
         """See `StreamLog.attach`."""
         known = await self._known(stream, subject)
         held = self._stream(stream)
-        last = len(held.records) if held.owned else max(len(held.records), int(known["next"]))
+        last = max(held.reach, int(known["next"]))
         if not -1 <= after < last:
             held.check_idle()
             raise RelayError(Code.BAD_REQUEST, f"after: the stream never reached {after}")

@@ -226,6 +226,12 @@ class RedisStream(Readable):
         return self.in_flight
 
     @property
+    def reach(self) -> int:
+        """Seq after the last record that a reader may have: what is in flight may be in Redis,
+        and on other nodes, before Redis' answer is here."""
+        return self.in_flight.next if self.in_flight is not None else len(self.records)
+
+    @property
     def has_more(self) -> bool:
         """Whether something waits to be sent or to be answered."""
         return self.in_flight is not None or bool(self.pending)

@@ -282,6 +282,31 @@ async def test_nothing_is_shown_before_redis_has_it(
     assert reader.text == "held"
 
 
+async def test_a_reader_may_come_to_the_owner_with_more_than_it_knows_to_be_safe(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has a record and tells its followers; the owner's own answer is still under way."""
+    a, b = await make_node(), await make_node()
+    writer = await begun(a)
+    reader = await Reader().attach(b)
+    exchange, answered = a._courier._exchange, asyncio.Event()
+
+    async def answered_late(*given: Any) -> Any:
+        answers = await exchange(*given)
+        await answered.wait()
+        return answers
+
+    monkeypatch.setattr(a._courier, "_exchange", answered_late)
+    writer.append([Text("early")])
+    await until(lambda: reader.text == "early")
+    reader.close()
+    await reader.attach(a)
+    answered.set()
+    writer.append([Text(" and late"), DONE])
+    await until(lambda: reader.ended)
+    assert (reader.text, reader.error) == ("early and late", None)
+
+
 def _store(server: RedisProcess) -> sync_redis.Redis:
     return sync_redis.Redis.from_url(server.url)
 
