@@ -251,6 +251,8 @@ class RedisStream(Readable):
         batch, self.in_flight = self.in_flight, None
         if batch is not None:
             self._show(_unpack(batch.payload))
+        if self.records.ended:  # what wrote the answer is not kept with it
+            self._cancel_callback = self._lost_callback = None
         if not self.pending:
             self._settle(None)
         self.check_idle()

@@ -4,7 +4,9 @@ error, nothing twice, and the node serves on."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -305,6 +307,35 @@ async def test_a_reader_may_come_to_the_owner_with_more_than_it_knows_to_be_safe
     writer.append([Text(" and late"), DONE])
     await until(lambda: reader.ended)
     assert (reader.text, reader.error) == ("early and late", None)
+
+
+class Driver:
+    """Whoever writes an answer: holds its writer, and is called by it."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        writer.on_cancel(self.end)
+        writer.on_lost(self.end)
+
+    def end(self) -> None:
+        pass
+
+
+async def test_what_wrote_an_answer_goes_with_its_end_and_waits_for_no_collector(
+    make_node: MakeNode,
+) -> None:
+    log = await make_node()
+    writer = await begun(log)
+    reader = await Reader().attach(log)
+    driver = weakref.ref(Driver(writer))
+    assert driver() is not None
+    gc.disable()
+    try:
+        writer.append([Text("x"), DONE])
+        await until(lambda: reader.ended)
+        assert driver() is None
+    finally:
+        gc.enable()
 
 
 def _store(server: RedisProcess) -> sync_redis.Redis:
