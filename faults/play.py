@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -194,9 +193,3 @@ def _difference(wanted: str, got: str) -> str:
         f"at character {at}: wanted {wanted[max(0, at - 12) : at + 24]!r}, "
         f"got {got[max(0, at - 12) : at + 24]!r} ({len(wanted)} and {len(got)} characters)"
     )
-
-
-async def held(seconds: float) -> float:
-    """Wait; gives the time afterwards."""
-    await asyncio.sleep(seconds)
-    return time.monotonic()
