@@ -102,6 +102,7 @@ class MemoryStream(Readable):
         for record in split_long(records):
             self.records.append(*encode(record))
         if self.records.ended:
+            self._cancel_callback = None  # what wrote the answer is not kept with it
             self._ended(self)
         self.wake()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from relay.dispatcher import Dispatcher, Lineup, Policy
+from relay.driver import Driver
 from relay.errors import Code, Fault, Fenced, RelayError
 from relay.events import (
     Attempt,
@@ -190,6 +192,17 @@ async def test_an_answer_goes_from_the_provider_into_the_log() -> None:
     assert house.told.answered == [Target("gpt", "gpt-model")]
     assert house.told.ended_with == [done]
     assert house.dispatcher.running == 0
+
+
+async def test_what_ran_an_answer_is_gone_without_the_collector_once_it_ended() -> None:
+    house = House(ScriptedProvider("gpt", says("Hel", "lo")))
+    gc.collect()
+    gc.disable()
+    try:
+        await house.records(await house.start())
+        await until(lambda: not any(isinstance(each, Driver) for each in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 async def test_the_start_record_is_there_before_any_upstream_speaks() -> None:
