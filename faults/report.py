@@ -50,7 +50,7 @@ def _head(report: Report) -> list[str]:
     return [
         "# Faults survived",
         "",
-        "Written by `python -m faults --document docs/faults.md`. It starts the relay as it is run,",
+        "Written by `python -m faults --document docs/faults.md`. It starts the relay as it runs,",
         "with loopback upstreams that",
         "speak the vendors' wires and misbehave in each of these ways, and asks over each",
         "transport. To pass, an answer must be equal to the canonical text to the character, end",
