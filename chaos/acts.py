@@ -28,8 +28,9 @@ and to the store apart."""
 KEPT = 512
 """Idle connections to one vendor, and to the store, that a node keeps at most."""
 
-RSS_SLACK = 64 * 1024**2
-"""Bytes that a node may hold beyond those of its start: what an allocator keeps."""
+RSS_SLACK = 128 * 1024**2
+"""Bytes that a node may hold beyond those of its start: what an allocator keeps after it
+held some ten megabytes of text in small pieces."""
 
 LONG_WORDS, LONG_GRAIN = 40_000, 50
 """An answer that no socket buffer holds, in pieces large enough to be told quickly."""
