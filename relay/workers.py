@@ -32,6 +32,10 @@ keep the machine busy."""
 ENGINE_WATCH = 1.0
 """Seconds between two looks at the engine, which is started anew where it died."""
 
+EXIT_SECONDS = 1.0
+"""How long the exit status of a worker whose files are closed is waited for. It takes
+microseconds."""
+
 STOP = b"stop"
 
 Work = Callable[[int, int, Endpoint | None, Connection], int]
@@ -112,10 +116,13 @@ class Workers:
         theirs.close()
         self._processes[number] = process
         loop = asyncio.get_running_loop()
-        loop.add_reader(process.sentinel, self._died, process.sentinel)
+        loop.add_reader(process.sentinel, self._died, process)
 
-    def _died(self, sentinel: int) -> None:
-        asyncio.get_running_loop().remove_reader(sentinel)
+    def _died(self, process: BaseProcess) -> None:
+        """The kernel closes a process's files a moment before its exit status is there, and
+        nothing tells of that: without the wait the worker would count as alive for good."""
+        asyncio.get_running_loop().remove_reader(process.sentinel)
+        process.join(EXIT_SECONDS)
         self._changed.set()
 
     async def _keep(self, port: int, endpoint: Endpoint | None) -> None:
