@@ -120,11 +120,17 @@ def _exhausted_late(p: Profile, vendor: str) -> Scenario:
 
 
 def _limited_late(p: Profile, vendor: str) -> Scenario:
+    def no_sooner(played: Played) -> Iterator[str]:
+        early = [r for r in played.cast.requests if r.arrived < played.seen.asked_at + 0.5]
+        if len(early) > 3:
+            yield f"{len(early)} attempts in the first half second"
+
     limited = [InBandError("rate_limit")]
     return Scenario(
         {"primary": in_turn(broken(40, *limited), limited), "fallback": limited},
         outcome="error",
         code="providers_exhausted",
+        checks=(no_sooner,),
     )
 
 

@@ -36,13 +36,14 @@ class Choice(NamedTuple):
 @dataclass(slots=True)
 class _Rung:
     """What this answer has seen of one target. `tries` counts attempts in a row that
-    yielded nothing; `free_at` is when the vendor's own rate limit ends."""
+    yielded nothing; `free_at` is when its rate limit ends, `told` where the vendor said so."""
 
     target: Target
     made: int = 0
     tries: int = 0
     spent: bool = False
     free_at: float = 0.0
+    told: bool = False
     refused: int = 0
 
     def open(self) -> bool:
@@ -110,7 +111,10 @@ class Ladder:
         if final or fault.remedy != "retry":
             rung.spent = True
         if fault.retry_after is not None:
-            rung.free_at = now + fault.retry_after
+            rung.free_at, rung.told = now + fault.retry_after, True
+        elif fault.code is Code.PROVIDER_RATE_LIMITED:
+            rung.free_at = now + RATE_LIMIT_BACKOFF * (1 + self._jitter())
+            rung.told = False
 
     def next(self, last: Target, fault: Fault, now: float, *, move_on: bool) -> Choice | None:
         """Where to go after `fault` on `last`: the same target again, another one, or None.
@@ -128,8 +132,10 @@ class Ladder:
         return again or self._shortest_wait(now) or self._forced(last, now)
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until the first rate limit of a target ends; None where there is none."""
-        waits = [rung.free_at - now for rung in self._rungs.values() if rung.free_at > now]
+        """Seconds until the first rate limit ends of those that vendors told; None where
+        there is none."""
+        told = [rung for rung in self._rungs.values() if rung.told]
+        waits = [rung.free_at - now for rung in told if rung.free_at > now]
         return min(waits, default=None)
 
     def _fresh(self, now: float) -> Sequence[Target]:
@@ -145,8 +151,9 @@ class Ladder:
             return None
         if fault.retry_after is not None:
             return self._wait(rung, now)
-        base = RATE_LIMIT_BACKOFF if fault.code is Code.PROVIDER_RATE_LIMITED else BACKOFF
-        return Choice(last, now + base * (1 + self._jitter()))
+        if fault.code is Code.PROVIDER_RATE_LIMITED:
+            return Choice(last, rung.free_at)
+        return Choice(last, now + BACKOFF * (1 + self._jitter()))
 
     def _wait(self, rung: _Rung, now: float) -> Choice | None:
         wait = max(0.0, rung.free_at - now)

@@ -783,3 +783,14 @@ def test_a_plan_without_forms_restarts():
     rules = Plan("s", (A, B), forms={})
     out = run(rules, {A: [cut(HALF, interrupted())], B: carries_on(WORDS)})
     whole(out)
+
+
+def test_targets_that_limit_without_saying_for_how_long_are_not_asked_in_turn_without_a_pause():
+    out = run(
+        plan(A, B),
+        {A: only(cut(HALF, interrupted()), dies(limited(None))), B: [dies(limited(None))] * 3},
+    )
+    assert out.failed.code is Code.PROVIDERS_EXHAUSTED
+    assert out.failed.retry_after is None, "nobody said when"
+    broke = out.launches[1][0]
+    assert len([at for at, _ in out.launches if broke <= at < broke + 1.0]) <= 2
