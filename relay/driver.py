@@ -20,6 +20,9 @@ from relay.records import Chunk, announced, shown
 from relay.streamlog import Writer
 
 
+_TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for each batch
+
+
 class Observer(Protocol):
     """Who is told what became of streams: logs, metrics and health. Never per token."""
 
@@ -75,6 +78,7 @@ class Driver:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._reported = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._terminal: Done | Failed | None = None
         observer.started(writer.stream, route)
 
@@ -185,7 +189,7 @@ class Driver:
             self._lose()
             return False
         last = records[-1]
-        if isinstance(last, Done | Failed):
+        if isinstance(last, _TERMINAL):
             self._terminal = last
         return True
 
@@ -219,9 +223,10 @@ class Driver:
         if deadline is None:
             return
         if self._timer is not None:
-            if self._timer.when() <= self._loop.time() + deadline - self._clock():
+            if self._due <= deadline:
                 return
             self._timer.cancel()
+        self._due = deadline
         self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._tick)
 
     def _report(self) -> None:

@@ -39,6 +39,7 @@ MAX_RECORD_CHARS = 8_192
 """Characters of one text record. Escaped they are at most 49 kB (`\\u0001` six bytes a
 character), so that any record fits a frame."""
 
+_WRITTEN = (Text, Reasoning)  # for isinstance: a union would be built anew at each call
 _encode = msgspec.json.Encoder().encode
 _decode_str = msgspec.json.Decoder(str).decode
 _STRUCT_OF: dict[Kind, type] = {kind: struct for struct, kind in KIND_OF.items()}
@@ -74,17 +75,14 @@ def unescape(body: bytes) -> str:
 
 def split_long(records: Sequence[Record]) -> Sequence[Record]:
     """The same records, no text longer than `MAX_RECORD_CHARS`: what a log numbers."""
-    if all(_fits(record) for record in records):
-        return records
-    return [piece for record in records for piece in _pieces(record)]
-
-
-def _fits(record: Record) -> bool:
-    return not isinstance(record, Text | Reasoning) or len(record.text) <= MAX_RECORD_CHARS
+    for record in records:
+        if isinstance(record, _WRITTEN) and len(record.text) > MAX_RECORD_CHARS:
+            return [piece for record in records for piece in _pieces(record)]
+    return records
 
 
 def _pieces(record: Record) -> list[Record]:
-    if not isinstance(record, Text | Reasoning) or _fits(record):
+    if not isinstance(record, _WRITTEN):
         return [record]
     step, text, make = MAX_RECORD_CHARS, record.text, type(record)
     return [make(text[at : at + step]) for at in range(0, len(text), step)]
@@ -93,7 +91,7 @@ def _pieces(record: Record) -> list[Record]:
 def encode(record: Record) -> tuple[Kind, bytes]:
     """A record's kind and body, as `Records.append` and a remote store keep them."""
     kind = KIND_OF[type(record)]
-    return kind, escape(record.text) if isinstance(record, Text | Reasoning) else _encode(record)
+    return kind, escape(record.text) if isinstance(record, _WRITTEN) else _encode(record)
 
 
 def decode(kind: Kind, body: bytes) -> Record:

@@ -7,6 +7,7 @@ is counted as `other`, so that no client and no vendor can make series grow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -39,7 +40,8 @@ class Metrics:
     """The metrics of one process, in a registry of their own.
 
     `targets` and `routes` are all that the configuration offers; `breakers` is asked at
-    each scrape for the state of each target.
+    each scrape for the state of each target. A series is looked up once and then kept:
+    there are few, and the library's own look-up costs more than counting does.
     """
 
     def __init__(
@@ -59,38 +61,48 @@ class Metrics:
 
     def _declare_streams(self) -> None:
         registry = self.registry
-        self._streams = Counter(
-            "relay_streams",
-            "Answers that ended, by finish reason or error code.",
-            ("route", "outcome"),
-            registry=registry,
+        self._streams = cache(
+            Counter(
+                "relay_streams",
+                "Answers that ended, by finish reason or error code.",
+                ("route", "outcome"),
+                registry=registry,
+            ).labels
         )
-        self._fallbacks = Counter(
-            "relay_fallbacks",
-            "Answers given by another target than the first, by what the first died of.",
-            ("route", "reason"),
-            registry=registry,
+        self._fallbacks = cache(
+            Counter(
+                "relay_fallbacks",
+                "Answers given by another target than the first, by what the first died of.",
+                ("route", "reason"),
+                registry=registry,
+            ).labels
         )
-        self._first_token = Histogram(
-            "relay_first_token_seconds",
-            "From the chat's acceptance to its first text.",
-            ("route",),
-            buckets=FIRST_TOKEN_BUCKETS,
-            registry=registry,
+        self._first_token = cache(
+            Histogram(
+                "relay_first_token_seconds",
+                "From the chat's acceptance to its first text.",
+                ("route",),
+                buckets=FIRST_TOKEN_BUCKETS,
+                registry=registry,
+            ).labels
         )
-        self._stream_time = Histogram(
-            "relay_stream_seconds",
-            "From the chat's acceptance to its end.",
-            ("route",),
-            buckets=STREAM_BUCKETS,
-            registry=registry,
+        self._stream_time = cache(
+            Histogram(
+                "relay_stream_seconds",
+                "From the chat's acceptance to its end.",
+                ("route",),
+                buckets=STREAM_BUCKETS,
+                registry=registry,
+            ).labels
         )
         self._running = Gauge("relay_running_streams", "Answers under way.", registry=registry)
-        self._connections = Gauge(
-            "relay_connections",
-            "Open connections, by transport.",
-            ("transport",),
-            registry=registry,
+        self._connections = cache(
+            Gauge(
+                "relay_connections",
+                "Open connections, by transport.",
+                ("transport",),
+                registry=registry,
+            ).labels
         )
         self._lag = Gauge(
             "relay_event_loop_lag_seconds", "How late the loop last woke.", registry=registry
@@ -99,27 +111,35 @@ class Metrics:
     def _declare_attempts(self) -> None:
         by_target = ("provider", "model")
         registry = self.registry
-        self._attempts = Counter(
-            "relay_attempts",
-            "Upstream calls that ended.",
-            (*by_target, "outcome"),
-            registry=registry,
+        self._attempts = cache(
+            Counter(
+                "relay_attempts",
+                "Upstream calls that ended.",
+                (*by_target, "outcome"),
+                registry=registry,
+            ).labels
         )
-        self._hedges = Counter(
-            "relay_hedges",
-            "Upstream calls started beside a slow one.",
-            (*by_target, "outcome"),
-            registry=registry,
+        self._hedges = cache(
+            Counter(
+                "relay_hedges",
+                "Upstream calls started beside a slow one.",
+                (*by_target, "outcome"),
+                registry=registry,
+            ).labels
         )
-        self._tokens = Counter(
-            "relay_tokens", "Tokens, as counted.", (*by_target, "direction"), registry=registry
+        self._tokens = cache(
+            Counter(
+                "relay_tokens", "Tokens, as counted.", (*by_target, "direction"), registry=registry
+            ).labels
         )
-        self._attempt_first = Histogram(
-            "relay_attempt_first_event_seconds",
-            "From an upstream call's start to its first event.",
-            by_target,
-            buckets=FIRST_TOKEN_BUCKETS,
-            registry=registry,
+        self._attempt_first = cache(
+            Histogram(
+                "relay_attempt_first_event_seconds",
+                "From an upstream call's start to its first event.",
+                by_target,
+                buckets=FIRST_TOKEN_BUCKETS,
+                registry=registry,
+            ).labels
         )
 
     def _labels(self, target: Target) -> tuple[str, str]:
@@ -130,11 +150,11 @@ class Metrics:
 
     def connection_opened(self, transport: str) -> None:
         """A reader's connection: `transport` is `websocket` or `sse`."""
-        self._connections.labels(_transport(transport)).inc()
+        self._connections(_transport(transport)).inc()
 
     def connection_closed(self, transport: str) -> None:
         """The end of what `connection_opened` was told of."""
-        self._connections.labels(_transport(transport)).dec()
+        self._connections(_transport(transport)).dec()
 
     def stream_started(self) -> None:
         """An answer began."""
@@ -142,7 +162,7 @@ class Metrics:
 
     def observe_first_event(self, target: Target, seconds: float) -> None:
         """An upstream call said its first word, so long after its start."""
-        self._attempt_first.labels(*self._labels(target)).observe(seconds)
+        self._attempt_first(*self._labels(target)).observe(seconds)
 
     def observe_attempt(self, attempt: Attempt, first_event_s: float | None = None) -> None:
         """An upstream call ended. `first_event_s` only where `observe_first_event` was not
@@ -150,9 +170,9 @@ class Metrics:
         target = Target(attempt.provider, attempt.model)
         labels = self._labels(target)
         outcome = _outcome(attempt.outcome)
-        self._attempts.labels(*labels, outcome).inc()
+        self._attempts(*labels, outcome).inc()
         if attempt.hedge:
-            self._hedges.labels(*labels, outcome).inc()
+            self._hedges(*labels, outcome).inc()
         if attempt.usage is not None:
             self._count_tokens(target, attempt.usage.input_tokens, attempt.usage.output_tokens)
         if first_event_s is not None:
@@ -166,26 +186,26 @@ class Metrics:
             return
         name = self._route(route)
         ended = record.finish_reason if isinstance(record, Done) else record.code
-        self._streams.labels(name, _outcome(ended)).inc()
+        self._streams(name, _outcome(ended)).inc()
         if isinstance(record, Done):
             self._observe_done(record, name)
 
     def _observe_done(self, record: Done, route: str) -> None:
-        self._stream_time.labels(route).observe(record.timing.total_ms / 1e3)
+        self._stream_time(route).observe(record.timing.total_ms / 1e3)
         if record.timing.first_token_ms is not None:
-            self._first_token.labels(route).observe(record.timing.first_token_ms / 1e3)
+            self._first_token(route).observe(record.timing.first_token_ms / 1e3)
         server = next((each for each in record.attempts if each.outcome == "ok"), None)
         first = record.attempts[0] if record.attempts else None
         if server and first and _target(server) != _target(first):
-            self._fallbacks.labels(route, _outcome(first.outcome)).inc()
+            self._fallbacks(route, _outcome(first.outcome)).inc()
         if server and not any(each.usage for each in record.attempts):
             usage = record.usage
             self._count_tokens(_target(server), usage.input_tokens, usage.output_tokens)
 
     def _count_tokens(self, target: Target, taken: int, given: int) -> None:
         labels = self._labels(target)
-        self._tokens.labels(*labels, "input").inc(max(taken, 0))
-        self._tokens.labels(*labels, "output").inc(max(given, 0))
+        self._tokens(*labels, "input").inc(max(taken, 0))
+        self._tokens(*labels, "output").inc(max(given, 0))
 
     def observe_loop_lag(self, seconds: float) -> None:
         """How late a timer of the event loop came."""

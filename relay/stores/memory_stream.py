@@ -97,11 +97,12 @@ class MemoryStream(Readable):
 
     def append(self, records: Sequence[Record]) -> None:
         """See `Writer.append`."""
-        if self.records.ended:
+        kept = self.records
+        if kept.ended:
             raise RuntimeError("nothing may follow a terminal record")
         for record in split_long(records):
-            self.records.append(*encode(record))
-        if self.records.ended:
+            kept.append(*encode(record))
+        if kept.ended:
             self._cancel_callback = None  # what wrote the answer is not kept with it
             self._ended(self)
         self.wake()
