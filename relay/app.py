@@ -91,6 +91,7 @@ class Relay:
         self.health_edge = self._make_health_edge()
         self.application = self._make_application()
         self._sweeper: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Relay:
         if self.redis is not None:
@@ -98,6 +99,7 @@ class Relay:
         for provider in self.providers.values():
             if isinstance(provider, LocalProvider):
                 provider.start()
+        self._warming = asyncio.create_task(self._warm_up(), name="warm-up")
         self._sweeper = asyncio.create_task(self._sweep_for_ever(), name="sweep")
         self.phase = "ready"
         _spare_the_collector()
@@ -105,7 +107,10 @@ class Relay:
 
     async def __aexit__(self, *error: object) -> None:
         assert self._sweeper is not None
+        assert self._warming is not None
         self._sweeper.cancel()
+        self._warming.cancel()
+        await asyncio.wait([self._sweeper, self._warming])
         await self.health_edge.close()
         await self.log.close()
         for provider in self.providers.values():
@@ -128,6 +133,12 @@ class Relay:
         self.sockets.drain(min(seconds, 5.0))
         await self.dispatcher.drain(seconds)
         await self.sockets.close_all(GOING_AWAY)
+
+    async def _warm_up(self) -> None:
+        """Spare the first chats what only first calls cost: what an SDK sends is learnt, and
+        one connection to each vendor is opened. Nothing is asked of the vendors."""
+        for target in {target for route in self.routes.on.values() for target in route.targets}:
+            await self.providers[target.provider].warm(target.model)
 
     async def _sweep_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

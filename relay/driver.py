@@ -19,7 +19,6 @@ from relay.provider import Sink
 from relay.records import Chunk, announced, shown
 from relay.streamlog import Writer
 
-
 _TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for each batch
 
 

@@ -60,6 +60,11 @@ class Provider(Protocol):
         """
         ...
 
+    async def warm(self, model: str) -> None:
+        """Make ready for the first call of `model`: open a connection, load what is slow to
+        load. Costs nothing, sends no request, raises nothing."""
+        ...
+
     async def probe(self) -> None:
         """Ask for the list of models, which costs nothing. Raises `Fault`."""
         ...

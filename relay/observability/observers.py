@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -26,7 +27,8 @@ class StreamObserver:
     def started(self, stream: str, route: str) -> None:
         """See `driver.Observer.started`."""
         self._metrics.stream_started()
-        logger.bind(**logs.names(stream=stream)).debug("chat to {}", route)
+        # Its line comes in the loop's next turn: the request to the upstream leaves first.
+        asyncio.get_running_loop().call_soon(_log_start, stream, route)
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         """See `driver.Observer.answering`."""
@@ -50,6 +52,10 @@ class StreamObserver:
         """See `driver.Observer.unexpected`."""
         bound = logger.bind(**logs.names(stream=stream))
         bound.opt(exception=error).error("a stream met an unforeseen error")
+
+
+def _log_start(stream: str, route: str) -> None:
+    logger.bind(**logs.names(stream=stream)).debug("chat to {}", route)
 
 
 class ConnectionObserver:

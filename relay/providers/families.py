@@ -7,6 +7,7 @@ its vendor, which promises least.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal, NamedTuple
 
 from relay.provider import Form
@@ -56,7 +57,9 @@ FAMILIES: dict[Vendor, tuple[Family, ...]] = {
 }
 
 
+@cache
 def family(vendor: Vendor, model: str) -> Family:
-    """The row of `model`; path prefixes such as `models/` do not count."""
+    """The row of `model`; path prefixes such as `models/` do not count.
+    Models are the configuration's, so that there are few to keep."""
     name = model.rpartition("/")[2]
     return next(row for row in FAMILIES[vendor] if re.match(row.pattern, name, re.IGNORECASE))

@@ -63,7 +63,7 @@ class LocalProvider:
     def start(self) -> None:
         """Begin to load the model and the SDK in the background. Needs a running loop.
         What fails shows in the calls."""
-        self._warming = self._warming or asyncio.create_task(self._warm(), name="local-warm")
+        self._warming = self._warming or asyncio.create_task(self.warm(""), name="local-warm")
 
     def forms(self, model: str) -> tuple[Form, ...]:
         """llama.cpp goes on with an unfinished assistant turn as if it had written it."""
@@ -81,6 +81,11 @@ class LocalProvider:
                 await self._engine.settled()
             raise
 
+    async def warm(self, model: str) -> None:
+        """As `Provider.warm`: loads the model and the SDK."""
+        with contextlib.suppress(Fault):
+            await self._ready()
+
     async def probe(self) -> None:
         """As `Provider.probe`; starts the engine where it is not running."""
         wire = await self._ready()
@@ -94,10 +99,6 @@ class LocalProvider:
         if self._wire is not None:
             await self._wire.close()
         await self._engine.close()
-
-    async def _warm(self) -> None:
-        with contextlib.suppress(Fault):
-            await self._ready()
 
     async def _ready(self) -> Provider:
         try:
