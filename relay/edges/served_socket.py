@@ -141,7 +141,9 @@ class ServedSocket:
 
     async def _receive_all(self) -> None:
         while self._rules.phase is not Phase.CLOSED:
-            message = await self.ws.receive()
+            message = await self._next()
+            if message is None:
+                return
             if message.type is WSMsgType.TEXT:
                 await self._perform(self._rules.receive(message.data))
             elif message.type is WSMsgType.BINARY:
@@ -150,6 +152,14 @@ class ServedSocket:
                 self._note_end(message)
                 return
             await self._outbox.room()
+
+    async def _next(self) -> WSMessage | None:
+        """What comes next; None where the client was gone before aiohttp had answered its
+        ping."""
+        try:
+            return await self.ws.receive()
+        except ConnectionError:
+            return None
 
     def _note_end(self, message: WSMessage) -> None:
         """aiohttp takes an end without a close frame for a 1000."""

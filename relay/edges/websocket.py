@@ -19,6 +19,11 @@ from relay.streamlog import StreamLog
 
 __all__ = ["Limits", "Observer", "WebSocketEdge"]
 
+NO_UPGRADE = (
+    "this path takes WebSockets only; a proxy before it has to pass Upgrade and Connection on"
+)
+"""What a request that is no WebSocket handshake (RFC 6455 §4.2.1) is told."""
+
 
 class WebSocketEdge:
     """Serves `relay.v1` over WebSocket.
@@ -61,6 +66,8 @@ class WebSocketEdge:
             writer = await ws.prepare(request)
         except ConnectionError:
             return ws
+        except web.HTTPBadRequest:
+            raise web.HTTPBadRequest(reason=NO_UPGRADE) from None
         if hdrs.SEC_WEBSOCKET_PROTOCOL in request.headers and ws.ws_protocol is None:
             await ws.close(code=CloseCode.SUBPROTOCOL, message=b"this server speaks relay.v1")
         elif request.transport is not None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -688,6 +691,20 @@ async def test_how_a_connection_ended_is_told() -> None:
         await until(lambda: relay.told.closed == [1001, None, 1007, 1012])
 
 
+async def test_a_client_that_is_gone_before_its_pings_are_answered_is_no_defect() -> None:
+    async with serving(says("x")) as relay:
+        raw = await RawSocket.connect(relay, receive_buffer=4096)
+        flood = masked(0x89, b"x" * 125) * 1_000
+        async with asyncio.timeout(30):
+            with suppress(TimeoutError):
+                while True:  # until the relay, which nobody reads, reads no more either
+                    await asyncio.wait_for(raw.send(flood), 1)
+        raw.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+        await until(lambda: relay.told.closed == [None])
+        assert relay.told.defects == []
+
+
 # Drain
 
 
@@ -709,9 +726,11 @@ async def test_drain_tells_greeted_clients_and_those_who_come_later_and_close_en
         await until(lambda: relay.edge.connections == 0)
 
 
-async def test_a_request_that_is_no_upgrade_is_a_plain_400() -> None:
+async def test_a_request_that_is_no_upgrade_is_a_400_that_says_what_is_due() -> None:
     async with serving(says("x")) as relay:
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         writer.write(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert b" 400 " in await reader.readline()
+        line = await reader.readline()
+        assert b" 400 " in line
+        assert b"WebSockets only" in line
         writer.close()
