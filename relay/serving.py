@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -103,7 +104,7 @@ def _run_workers(settings: Settings) -> int:
     try:
         return _run(workers.run())
     except OSError as error:
-        return _cant_listen(settings, error)
+        return cant_listen(settings, error)
 
 
 def serve_worker(number: int, port: int, endpoint: Endpoint | None, parent: Connection) -> int:
@@ -158,14 +159,18 @@ async def _serve(
     except OSError as error:
         if relay.phase != "ready":
             raise
-        return _cant_listen(settings, error)
+        return cant_listen(settings, error)
     logger.info("stopped")
     return 0
 
 
-def _cant_listen(settings: Settings, error: OSError) -> int:
+def cant_listen(settings: Settings, error: OSError) -> int:
+    """Say why the address can't be had; returns the exit status."""
     where = f"{settings.host}:{settings.port}"
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno is None or isinstance(error, socket.gaierror):  # its numbers are its own
+        reason = error.strerror or str(error)
+    else:
+        reason = os.strerror(error.errno)
     logger.error("can't listen on {}: {}; choose another PORT or HOST", where, reason)
     return CANT_LISTEN
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from relay.app import Relay
-from relay.configuration.settings import load_settings
-from relay.serving import catalog_of, greeting
+from relay.configuration.settings import Settings, load_settings
+from relay.serving import CANT_LISTEN, cant_listen, catalog_of, greeting
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,3 +71,14 @@ def test_a_bad_configuration_stops_the_start_with_a_sentence(
     assert ended.returncode == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_host_that_nobody_knows_is_told_as_such() -> None:
+    fault = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    said: list[str] = []
+    sink = logger.add(said.append, format="{message}")
+    try:
+        assert cant_listen(Settings(), fault) == CANT_LISTEN
+    finally:
+        logger.remove(sink)
+    assert "Name or service not known" in said[0]
