@@ -211,8 +211,12 @@ class Chat(Strict):
         description="A provider or route of `ready.providers`; left out, the server's default.",
     )
     messages: Annotated[
-        Annotated[str, Tag("~string")]
-        | Annotated[list[Message], Field(max_length=MAX_MESSAGES), Tag("~list")],
+        Annotated[str, Field(json_schema_extra={"minLength": 1}), Tag("~string")]
+        | Annotated[
+            list[Message],
+            Field(max_length=MAX_MESSAGES, json_schema_extra={"minItems": 1}),
+            Tag("~list"),
+        ],
         string_or_list(),
     ] = Field(description="The conversation, oldest turn first; a string is one user message.")
     system: str | None = Field(default=None, description="The system prompt.")

@@ -65,8 +65,9 @@ def _chat() -> Json:
 
 
 def _attach() -> Json:
-    last = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}
-    after = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": -1}}
+    seq = {"type": "integer", "minimum": -1}
+    last = {"name": "Last-Event-ID", "in": "header", "schema": seq}
+    after = {"name": "after", "in": "query", "schema": seq}
     return {
         "summary": "Read a stream, or go on reading it after the seq that is named.",
         "parameters": [last, after],
