@@ -1,7 +1,7 @@
 """How a variable is declared: its type, and a field that carries what the documentation says.
 
-`relay.configuration.settings` declares one field a variable with these; `describe` reads them back for
-the documentation and for error lines.
+`relay.configuration.settings` declares one field a variable with these; `describe` reads them
+back for the documentation and for error lines.
 """
 
 from __future__ import annotations
