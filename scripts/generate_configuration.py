@@ -1,4 +1,4 @@
-"""Write `.env.example` and the table of `docs/configuration.md` from `relay.configuration.settings`.
+"""Write `.env.example` and the table of `docs/configuration.md` from the settings.
 
 With `--check` it writes nothing and exits with status 1 where they are out of step.
 """
