@@ -147,6 +147,10 @@ def choose_default(settings: Settings, routes: Routes) -> str | None:
     raise SettingsError(refusal(variables()["DEFAULT_PROVIDER"], wanted, reason))
 
 
+_OURS = ("RELAY_", "RATE_LIMIT_")
+"""What names of the environment begin with that are meant for a relay and nothing else."""
+
+
 def stray_variables(settings: Settings, env_file: Path | str | None = ".env") -> list[str]:
     """A sentence for each variable that looks meant for the relay and that nothing reads."""
     known = set(variables())
@@ -154,7 +158,7 @@ def stray_variables(settings: Settings, env_file: Path | str | None = ".env") ->
         known |= {f"{env_of(provider)}_{end}" for end in PROVIDER_SUFFIXES}
     written = set(dotenv_values(env_file)) if env_file and Path(env_file).is_file() else set()
     close = misspelt(sorted({*os.environ, *written}), known)
-    unread = sorted((written | {n for n in os.environ if n.startswith("RELAY_")}) - known)
+    unread = sorted((written | {n for n in os.environ if n.startswith(_OURS)}) - known)
     lines = [f"{name} is read by nothing; did you mean {like}?" for name, like in close.items()]
     lines += [f"{name} is read by nothing" for name in unread if name not in close]
     if "GOOGLE_API_KEY" in os.environ and not settings.providers.get("gemini"):

@@ -153,6 +153,11 @@ def test_variables_that_nothing_reads_are_named(monkeypatch, tmp_path):
     ]
 
 
+def test_a_limit_that_nothing_holds_is_named(monkeypatch):
+    settings, _ = catalog(monkeypatch, RATE_LIMIT_CHATS="3")
+    assert stray_variables(settings) == ["RATE_LIMIT_CHATS is read by nothing"]
+
+
 def test_variables_of_providers_are_not_strays(monkeypatch):
     settings, _ = catalog(
         monkeypatch, SUPPORTED_PROVIDERS="relay-x", RELAY_X_BASE_URL="http://x", PORT="1"
