@@ -63,6 +63,11 @@ MAX_LISTED = 256
 FEATURES: tuple[str, ...] = ()
 """What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
 
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(12)
+
+
 _PING = encode(PingFrame(type="ping"))
 
 
@@ -111,7 +116,7 @@ class ServedSocket:
         self._transport = transport
         self._session: str | None = None
         self._rules = Connection(
-            new_id=lambda: secrets.token_urlsafe(12),
+            new_id=_new_id,
             subject=subject,
             token_required=service.token_required and subject is None,
         )
