@@ -81,17 +81,17 @@ def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
 
 
 class ServedSocket:
-    """One socket: reads frames, carries out what the rules say, keeps the heartbeat."""
+    """One socket: reads frames and carries out what the rules say. Call `beat` each heartbeat."""
 
     __slots__ = (
         "_drain_frame",
+        "_hello_timer",
         "_late",
         "_loop",
         "_outbox",
         "_rules",
         "_service",
         "_session",
-        "_timers",
         "_transport",
         "close_code",
         "name",
@@ -128,14 +128,14 @@ class ServedSocket:
             write_timeout=service.limits.write_timeout,
         )
         self._loop = asyncio.get_running_loop()
-        self._timers: list[asyncio.TimerHandle] = []
+        self._hello_timer: asyncio.TimerHandle | None = None
         self._late: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until either side ends it; `close_code` tells how, None for without a word."""
         if self._rules.phase is Phase.LOCKED:
-            self._after(self._service.limits.hello_timeout, self._hello_is_late)
-        self._after(self._service.limits.heartbeat, self._beat)
+            within = self._service.limits.hello_timeout
+            self._hello_timer = self._loop.call_later(within, self._hello_is_late)
         try:
             await self._receive_all()
         except Exception as error:  # a defect ends one connection, told as such
@@ -146,8 +146,9 @@ class ServedSocket:
 
     async def _receive_all(self) -> None:
         while self._rules.phase is not Phase.CLOSED:
-            message = await self._next()
-            if message is None:
+            try:
+                message = await self.ws.receive()
+            except ConnectionError:  # the client was gone before aiohttp had answered its ping
                 return
             if message.type is WSMsgType.TEXT:
                 await self._perform(self._rules.receive(message.data))
@@ -157,14 +158,6 @@ class ServedSocket:
                 self._note_end(message)
                 return
             await self._outbox.room()
-
-    async def _next(self) -> WSMessage | None:
-        """What comes next; None where the client was gone before aiohttp had answered its
-        ping."""
-        try:
-            return await self.ws.receive()
-        except ConnectionError:
-            return None
 
     def _note_end(self, message: WSMessage) -> None:
         """aiohttp takes an end without a close frame for a 1000."""
@@ -176,8 +169,8 @@ class ServedSocket:
     async def _end(self) -> None:
         self._rules.ended()
         self._outbox.close()
-        for timer in self._timers:
-            timer.cancel()
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
         if not self._transport.is_closing() or self._transport.get_write_buffer_size():
             self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
         session, self._session = self._session, None
@@ -199,16 +192,11 @@ class ServedSocket:
 
     # Heartbeat and timers
 
-    def _after(self, seconds: float, call: Callable[[], None]) -> None:
-        self._timers = [timer for timer in self._timers if timer.when() > self._loop.time()]
-        self._timers.append(self._loop.call_later(seconds, call))
-
-    def _beat(self) -> None:
+    def beat(self) -> None:
         """A `ping` that a browser's script can see; aiohttp pings the socket itself and
         closes it after one and a half intervals without a sign of life."""
         if self._rules.phase is Phase.OPEN and not self._outbox.stalled:
             self._outbox.send(_PING)
-        self._after(self._service.limits.heartbeat, self._beat)
 
     def _hello_is_late(self) -> None:
         self._late = self._loop.create_task(self._perform(self._rules.hello_late()))

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from relay.dispatcher import Dispatcher
 from relay.edges.outbox import HIGH_WATER
+from relay.edges.pulse import Pulse
 from relay.edges.served_socket import CLOSE_TIMEOUT, ServedSocket
 from relay.edges.websocket_service import Limits, Observer, Service
 from relay.errors import RelayError
@@ -46,6 +47,7 @@ class WebSocketEdge:
         self._service = Service(log, dispatcher, limits, authenticate, observer, required)
         self._drain_within: float | None = None
         self._sockets: set[ServedSocket] = set()
+        self._pulse = Pulse(limits.heartbeat)
 
     @property
     def connections(self) -> int:
@@ -80,11 +82,13 @@ class WebSocketEdge:
 
     async def _serve(self, served: ServedSocket) -> None:
         self._sockets.add(served)
+        self._pulse.join(served)
         self._service.observer.connected(served.name)
         try:
             await served.run()
         finally:
             self._sockets.discard(served)
+            self._pulse.leave(served)
             self._service.observer.disconnected(served.name, served.close_code)
 
     def drain(self, within: float) -> None:
