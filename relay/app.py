@@ -55,8 +55,8 @@ SWITCHING_PROTOCOLS = 101
 
 YOUNG_OBJECTS = 50_000
 """Objects more than there were, after which the collector looks for cycles among them (a
-pause of a millisecond or two). An answer leaves none behind: its memory returns when it ends. Cycles
-come from faults, whose tracebacks hold frames, and can wait."""
+pause of a millisecond or two). An answer leaves none behind: its memory returns when it
+ends. Cycles come from faults, whose tracebacks hold frames, and can wait."""
 
 YOUNG_LOOKS, OLD_LOOKS = 20, 100
 """So many looks before the next older generation is walked too: in the oldest are ten
