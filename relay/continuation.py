@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from relay.events import estimate_tokens
 from relay.failover.policy import Launch
 from relay.provider import Call, Form
 from relay.request import ChatRequest, Message
@@ -28,12 +29,19 @@ def continued(request: ChatRequest, form: Form, partial: str, prompt: str) -> Ch
     return msgspec.structs.replace(request, messages=(*request.messages, *turns))
 
 
+REPEATED_TOKENS = 32
+"""Tokens that a continuation may spend beyond what is left of `max_tokens`: it repeats the
+last words first, and the count of those shown is an estimate."""
+
+
 def call_of(request: ChatRequest, launch: Launch, max_tokens: int, prompt: str) -> Call:
     """The upstream call that an attempt makes. `max_tokens` is the route's cap."""
-    asked = request.max_tokens or max_tokens
+    form = launch.form if launch.partial else Form.RESTART
+    asked = min(request.max_tokens or max_tokens, max_tokens)
+    shown = 0 if form is Form.RESTART else estimate_tokens(len(launch.partial))
     return Call(
         model=launch.target.model,
-        request=continued(request, launch.form, launch.partial, prompt),
-        max_tokens=min(asked, max_tokens),
-        form=launch.form if launch.partial else Form.RESTART,
+        request=continued(request, form, launch.partial, prompt),
+        max_tokens=min(asked, max(asked - shown, 0) + REPEATED_TOKENS),
+        form=form,
     )

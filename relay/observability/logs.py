@@ -1,7 +1,10 @@
 """Where log lines go: three files and the console, written by a thread of their own.
 
 `app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with
-`from loguru import logger`; what it says of a connection, a session or a stream stands on
+`from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError
+from loguru import logger`; what it says of a connection, a session or a stream stands on
 every line that is written within `context`. `loglines` decides what a line may hold,
 `logwriter` writes it.
 """
@@ -111,12 +114,22 @@ class _FromStandardLibrary(logging.Handler):
     """Takes in what libraries log through the standard library."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _is_noise(record):
+            logger.bind(source=record.name).info("a request that is no HTTP was refused")
+            return
         try:
             message = record.getMessage()
         except Exception:  # a library's format string and arguments don't fit
             message = "a log call whose arguments do not fit its message"
         level = record.levelname if record.levelname in _LEVELS else record.levelno
         logger.bind(source=record.name).opt(exception=record.exc_info).log(level, message)
+
+
+def _is_noise(record: logging.LogRecord) -> bool:
+    """Whether a client sent something that is no HTTP: a scan or TLS on a plain port must
+    not fill the errors."""
+    error = record.exc_info[1] if record.exc_info else None
+    return record.name == "aiohttp.server" and isinstance(error, HttpProcessingError)
 
 
 _LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
@@ -202,6 +215,8 @@ def _route_standard_library() -> None:
     logging.captureWarnings(True)
     for name in SDK_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of the subprotocols that a client offers, which may hold the client's token.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
 def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
@@ -256,11 +271,6 @@ def log_request(method: str, route: str, status: int, seconds: float, peer: str)
     """One line for an HTTP request that ended. `route` is the pattern that matched, such
     as `/streams/{stream}`: the path itself may hold a stream's name, the query a token."""
     logger.bind(peer=peer).info("{} {} {} in {:.0f} ms", method, route, status, seconds * 1e3)
-
-
-def log_connection(route: str, close_code: int, seconds: float, peer: str) -> None:
-    """One line for a WebSocket connection that ended."""
-    logger.bind(peer=peer).info("{} closed {} after {:.1f} s", route, close_code, seconds)
 
 
 def log_attempt(stream: str, attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from relay.errors import Code, RelayError, StreamExpired
 from relay.stores.memory_stream import MemorySession, MemoryStream, info
@@ -17,6 +18,9 @@ from relay.streamlog import Created, Cursor, Existing, Orphan, Spec, StreamInfo,
 
 TOMBSTONE_BYTES = 256
 """Bytes that an id counts for after its stream is gone."""
+
+SESSION_BYTES = 1_536
+"""Bytes that a session counts for while no connection takes part in it."""
 
 MAX_TOMBSTONES = 1_000
 """Ids of gone streams that one session remembers; the oldest are forgotten first."""
@@ -67,7 +71,8 @@ class MemoryLog(StreamLog):
             raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
         held.joined = True
         held.connections += 1
-        self._empty.pop(session, None)
+        if self._empty.pop(session, None) is not None:
+            self._kept_bytes -= SESSION_BYTES
         return found is not None
 
     async def leave_session(self, session: str) -> None:
@@ -76,8 +81,10 @@ class MemoryLog(StreamLog):
         if held is None:
             return
         held.connections -= 1
-        if held.connections <= 0:
+        if held.connections == 0:
             self._empty[session] = self._clock()
+            self._kept_bytes += SESSION_BYTES
+            self._make_room()
 
     async def session_streams(self, session: str) -> list[StreamInfo]:
         """See `StreamLog.session_streams`."""
@@ -214,8 +221,20 @@ class MemoryLog(StreamLog):
         self._finished[stream.stream] = self._clock()
         self._kept_bytes += stream.size
         self._let_go_if_erased(stream)
-        while self._kept_bytes > self._limits.retained_bytes and len(self._finished) > 1:
-            self._drop(self._streams[next(iter(self._finished))])
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let the oldest go, streams and sessions without a connection alike."""
+        while self._kept_bytes > self._limits.retained_bytes:
+            session_left = next(iter(self._empty.values()), inf)
+            stream_ended = next(iter(self._finished.values()), inf)
+            streams_left = len(self._finished) > 1
+            if self._empty and (session_left <= stream_ended or not streams_left):
+                self._end_session(next(iter(self._empty)))
+            elif streams_left:
+                self._drop(self._streams[next(iter(self._finished))])
+            else:
+                return
 
     def _let_go_if_erased(self, stream: MemoryStream) -> None:
         if stream.erasing and stream.records.ended and not stream.cursors:
@@ -247,6 +266,7 @@ class MemoryLog(StreamLog):
 
     def _end_session(self, name: str) -> None:
         del self._empty[name]
+        self._kept_bytes -= SESSION_BYTES
         session = self._sessions.pop(name)
         self._kept_bytes -= TOMBSTONE_BYTES * len(session.tombstones)
         for id, stream in session.ids.items():

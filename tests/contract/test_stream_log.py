@@ -22,8 +22,8 @@ from relay.events import (
 )
 from relay.records import MAX_RECORD_CHARS, Chunk, shown, unescape
 from relay.request import ChatRequest, Message
+from relay.stores.memory import SESSION_BYTES, MemoryLog
 from relay.stores.memory import Limits as MemoryLimits
-from relay.stores.memory import MemoryLog
 from relay.stores.redis import RedisLog
 from relay.stores.redis_limits import ERASE_LINGER, RedisLimits, redis_client
 from relay.stores.redis_stream import RedisStream
@@ -554,3 +554,17 @@ async def test_one_session_runs_so_many_streams_and_no_more(
     assert caught.value.code is Code.TOO_MANY_STREAMS
     await write(first, DONE)
     assert isinstance(await bench.log.create(spec(stream="st3", id="c")), Created)
+
+
+async def test_in_memory_sessions_that_nobody_is_in_count_and_the_oldest_go_first() -> None:
+    bench = MemoryBench(retained_bytes=10 * SESSION_BYTES)
+    names = [f"session-{number:014d}" for number in range(11)]
+    for name in names:
+        await bench.log.open_session(name, None)
+        bench.clock.now += 1
+        await bench.log.leave_session(name)
+    assert not await bench.log.open_session(names[0], None)
+    assert await bench.log.open_session(names[1], None)
+    for name in names[:2]:
+        await bench.log.leave_session(name)
+    assert bench.log.retained_bytes <= 10 * SESSION_BYTES  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """How an unfinished answer is put to a model that is to go on with it."""
 
-from relay.continuation import call_of, continued
+from relay.continuation import REPEATED_TOKENS, call_of, continued
 from relay.events import Target
 from relay.failover.policy import Launch
 from relay.provider import Form
@@ -36,3 +36,14 @@ def test_a_call_says_the_form_only_where_something_is_offered():
     for partial, form in (("Arr", Form.TURN), ("", Form.RESTART)):
         call = call_of(ASKED, Launch(2, target, Form.TURN, partial, False), 64, PROMPT)
         assert (call.form, call.model, call.max_tokens) == (form, "m", 64)
+
+
+def test_a_continuation_gets_what_is_left_of_the_tokens_and_some_to_repeat_itself():
+    for form, left in ((Form.TURN, 300 + REPEATED_TOKENS), (Form.RESTART, 1000)):
+        launch = Launch(2, Target("gpt", "m"), form, "x" * 2800, False)
+        assert call_of(ASKED, launch, 1000, PROMPT).max_tokens == left
+
+
+def test_a_continuation_never_gets_more_than_was_asked_for():
+    launch = Launch(2, Target("gpt", "m"), Form.TURN, "one two", False)
+    assert call_of(ASKED, launch, 10, PROMPT).max_tokens == 10

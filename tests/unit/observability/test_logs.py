@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from aiohttp.http_exceptions import BadHttpMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loguru import logger
@@ -328,16 +329,34 @@ def test_an_answers_end_is_one_line_at_the_level_of_its_gravity(tmp_path):
     assert not [line for line in (done, refused, failed) if STREAM in line]
 
 
-def test_requests_connections_and_attempts_have_their_lines(tmp_path):
+def test_requests_and_attempts_have_their_lines(tmp_path):
     def log():
         logs.log_request("GET", "/streams/{stream}", 200, 0.0123, "10.0.0.1")
-        logs.log_connection("/ws", 1001, 1.25, "10.0.0.1")
         logs.log_attempt(STREAM, Attempt("gpt", "m", "provider_timeout", 7, hedge=True))
         logs.log_attempt(STREAM, Attempt("gpt", "m", "ok", 7))
 
-    request, connection, failed, fine = written(tmp_path, log)
+    request, failed, fine = written(tmp_path, log)
     assert "GET /streams/{stream} 200 in 12 ms peer=10.0.0.1" in request
-    assert "/ws closed 1001 after 1.2 s" in connection
     assert "WARNING" in failed
     assert "attempt provider_timeout (hedge) after 7 ms target=gpt:m" in failed
     assert "DEBUG" in fine
+
+
+def test_what_is_no_http_costs_one_calm_line_and_no_trace(tmp_path):
+    def log():
+        try:
+            raise BadHttpMessage("\x16\x03\x01")
+        except BadHttpMessage:
+            logging.getLogger("aiohttp.server").exception("Error handling request")
+
+    (line,) = written(tmp_path, log)
+    assert "INFO" in line
+    assert "Traceback" not in line
+
+
+def test_a_token_that_a_client_offers_as_a_subprotocol_is_not_logged(tmp_path):
+    def log():
+        logging.getLogger("aiohttp.websocket").warning("Client protocols %r", ["token.SECRET"])
+        logs.log_request("GET", "/ws", 101, 0.1, "10.0.0.1")
+
+    assert "SECRET" not in "".join(written(tmp_path, log))
