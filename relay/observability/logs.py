@@ -1,10 +1,7 @@
 """Where log lines go: three files and the console, written by a thread of their own.
 
 `app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with
-`from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_exceptions import HttpProcessingError
-from loguru import logger`; what it says of a connection, a session or a stream stands on
+`from loguru import logger`; what it says of a connection, a session or a stream stands on
 every line that is written within `context`. `loglines` decides what a line may hold,
 `logwriter` writes it.
 """
@@ -21,6 +18,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
 from relay.events import Attempt, Done, Failed
