@@ -133,6 +133,7 @@ class Body(Struct):
     tool_choice: str | Choice | None = None
     n: int | None = None
     response_format: ResponseFormat | None = None
+    modalities: list[str] | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -168,6 +169,8 @@ def _refuse_what_is_not_to_be_had(body: Body) -> None:
         raise InvalidRequest("model: is empty", "model")
     if body.n not in (None, 1):
         raise InvalidRequest("n: one answer a request is all that is to be had here", "n")
+    if set(body.modalities or ()) - {"text"}:
+        raise InvalidRequest("modalities: only text is to be had here", "modalities")
     if body.response_format and body.response_format.type != "text":
         raise InvalidRequest(
             "response_format.type: only text is to be had here", "response_format.type"

@@ -334,6 +334,7 @@ async def test_every_field_that_matters_reaches_the_dispatcher(relay, sdk):
         ({"tools": [{"type": "custom"}]}, "tools[0].type"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
         (
             {
                 "messages": [
