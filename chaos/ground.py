@@ -28,6 +28,10 @@ HEARTBEAT = 2.0
 RESUME_WINDOW = 20.0
 """Seconds that ended answers are kept; short, so that a quiet period shows what leaks."""
 
+RESUME_GRACE = 30.0
+"""Seconds that an answer under way waits for a reader; longer than the window, so that a
+run shows whether an orphan waits as long as its owner would have."""
+
 
 def free_port() -> int:
     """A port that nobody listens on."""
@@ -99,7 +103,7 @@ class Ground:
             "OPENAI_BASE_URL": self.vendor.upstream.base_url("openai"),
             "HEARTBEAT": str(HEARTBEAT),
             "WRITE_TIMEOUT": "8",
-            "RESUME_GRACE": "30",
+            "RESUME_GRACE": str(RESUME_GRACE),
             "RESUME_WINDOW": str(RESUME_WINDOW),
             "DRAIN_TIMEOUT": "3",
             "HEDGE_AFTER": "0",

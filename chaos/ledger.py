@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from chaos.clients import Client
 from chaos.fold import difference
-from chaos.ground import Ground
-from chaos.story import fingerprint
+from chaos.ground import RESUME_WINDOW, Ground
+from chaos.story import Story, fingerprint
 
 EMPTIED = frozenset({"redis restart", "redis flush"})
 """What loses the text of ended answers and of orphans; docs/guarantees.md says so."""
@@ -100,11 +100,17 @@ class Ledger:
         print(f"LOST at {time.strftime('%H:%M:%S')}: {what}", flush=True)
 
     def _is_honest(self, client: Client, code: str) -> bool:
-        if code == "stream_expired" and client.reading.story.number in self.ground.erased:
+        if code == "stream_expired" and self._is_gone(client.reading.story):
             return True
         rules = HONEST if self.ground.store else HONEST_IN_MEMORY
         causes = rules.get(code, frozenset())
         return self.ground.troubled_since(client.since - 2.0, causes)
+
+    def _is_gone(self, story: Story) -> bool:
+        """Whether its reader erased it, or came back later than an ended answer is kept."""
+        told_at = self.ground.vendor.told_at(story)
+        late = told_at is not None and time.monotonic() - told_at > RESUME_WINDOW
+        return late or story.number in self.ground.erased
 
     def _count_characters(self, client: Client) -> None:
         reading = client.reading

@@ -46,6 +46,12 @@ class Vendor:
                 return request.headers["authorization"].removeprefix(f"Bearer {KEY}")
         return None
 
+    def told_at(self, story: Story) -> float | None:
+        """When a story was told to its end, by the loop's clock; None where it was not."""
+        calls = self._asked.get(story.number, [])
+        over = bool(calls) and calls[-1].closed.is_set() and not calls[-1].cut_off
+        return calls[-1].ended if over else None
+
     def _tell(self, request: Request) -> list[Step]:
         prompt = next(turn.text for turn in request.turns if turn.role == "user")
         story = story_of(prompt)

@@ -137,7 +137,7 @@ class RedisLog(StreamLog):
         digest, owner = keys.digest(session), owner_of(subject)
         names = [keys.session(digest), keys.ids(digest), keys.order(digest)]
         verdict = await self._courier.ask(
-            lambda: self._courier.call("open_session", names, owner, self._terms.keep),
+            lambda: self._courier.call("open_session", names, owner, self._terms.session()),
             keeps=True,
         )
         if verdict == b"foreign":

@@ -24,6 +24,14 @@ COUNTS_LEASES = 6
 
 UNLIMITED = 1_000_000_000
 
+ORPHAN_LEASES = 3
+"""Leases, beyond its grace and the window, for which a stream under way is kept after its
+owner's last word: the first runs out before another node may take it."""
+
+SESSION_REFRESH = 300.0
+"""Seconds after which a session that is in use is kept anew, or a quarter of what it is
+kept for, where that is less."""
+
 Facts = Mapping[str, str | bytes]
 """The fields of a stream that never change, as Redis keeps them."""
 
@@ -36,6 +44,22 @@ class Terms(NamedTuple):
     linger: int
     max_running: int
     max_request: int
+
+    @property
+    def refresh(self) -> float:
+        """Seconds after which a session that is in use is kept anew."""
+        return min(SESSION_REFRESH, self.keep / 4000)
+
+    def under_way(self, facts: Facts) -> int:
+        """How long a stream that runs is kept after its owner's last word, in ms: an orphan
+        waits for a reader as long as a living owner would have had it read."""
+        return self.keep + int(float(facts["grace"]) * 1000) + ORPHAN_LEASES * self.lease
+
+    def session(self, facts: Facts | None = None) -> int:
+        """How long a session is kept after it was last kept anew, in ms: one in use, and
+        one of which a stream runs."""
+        held = self.under_way(facts) if facts else self.keep + ORPHAN_LEASES * self.lease
+        return held + int(self.refresh * 1000)
 
 
 def owner_of(subject: str | None) -> str:
@@ -113,7 +137,8 @@ class Claims:
             self._courier.run_errand("DEL", keys.stream(name), keys.lease(name))
         elif facts["newest"]:
             key = keys.newest(str(facts["newest"]))
-            self._courier.run_errand("SET", key, spec.stream, "PX", self._terms.keep)
+            kept = self._terms.session(facts)
+            self._courier.run_errand("SET", key, spec.stream, "PX", kept)
         return verdict, held
 
     async def link(self, session: str, id: str, stream: str, facts: Facts) -> None:
@@ -136,18 +161,22 @@ class Claims:
         """Write a stream anew, claim and all. Raises `RedisError`."""
         batches = stream.whole()
         entries = [field for batch in batches for field in (batch.next, batch.payload)]
-        epoch, in_flight = stream.epoch, stream.in_flight
+        status = batches[-1].status if batches else "running"
+        epoch, in_flight, terms = stream.epoch, stream.in_flight, self._terms
         async with self._courier.client.pipeline(transaction=False) as pipe:
             self._courier.queue(
                 *(pipe, "rewrite", _stream_keys(stream.name), epoch, self._node),
-                *(self._terms.lease, self._terms.keep),
-                *(batches[-1].status if batches else "running", len(batches)),
+                *(
+                    terms.lease,
+                    terms.under_way(stream.facts) if status == "running" else terms.keep,
+                ),
+                *(status, len(batches)),
                 *(*entries, *_fields(stream.facts)),
             )
             self._queue_claim(pipe, stream.name, stream.facts, limit=UNLIMITED)
             if stream.facts["newest"]:
                 key = keys.newest(str(stream.facts["newest"]))
-                pipe.set(key, stream.name, px=self._terms.keep, nx=True)
+                pipe.set(key, stream.name, px=terms.session(stream.facts), nx=True)
             verdict, *others = await self._courier.checked(pipe)
         for answer in (verdict, *others):
             if isinstance(answer, Exception):
@@ -167,14 +196,14 @@ class Claims:
 
     def _queue_birth(self, pipe: Any, name: str, facts: Facts) -> None:
         names = [keys.stream(name), keys.lease(name)]
-        times = (self._terms.lease, self._terms.keep)
+        times = (self._terms.lease, self._terms.under_way(facts))
         self._courier.queue(pipe, "create", names, self._node, *times, *_fields(facts))
 
     def _queue_claim(self, pipe: Any, name: str, facts: Facts, *, limit: int) -> None:
         self._courier.queue(
             *(pipe, "claim", _claim_keys(str(facts["session"])), str(facts["id"])),
             *(f"{name} {facts['fingerprint']!s}", str(facts["subject"]), limit),
-            *(self._terms.keep, name, COUNTS_LEASES * self._terms.lease, MAX_IDS),
+            *(self._terms.session(facts), name, COUNTS_LEASES * self._terms.lease, MAX_IDS),
         )
 
 

@@ -49,8 +49,8 @@ TROUBLE = (RedisError, OSError, TimeoutError)
 """What a call to Redis raises where it does not do what it was asked."""
 
 SCRIPTS = (
-    *("create", "claim", "open_session", "append", "rewrite"),
-    *("renew", "count", "watch", "take_over", "release", "want_end"),
+    *("create", "claim", "open_session", "leave_session", "append", "rewrite"),
+    *("renew", "count", "watch", "take_over", "give_up", "release", "want_end"),
 )
 
 _T = TypeVar("_T")
@@ -145,6 +145,10 @@ class Courier:
         """Have a command carried out that nobody waits for."""
         self._errands.append(command)
         self._work.set()
+
+    def run_script(self, script: str, names: list[str], *args: str | int | bytes) -> None:
+        """Have a script run that nobody waits for."""
+        self.run_errand("EVALSHA", self._digests[script], len(names), *names, *args)
 
     # Calls that somebody waits for
 

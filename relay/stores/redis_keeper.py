@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -37,9 +37,13 @@ END_LEASES = 3
 MARKER_LEASES = 6
 """Leases for which a node's mark lasts, by which it knows a Redis that came back empty."""
 
-SESSION_REFRESH = 300.0
-"""Seconds after which a session that is in use is kept anew, or a quarter of what it is
-kept for, where that is less."""
+
+class _Session(NamedTuple):
+    """A session that is used here: its digest, whose it is, and for how many ms it is kept."""
+
+    digest: str
+    owner: str
+    kept: int
 
 
 class Keeper:
@@ -101,20 +105,26 @@ class Keeper:
         self._refreshed[session] = self._clock()
 
     def left(self, session: str) -> None:
-        """A connection of the session ended: from here on it is kept for its window."""
+        """A connection ended: after the last one, the session is kept for its window."""
         count, owner = self._joined.pop(session, (0, ""))
         if count > 1:
             self._joined[session] = (count - 1, owner)
-        for key in _session_keys(session):
-            self._courier.run_errand("PEXPIRE", key, self._terms.keep)
+        else:
+            self._leave(session)
+
+    def _leave(self, session: str) -> None:  # the script spares one of which a stream runs
+        names = [*_session_keys(session), keys.running(session)]
+        self._courier.run_script("leave_session", names, self._terms.keep)
 
     def ending(self, stream: RedisStream) -> None:
         """A stream of this node gets its terminal record: it makes room for another one,
         and what names it is kept as long as it is."""
         session, newest = str(stream.facts["session"]), str(stream.facts["newest"])
         self._courier.run_errand("ZREM", keys.running(session), stream.name)
-        for key in (*_session_keys(session), *([keys.newest(newest)] if newest else [])):
-            self._courier.run_errand("PEXPIRE", key, self._terms.keep)
+        if session not in self._joined:
+            self._leave(session)
+        if newest:
+            self._courier.run_errand("PEXPIRE", keys.newest(newest), self._terms.keep)
 
     # Streams of other nodes
 
@@ -191,7 +201,7 @@ class Keeper:
         ]
         await self._mark()
         sessions = self._sessions_due(owned, now)
-        self._keep_newest(owned, {session for session, _ in sessions})
+        self._keep_newest(owned, {each.digest for each in sessions})
         for group in _groups([*owned, *watched, *self._ending, *sessions]):
             await self._visit(group)
 
@@ -208,14 +218,14 @@ class Keeper:
         if there is None:
             self._refreshed.clear()
 
-    async def _visit(self, group: list[RedisStream | str | tuple[str, str]]) -> None:
+    async def _visit(self, group: list[RedisStream | str | _Session]) -> None:
         """One round trip: streams owned and watched, names of streams that are to end, and
         sessions with their owners."""
         takers: list[Callable[[Any], RedisStream | None]] = []
         async with self._courier.client.pipeline(transaction=False) as pipe:
             for item in group:
-                if isinstance(item, tuple):
-                    takers.append(self._queue_session(pipe, *item))
+                if isinstance(item, _Session):
+                    takers.append(self._queue_session(pipe, item))
                 elif isinstance(item, str):
                     takers.append(self._queue_ending(pipe, item))
                 elif item.owned:
@@ -240,8 +250,9 @@ class Keeper:
         count = len(stream.attempts)
         attempts = msgspec.json.encode(stream.attempts) if count != stream.attempts_kept else b""
         epoch, terms = stream.epoch, self._terms
+        keep = terms.under_way(stream.facts)
         self._courier.queue(
-            *(pipe, "renew", names, epoch, self._node, terms.lease, terms.keep, terms.linger),
+            *(pipe, "renew", names, epoch, self._node, terms.lease, keep, terms.linger),
             *(attempts, len(stream.records)),
         )
 
@@ -271,17 +282,18 @@ class Keeper:
 
     def _queue_watch(self, pipe: Any, stream: RedisStream) -> Callable[[Any], RedisStream | None]:
         names = [f(stream.name) for f in (keys.stream, keys.lease, keys.readers)]
-        holds = PRESENCE_LEASES * self._terms.lease
+        holds, had = PRESENCE_LEASES * self._terms.lease, len(stream.records)
         self._courier.queue(pipe, "watch", names, self._node, holds)
-        return lambda answer: self._watched(stream, *answer)
+        return lambda answer: self._watched(stream, had, *answer)
 
     def _watched(
-        self, stream: RedisStream, status: bytes, next_seq: int, lease_left: int
+        self, stream: RedisStream, had: int, status: bytes, next_seq: int, lease_left: int
     ) -> RedisStream | None:
-        """What a look at a stream showed; the stream where it is an orphan."""
+        """What a look at a stream showed; the stream where it is an orphan. `had` is how many
+        records were here when it was asked: more may have come before its answer."""
         if stream.owned or stream.dead:
             return None
-        lacking = not status or next_seq < len(stream.records)
+        lacking = not status or next_seq < had
         stream.missed = stream.missed + 1 if lacking else 0
         if stream.missed >= MISSES:
             stream.let_go()
@@ -317,9 +329,9 @@ class Keeper:
         """Say that the stream is read here, see that it is there, and take it over where
         its owner is not. Raises `RedisError`."""
         names = [f(stream.name) for f in (keys.stream, keys.lease, keys.readers)]
-        holds = PRESENCE_LEASES * self._terms.lease
+        holds, had = PRESENCE_LEASES * self._terms.lease, len(stream.records)
         answer = await self._courier.call("watch", names, self._node, holds)
-        if self._watched(stream, *answer) is not None:
+        if self._watched(stream, had, *answer) is not None:
             await self._take_over(stream)
 
     def _queue_ending(self, pipe: Any, name: str) -> Callable[[Any], RedisStream | None]:
@@ -342,24 +354,29 @@ class Keeper:
 
     # Sessions
 
-    def _sessions_due(self, owned: list[RedisStream], now: float) -> list[tuple[str, str]]:
-        used = {str(s.facts["session"]): str(s.facts["subject"]) for s in owned}
-        used |= {session: owner for session, (_, owner) in self._joined.items()}
+    def _sessions_due(self, owned: list[RedisStream], now: float) -> list[_Session]:
+        idle, pause = self._terms.session(), self._terms.refresh
+        used = {s: _Session(s, owner, idle) for s, (_, owner) in self._joined.items()}
+        for stream in owned:
+            name, kept = str(stream.facts["session"]), self._terms.session(stream.facts)
+            if name not in used or used[name].kept < kept:
+                used[name] = _Session(name, str(stream.facts["subject"]), kept)
         self._refreshed = {s: self._refreshed.get(s, 0.0) for s in used}
-        pause = min(SESSION_REFRESH, self._terms.keep / 4000)
-        return [(s, owner) for s, owner in used.items() if now - self._refreshed[s] >= pause]
+        return [each for s, each in used.items() if now - self._refreshed[s] >= pause]
 
     def _keep_newest(self, owned: list[RedisStream], sessions: set[str]) -> None:
         for stream in owned:
             newest = str(stream.facts["newest"])
             if newest and stream.facts["session"] in sessions:
-                self._courier.run_errand("PEXPIRE", keys.newest(newest), self._terms.keep)
+                kept = self._terms.session(stream.facts)
+                self._courier.run_errand("PEXPIRE", keys.newest(newest), kept)
 
-    def _queue_session(self, pipe: Any, session: str, owner: str) -> Callable[[Any], None]:
-        self._courier.queue(pipe, "open_session", _session_keys(session), owner, self._terms.keep)
+    def _queue_session(self, pipe: Any, used: _Session) -> Callable[[Any], None]:
+        names = _session_keys(used.digest)
+        self._courier.queue(pipe, "open_session", names, used.owner, used.kept)
 
         def take(answer: Any) -> None:
-            self._refreshed[session] = self._clock()
+            self._refreshed[used.digest] = self._clock()
 
         return take
 

@@ -59,8 +59,13 @@ class Heir:
             return False
         await self._courier.read_all(stream, from_start=True)
         held = await self._courier.client.hgetall(keys.stream(stream.name))
-        if stream.dead or b"next" not in held or int(held[b"next"]) != len(stream.records):
-            await self._give_up_on(stream)
+        if held.get(b"epoch") != b"%d" % epoch and held:
+            return False  # the lease ran out meanwhile, and another node was there
+        if stream.trouble is not None:
+            await self._courier.call("release", names, epoch, self._node)
+            return False
+        if stream.gone or int(held.get(b"next", -1)) != len(stream.records):
+            await self._give_up_on(stream, epoch)
             return True
         facts = _facts(held)
         self._unfollow(stream)
@@ -82,11 +87,10 @@ class Heir:
             told = {"message": "a stream could not be taken over", "exception": error}
             asyncio.get_running_loop().call_exception_handler(told)
 
-    async def _give_up_on(self, stream: RedisStream) -> None:
+    async def _give_up_on(self, stream: RedisStream, epoch: int) -> None:
         """Redis lost records that it counts, and nobody lives who has them."""
-        await self._courier.client.delete(
-            *(f(stream.name) for f in (keys.stream, keys.log, keys.lease))
-        )
+        names = [f(stream.name) for f in (keys.stream, keys.log, keys.lease)]
+        await self._courier.call("give_up", names, epoch)
         stream.let_go()
 
 

@@ -36,7 +36,8 @@ class Request:
     """One request as it came in. `number` counts the chats from 0.
 
     `closed` is set once the connection is gone or the response is over; `cut_off` says
-    that the relay closed before the script was through.
+    that the relay closed before the script was through. `arrived` and `ended` are by the
+    loop's clock.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Request:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     cut_off: bool = False
     arrived: float = 0.0
+    ended: float = 0.0
 
     @property
     def model(self) -> str:
@@ -208,6 +210,7 @@ class Upstream:
                 await played
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                 await gone
+            request.ended = asyncio.get_running_loop().time()
             request.closed.set()
 
     async def _play(

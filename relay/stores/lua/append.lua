@@ -2,7 +2,8 @@
 -- before it, and wakes the followers. A call that timed out may have run: it is told apart
 -- as a duplicate. 'gap' and 'missing' both say that Redis lost records it had acknowledged.
 -- KEYS: stream, log, lease.
--- ARGV: epoch, first seq, count, payload, keep ms, status after it, ms that an erased one stays.
+-- ARGV: epoch, first seq, count, payload, ms that an ended one stays, status after it, ms
+-- that an erased one stays.
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'next', 'erased')
 if not held[1] then return 'missing' end
 if tonumber(held[1]) > tonumber(ARGV[1]) then return 'fenced' end
@@ -18,9 +19,11 @@ if ARGV[6] ~= 'running' then
   redis.call('DEL', KEYS[3])
   if held[3] then keep = ARGV[7] end
 end
-if first == 0 or ARGV[6] ~= 'running' then -- in between, renewals of the lease keep both
+if ARGV[6] ~= 'running' then
   redis.call('PEXPIRE', KEYS[1], keep)
   redis.call('PEXPIRE', KEYS[2], keep)
+elseif first == 0 then -- from here on, renewals of the lease keep both
+  redis.call('PEXPIRE', KEYS[2], redis.call('PTTL', KEYS[1]))
 end
 redis.call('SPUBLISH', KEYS[1], first + count)
 return 'ok'

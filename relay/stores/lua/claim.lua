@@ -25,5 +25,7 @@ if not held then
     redis.call('HDEL', KEYS[2], redis.call('LPOP', KEYS[3]))
   end
 end
-for at = 1, 3 do redis.call('PEXPIRE', KEYS[at], ARGV[5]) end
+for at = 1, 3 do -- what another stream of the session needs is not cut short
+  if redis.call('PTTL', KEYS[at]) < tonumber(ARGV[5]) then redis.call('PEXPIRE', KEYS[at], ARGV[5]) end
+end
 return {'ok', ''}
