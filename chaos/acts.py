@@ -28,6 +28,10 @@ and to the store apart."""
 KEPT = 512
 """Idle connections to one vendor, and to the store, that a node keeps at most."""
 
+TASK_SLACK = 8
+"""Tasks that a node may have beyond those of its start: one a kept-alive connection that asked
+for its metrics or its health."""
+
 RSS_SLACK = 128 * 1024**2
 """Bytes that a node may hold beyond those of its start: what an allocator keeps after it
 held some ten megabytes of text in small pieces."""
@@ -182,8 +186,8 @@ class Acts:
                 f"the vendor, {files.to_store} to the store, {node.rss() / 1e6:.0f} MB "
                 f"({node.base_rss / 1e6:.0f} at its start), "
                 f"{gauges.get('relay_running_streams', 0):g} streams, "
-                f"{gauges.get('relay_connections', 0):g} connections"
-                + (f", {gauges['relay_tasks']:g} tasks" if "relay_tasks" in gauges else "")
+                f"{gauges.get('relay_connections', 0):g} connections, "
+                f"{gauges['relay_tasks']:g} tasks ({node.base_tasks:g} at its start)"
             )
 
     async def _running(self) -> list[str]:
@@ -199,6 +203,11 @@ class Acts:
                 for name in ("relay_running_streams", "relay_connections")
                 if gauges.get(name)
             ]
+            if gauges["relay_tasks"] > node.base_tasks + TASK_SLACK:
+                found.append(
+                    f"node {node.name}: {gauges['relay_tasks']:g} tasks, "
+                    f"{node.base_tasks:g} at first"
+                )
             files = node.files()
             if files.own > node.base_files.own + FILE_SLACK or max(files) > KEPT:
                 found.append(f"node {node.name}: {files}, {node.base_files} at first")

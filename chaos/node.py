@@ -37,6 +37,7 @@ class Node:
         self.vendor_port = 0
         self.base_files = Files(0, 0, 0)
         self.base_rss = 0
+        self.base_tasks = 0.0
         self._log = folder / f"node-{name}.log"
         self._folder = folder
         self._variables = {"PORT": str(port), **variables}
@@ -63,6 +64,7 @@ class Node:
         self.started += 1
         self.takes_chats = True
         self.base_files, self.base_rss = self.files(), self.rss()
+        self.base_tasks = (await self.gauges())["relay_tasks"]
 
     async def _until_ready(self) -> None:
         assert self._process is not None

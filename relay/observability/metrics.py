@@ -6,6 +6,7 @@ is counted as `other`, so that no client and no vendor can make series grow.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
@@ -107,6 +108,9 @@ class Metrics:
         self._lag = Gauge(
             "relay_event_loop_lag_seconds", "How late the loop last woke.", registry=registry
         )
+        Gauge(
+            "relay_tasks", "Tasks of the event loop, the server's own included.", registry=registry
+        ).set_function(_tasks)
 
     def _declare_attempts(self) -> None:
         by_target = ("provider", "model")
@@ -214,6 +218,14 @@ class Metrics:
     def render(self) -> bytes:
         """What `GET /metrics` answers, as `CONTENT_TYPE`."""
         return generate_latest(self.registry)
+
+
+def _tasks() -> int:
+    """Zero outside of an event loop: a scrape is answered within the one that it counts."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0
 
 
 def _target(attempt: Attempt) -> Target:

@@ -1,5 +1,7 @@
 """What Prometheus is told."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,3 +165,17 @@ def test_every_finish_reason_is_an_outcome(reason):
     told = metrics()
     told.observe_stream_end(done(reason=reason), "gpt")
     assert value(told, "relay_streams_total", route="gpt", outcome=str(reason)) == 1
+
+
+async def test_the_tasks_of_the_loop_are_counted_when_it_is_scraped():
+    told = metrics()
+    before = value(told, "relay_tasks")
+    waiting = asyncio.create_task(asyncio.Event().wait())
+    assert value(told, "relay_tasks") == before + 1
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert value(told, "relay_tasks") == before
+
+
+def test_outside_of_a_loop_there_are_no_tasks():
+    assert value(metrics(), "relay_tasks") == 0
