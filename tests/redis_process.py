@@ -1,7 +1,12 @@
-"""A real `redis-server` process for tests, on a Unix socket of its own."""
+"""A real Redis process for tests, on a Unix socket of its own.
+
+`RELAY_TEST_REDIS_SERVER` names the program to run in the place of `redis-server`, such as
+a `valkey-server`, by its path or by its name in the PATH.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,13 +17,22 @@ from pathlib import Path
 import redis
 
 
+SERVER = "RELAY_TEST_REDIS_SERVER"
+
+
+def server_program() -> str:
+    """The path of the server that these tests run."""
+    wanted = os.environ.get(SERVER, "redis-server")
+    program = shutil.which(wanted)
+    assert program, f"{wanted} is missing; `make test` installs redis-server (or set {SERVER})"
+    return program
+
+
 class RedisProcess:
     """Starts, stops, freezes and kills one server. Nothing is written to disk."""
 
     def __init__(self, *options: str) -> None:
-        program = shutil.which("redis-server")
-        assert program, "redis-server is missing; `make test` installs it (Debian: redis-server)"
-        self._program = program
+        self._program = server_program()
         self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="relay-redis-")
         self.socket = str(Path(self._folder.name) / "redis.sock")
