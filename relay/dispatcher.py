@@ -169,7 +169,9 @@ class Dispatcher:
             ) from None
 
     def _drive(self, writer: Writer, spec: Spec, route: Route) -> Driver:
-        failover = Failover(self._plan(spec, route), self._breakers, self._hedges, random.random)
+        failover = Failover(
+            self._plan(spec, route), self._breakers, self._hedges, random.random, writer.chunks
+        )
 
         async def attempt(launch: Launch, sink: Sink) -> None:
             call = call_of(

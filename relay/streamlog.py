@@ -93,6 +93,12 @@ class Writer(Protocol):
         Nothing may follow a terminal record."""
         ...
 
+    def chunks(self) -> Sequence[Chunk]:
+        """Everything appended so far, from record 0, whether it is safe yet or not. For
+        the owner alone: a log keeps the text, so whoever writes it need not. Not to be
+        asked of a writer that was lost."""
+        ...
+
     async def settled(self) -> None:
         """Wait until everything appended is safe. Raises `Fenced`, or `RelayError` where
         the store gave up."""

@@ -1,8 +1,9 @@
 """A pure world for the failover policy: scripted upstreams, a clock that jumps, no I/O.
 
 `Sim` carries out the policy's steps as a driver does and checks what must always hold:
-one terminal record and nothing after it, every launched attempt ended or aborted, and
-attempts within their bound. Tests give it a `Script` for every launch.
+one terminal record and nothing after it, every launched attempt ended or aborted,
+attempts within their bound, and each offered the very text that stands. Tests give it a
+`Script` for every launch.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Abort, Failover, Launch, Plan, Step
 from relay.provider import Form
-from relay.records import Shown
+from relay.records import Records, Shown, encode, shown, split_long
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))
 MOST_STEPS = 100_000
@@ -186,7 +187,8 @@ class Sim:
         self.out = Outcome()
         self.breakers = breakers or Breakers(jitter=lambda: jitter)
         self.hedges = hedges or HedgeBudget()
-        self.policy = Failover(plan, self.breakers, self.hedges, lambda: jitter)
+        self.log = Records()
+        self.policy = Failover(plan, self.breakers, self.hedges, lambda: jitter, self.log.chunks)
         self._upstreams = {t: _as_function(u) for t, u in upstreams.items()}
         self._due: list[tuple[float, int, Callable[[], Step]]] = []
         self._order = itertools.count()
@@ -209,6 +211,7 @@ class Sim:
             self._do(self.policy.begin(self.now))
         else:
             self._taken_over = True
+            self._keep([Reasoning(take_over.reasoning), Text(take_over.text), *take_over.calls])
             self._do(self.policy.take_over(take_over, attempts, self.now))
         for steps in itertools.takewhile(lambda n: not self._over(), itertools.count()):
             assert steps < MOST_STEPS, "the answer makes no progress"
@@ -236,6 +239,7 @@ class Sim:
     def _do(self, step: Step) -> None:
         assert not (step.records and self._over()), "a record after the terminal one"
         self.out.records.extend(step.records)
+        self._keep(step.records)
         self.out.at = self.now - self.began
         for action in step.actions:
             if isinstance(action, Abort):
@@ -244,7 +248,13 @@ class Sim:
                 self._launch(action)
         assert step.ended == (self._over() and bool(step.records))
 
+    def _keep(self, records: Sequence[Record]) -> None:
+        for record in split_long(records):
+            self.log.append(*encode(record))
+
     def _launch(self, launch: Launch) -> None:
+        if launch.partial:
+            assert launch.partial == shown(self.log.chunks()).text.rstrip()
         self.out.launches.append((self.now - self.began, launch))
         script = self._upstreams[launch.target](launch)
         number = launch.attempt

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from io import StringIO
+from collections.abc import Callable, Sequence
 
 from relay.errors import Code
 from relay.events import (
@@ -22,22 +21,41 @@ from relay.events import (
 )
 from relay.failover.attempt import Attempts, Running, milliseconds
 from relay.failover.plan import Plan
-from relay.records import Shown
+from relay.records import Chunk, Shown, shown
 
 
 class Answer:
-    """The text that stands, whose words it is, and the records not handed over yet.
+    """How much text stands, whose words it is, and the records not handed over yet.
 
-    `reason` is the fault that took the announced target away: the first since the last
-    announcement, so that what fails on the way to the next target doesn't hide it.
+    The text itself is in the log and nowhere else: `log` reads it where another attempt
+    has to go on from it. That is no breach of purity: the log holds nothing but the
+    records that this policy made, or was told of at a take-over.
+
+    `standing` counts the characters that stand. `reason` is the fault that took the
+    announced target away: the first since the last announcement, so that what fails on
+    the way to the next target doesn't hide it.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    __slots__ = (
+        "_author",
+        "_began",
+        "_first_text",
+        "_log",
+        "_plan",
+        "announced",
+        "reason",
+        "reasoned",
+        "records",
+        "standing",
+    )
+
+    def __init__(self, plan: Plan, log: Callable[[], Sequence[Chunk]]) -> None:
         self._plan = plan
-        self._text = StringIO()
+        self._log = log
         self._author: Running | None = None
         self._began = 0.0
         self._first_text: float | None = None
+        self.standing = 0
         self.reasoned = False
         self.announced = plan.targets[0]
         self.reason: Code | None = None
@@ -46,23 +64,31 @@ class Answer:
     @property
     def has_text(self) -> bool:
         """Whether any text stands."""
-        return self._text.tell() > 0
+        return self.standing > 0
 
-    @property
     def text(self) -> str:
-        """The text that stands."""
-        return self._text.getvalue()
+        """The text that stands: what the log holds of it, and what of it waits in
+        `records`. Reads the whole log: to be asked once an attempt, not once a token."""
+        if not self.standing:
+            return ""
+        pieces = [shown(self._log()).text]
+        for record in self.records:
+            if isinstance(record, Text):
+                pieces.append(record.text)
+            elif isinstance(record, Fallback) and not record.keep:
+                pieces.clear()
+        return "".join(pieces)
 
     def begin(self, now: float) -> None:
         """The answer is asked for."""
         self._began = now
         self.records.append(Start(self._plan.stream, self.announced.provider, self.announced.model))
 
-    def take_over(self, shown: Shown, announced: Target | None, now: float) -> None:
-        """Go on from what another writer has shown."""
+    def take_over(self, left: Shown, announced: Target | None, now: float) -> None:
+        """Go on from what another writer has left standing in the log."""
         self._began = now
-        self._text.write(shown.text)
-        self.reasoned = bool(shown.reasoning)
+        self.standing = len(left.text)
+        self.reasoned = bool(left.reasoning)
         self.announced = announced or self.announced
         self.reason = Code.PROVIDER_INTERRUPTED
 
@@ -71,9 +97,12 @@ class Answer:
         self.reason = self.reason or code
 
     def pass_on(self, running: Running, events: Sequence[Event]) -> None:
-        """Keep text that goes to the readers as it is. The hot path."""
-        write = self._text.write
-        running.written += sum([write(event.text) for event in events])  # type: ignore[union-attr,misc]
+        """Count text that goes to the readers as it is. The hot path."""
+        size = 0
+        for event in events:
+            size += len(event.text)  # type: ignore[union-attr]
+        running.written += size
+        self.standing += size
 
     def show(self, running: Running, event: Text | Reasoning | ToolCall, now: float) -> None:
         """Append content, and before it whose it is. Empty text only announces."""
@@ -82,7 +111,7 @@ class Answer:
         if isinstance(event, Text):
             if not event.text:
                 return
-            self._text.write(event.text)
+            self.standing += len(event.text)
             self._first_text = now if self._first_text is None else self._first_text
         elif isinstance(event, Reasoning):
             self.reasoned = True
@@ -99,7 +128,7 @@ class Answer:
             self.records.append(Fallback(self.announced, running.target, reason, keep))
             self.announced = running.target
         if running.discards:
-            self._text = StringIO()
+            self.standing = 0
             self.reasoned = False
         self.reason = None
 

@@ -29,12 +29,13 @@ class Running:
     `seam` is there while its text is not known to fit what stands. `discards` where its
     first content takes the place of what stands. `muted` where its reasoning is not shown,
     because it would stand behind text. `told` once what it says is announced and shown.
+    `offered` counts the characters that it was given to go on from, 0 from the start.
     """
 
     number: int
     target: Target
     form: Form
-    partial: str
+    offered: int
     hedge: bool
     ticket: Ticket
     started: float
@@ -55,7 +56,7 @@ class Running:
     @property
     def continues(self) -> bool:
         """Whether it was asked to go on from the text that stands."""
-        return bool(self.partial)
+        return self.offered > 0
 
     @property
     def ended_in_meaning(self) -> bool:
@@ -79,7 +80,7 @@ class Running:
         if self.usage is None:
             if not billed and self.heard is None:
                 return None
-            characters = input_characters + len(self.partial)
+            characters = input_characters + self.offered
             return Usage(estimate_tokens(characters), output, estimated=True)
         told = self.usage.output_tokens
         if told >= output or (whole and told):
@@ -88,13 +89,15 @@ class Running:
 
 
 class Attempts:
-    """An answer's attempts: those under way by number, and the account of those that ended."""
+    """An answer's attempts: the one or two under way, and the account of those that ended."""
+
+    __slots__ = ("_breakers", "_plan", "_unreported", "actions", "ended", "made", "running")
 
     def __init__(self, plan: Plan, breakers: Breakers) -> None:
         self._plan = plan
         self._breakers = breakers
-        self._unreported: list[Usage] = []
-        self.running: dict[int, Running] = {}
+        self._unreported: Usage | None = None
+        self.running: list[Running] = []
         self.ended: list[Attempt] = []
         self.made = 0
         self.actions: list[Action] = []
@@ -104,30 +107,38 @@ class Attempts:
         """Whether no further attempt is allowed."""
         return self.made >= self._plan.max_attempts
 
+    def find(self, number: int) -> Running | None:
+        """The attempt of that number, if it is under way."""
+        for running in self.running:
+            if running.number == number:
+                return running
+        return None
+
     def launch(
         self, target: Target, form: Form, now: float, *, hedge: bool, seam: Seam | None
     ) -> Running:
         """Start an attempt. Text that stands is offered through `seam`."""
         self.made += 1
+        partial = seam.partial if seam and form is not Form.RESTART else ""
         running = Running(
             number=self.made,
             target=target,
             form=form,
-            partial=seam.partial if seam and form is not Form.RESTART else "",
+            offered=len(partial),
             hedge=hedge,
             ticket=self._breakers.enter(target, now),
             started=now,
             hedge_at=now + self._plan.hedge_after if self._plan.hedge_after > 0 else None,
             seam=seam,
         )
-        self.running[running.number] = running
-        self.actions.append(Launch(running.number, target, form, running.partial, hedge))
+        self.running.append(running)
+        self.actions.append(Launch(running.number, target, form, partial, hedge))
         return running
 
     def end(self, running: Running, outcome: str, now: float, *, abort: bool) -> None:
         """An attempt is over. `abort` where its upstream is to be closed: then it counts
         even if it gave no sign of life, because the vendor may have worked for it."""
-        del self.running[running.number]
+        self.running.remove(running)
         if abort:
             self.actions.append(Abort(running.number))
         whole = running.finish is not None or outcome == OK
@@ -144,7 +155,7 @@ class Attempts:
 
     def abort_all(self, now: float) -> None:
         """Close every upstream."""
-        for running in list(self.running.values()):
+        for running in list(self.running):
             self.abort(running, now)
 
     def take_over(self, attempts: Sequence[Attempt], characters: int) -> None:
@@ -156,12 +167,13 @@ class Attempts:
         told = sum(attempt.usage.output_tokens for attempt in attempts if attempt.usage)
         untold = max(0, estimate_tokens(characters) - told)
         asked = estimate_tokens(self._plan.input_characters)
-        self._unreported.append(Usage(asked, untold, estimated=True))
+        self._unreported = Usage(asked, untold, estimated=True)
 
     def usage(self) -> Usage:
         """The sum over all attempts."""
         usages = [attempt.usage for attempt in self.ended if attempt.usage]
-        usages += self._unreported
+        if self._unreported is not None:
+            usages.append(self._unreported)
         return Usage(
             sum(usage.input_tokens for usage in usages),
             sum(usage.output_tokens for usage in usages),
@@ -178,13 +190,13 @@ class Attempts:
         """When a second attempt may start beside the one that runs."""
         if len(self.running) != 1:
             return None
-        (running,) = self.running.values()
+        (running,) = self.running
         busy = running.yielded or running.ended_in_meaning
         return None if busy else running.hedge_at
 
     def deadline(self) -> float | None:
         """When the first of them is overdue or to be hedged."""
-        due = [self.dead_at(running) for running in self.running.values()]
+        due = [self.dead_at(running) for running in self.running]
         hedge = self.hedge_due()
         return min(due if hedge is None else [*due, hedge], default=None)
 

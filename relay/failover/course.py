@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from relay.errors import Code, Fault
 from relay.events import FinishReason, Reasoning, Target, Text, ToolCall
@@ -18,6 +18,7 @@ from relay.failover.ladder import Choice, Ladder
 from relay.failover.plan import Plan, Step
 from relay.failover.seam import Joined, Seam, Verdict
 from relay.provider import Form
+from relay.records import Chunk
 
 NOTHING = Step()
 
@@ -26,7 +27,22 @@ _THE_REQUEST = frozenset({Code.BAD_REQUEST, Code.CONTENT_POLICY, Code.CONTEXT_LE
 
 
 class Course:
-    """One answer's state, and every decision that changes it."""
+    """One answer's state, and every decision that changes it. `log` reads the records that
+    were handed over so far; it is asked only where another attempt may go on from them."""
+
+    __slots__ = (
+        "_answer",
+        "_attempts",
+        "_breakers",
+        "_hedges",
+        "_ladder",
+        "_nothing_more",
+        "_passing",
+        "_pause",
+        "_phase",
+        "_plain",
+        "_plan",
+    )
 
     def __init__(
         self,
@@ -34,13 +50,14 @@ class Course:
         breakers: Breakers,
         hedges: HedgeBudget,
         jitter: Callable[[], float],
+        log: Callable[[], Sequence[Chunk]],
     ) -> None:
         self._plan = plan
         self._breakers = breakers
         self._hedges = hedges
         self._ladder = Ladder(plan, breakers, jitter)
         self._attempts = Attempts(plan, breakers)
-        self._answer = Answer(plan)
+        self._answer = Answer(plan, log)
         self._phase = Phase.NEW
         self._plain: Running | None = None
         self._pause: Choice | None = None
@@ -57,7 +74,7 @@ class Course:
         self._launch(target, now)
 
     def _launch(self, target: Target, now: float, *, hedge: bool = False) -> None:
-        text = self._answer.text
+        text = self._answer.text()
         form = self._ladder.form(target) if text.strip() else Form.RESTART
         discards = self._discards(text)
         seam = Seam(text, form) if text and not discards else None
@@ -76,7 +93,7 @@ class Course:
 
     def _hedge(self, now: float) -> None:
         """Start the next target beside the one that keeps silent, where that is allowed."""
-        (running,) = self._attempts.running.values()
+        (running,) = self._attempts.running
         running.hedge_at = None
         target = self._ladder.beside(now)
         if target is not None and not self._attempts.used_up and self._hedges.take():
@@ -219,7 +236,7 @@ class Course:
     def _go_on_alone(self, now: float) -> None:
         """One of two attempts is gone; a third target may stand in for it at once."""
         self._move(Move.DROP)
-        (left,) = self._attempts.running.values()
+        (left,) = self._attempts.running
         if left.ended_in_meaning:
             self._move(Move.SETTLE)
         elif left.hedge_at is None:
@@ -289,7 +306,7 @@ class Course:
     # Bookkeeping
 
     def _is_under_way(self, running: Running) -> bool:
-        return running.number in self._attempts.running
+        return running in self._attempts.running
 
     def _move(self, move: Move) -> None:
         self._phase = after(self._phase, move)

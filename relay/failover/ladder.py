@@ -53,6 +53,8 @@ class _Rung:
 class Ladder:
     """The targets of one answer and what is left to try on each."""
 
+    __slots__ = ("_breakers", "_jitter", "_plan", "_rungs", "only_restart")
+
     def __init__(self, plan: Plan, breakers: Breakers, jitter: Callable[[], float]) -> None:
         self._plan = plan
         self._breakers = breakers

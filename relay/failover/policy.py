@@ -43,8 +43,11 @@ class Failover(Course):
 
     After every call the driver looks at `deadline` and calls `tick` no later than then.
     Calls that name an attempt which was aborted or has ended are answered with an empty
-    step. `jitter` yields numbers from 0 to 1.
+    step. `jitter` yields numbers from 0 to 1. `log` reads the stream's records: all that
+    this policy handed over, whether readers have them yet or not.
     """
+
+    __slots__ = ()
 
     # What the driver looks at
 
@@ -120,7 +123,7 @@ class Failover(Course):
 
     def returned(self, attempt: int, now: float) -> Step:
         """The attempt's `run` returned: the vendor's end was seen."""
-        running = self._attempts.running.get(attempt)
+        running = self._attempts.find(attempt)
         if running is None:
             return NOTHING
         self._conclude(running, now)
@@ -128,7 +131,7 @@ class Failover(Course):
 
     def failed(self, attempt: int, fault: Fault, now: float) -> Step:
         """The attempt's `run` raised."""
-        running = self._attempts.running.get(attempt)
+        running = self._attempts.find(attempt)
         if running is None:
             return NOTHING
         if running.ended_in_meaning:
@@ -143,7 +146,7 @@ class Failover(Course):
         if pause is not None and now >= pause.at:
             self._pause = None
             self._launch(pause.target, now)
-        for running in list(self._attempts.running.values()):
+        for running in list(self._attempts.running):
             if self._is_under_way(running) and now >= self._attempts.dead_at(running):
                 self._overdue(running, now)
         hedge_due = self._attempts.hedge_due()
@@ -168,7 +171,7 @@ class Failover(Course):
     # Listening
 
     def _listen(self, attempt: int, events: Sequence[Event], now: float) -> Step:
-        running = self._attempts.running.get(attempt)
+        running = self._attempts.find(attempt)
         if running is None:
             return NOTHING
         running.heard = now
@@ -215,7 +218,7 @@ class Failover(Course):
         self._move(Move.SHOW if running.seam is None else Move.CHOOSE)
 
     def _drop_losers(self, winner: Running, now: float) -> None:
-        losers = [each for each in self._attempts.running.values() if each is not winner]
+        losers = [each for each in self._attempts.running if each is not winner]
         if losers and winner.hedge:
             self._hedges.hedge_won()
             self._answer.blame(Code.PROVIDER_TIMEOUT)

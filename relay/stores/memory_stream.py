@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from relay.events import Attempt, Record
-from relay.records import encode, split_long
+from relay.records import Chunk, encode, split_long
 from relay.stores.reading import Readable, ReadCursor
 from relay.streamlog import Cursor, Spec, Status, StreamInfo, Writer
 
@@ -106,6 +106,10 @@ class MemoryStream(Readable):
             self._cancel_callback = None  # what wrote the answer is not kept with it
             self._ended(self)
         self.wake()
+
+    def chunks(self) -> Sequence[Chunk]:
+        """See `Writer.chunks`."""
+        return self.records.chunks()
 
     async def settled(self) -> None:
         """In memory a record is safe when it is appended."""

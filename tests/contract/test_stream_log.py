@@ -291,6 +291,18 @@ async def test_any_text_comes_back_as_it_went_in(bench: Bench, text: str) -> Non
     assert shown(drain(await attach(bench))).text == text
 
 
+async def test_a_writer_reads_back_what_it_appended_before_it_is_safe(bench: Bench) -> None:
+    writer = await begun(bench)
+    writer.append([Text("one "), Reasoning("hm")])
+    assert shown(writer.chunks())[:2] == ("one ", "hm")
+    writer.append([Text("two")])
+    chunks = writer.chunks()
+    assert shown(chunks)[:2] == ("one two", "hm")
+    assert (chunks[0].first, chunks[-1].last) == (0, 3)
+    await writer.settled()
+    assert shown(writer.chunks())[:2] == ("one two", "hm")
+
+
 async def test_a_cursor_at_the_head_is_woken_once_by_what_follows(bench: Bench) -> None:
     writer = await begun(bench)
     wakes: list[int] = []

@@ -12,7 +12,7 @@ TARGET = Target("gemini", "gemini-3.8-flash")
 
 def attempt(usage: Usage | None, written: int) -> Running:
     ticket = Ticket(TARGET, probe=False, forced=False)
-    running = Running(1, TARGET, Form.RESTART, "", False, ticket, 0.0, None)
+    running = Running(1, TARGET, Form.RESTART, 0, False, ticket, 0.0, None)
     running.usage, running.written, running.heard = usage, written, 1.0
     return running
 

@@ -759,7 +759,7 @@ def test_a_take_over_with_all_attempts_used_up_is_still_allowed_one():
 
 
 def test_plain_text_passes_through_as_the_very_same_objects():
-    policy = Failover(plan(A), Breakers(), HedgeBudget(), lambda: 0.5)
+    policy = Failover(plan(A), Breakers(), HedgeBudget(), lambda: 0.5, list)
     policy.begin(0.0)
     policy.batch(1, [Text("a")], 1.0)
     events = [Text("b"), Text("c")]
@@ -769,7 +769,7 @@ def test_plain_text_passes_through_as_the_very_same_objects():
 
 
 def test_calls_for_unknown_attempts_are_answered_with_an_empty_step():
-    policy = Failover(plan(A), Breakers(), HedgeBudget(), lambda: 0.5)
+    policy = Failover(plan(A), Breakers(), HedgeBudget(), lambda: 0.5, list)
     policy.begin(0.0)
     for step in (
         policy.batch(7, [Text("x")], 1.0),

@@ -1,0 +1,116 @@
+"""The text that stands is counted by the policy and read from the log, never kept twice."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.errors import Code
+from relay.events import Reasoning, Target, Text
+from relay.failover.answer import Answer
+from relay.failover.attempt import Running
+from relay.failover.breaker import Ticket
+from relay.provider import Form
+from relay.records import Records, Shown, encode
+from tests.failover_sim import A, B, plan
+
+WORDS = st.text(st.sampled_from('ab \n谢👍\\"'), max_size=6)
+DOINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("show"), WORDS),
+        st.tuples(st.just("pass"), st.lists(WORDS.filter(bool), min_size=1, max_size=3)),
+        st.tuples(st.just("think"), WORDS.filter(bool)),
+        st.tuples(st.just("keep"), st.none()),
+        st.tuples(st.just("discard"), st.none()),
+        st.tuples(st.just("hand over"), st.none()),
+    ),
+    max_size=20,
+)
+
+
+class World:
+    """An answer, the log it hands its records to, and what stands on a reader's screen."""
+
+    def __init__(self) -> None:
+        self.log = Records()
+        self.reads = 0
+        self.answer = Answer(plan(A, B), self._read)
+        self.screen = ""
+        self.running = running(A)
+
+    def _read(self):
+        self.reads += 1
+        return self.log.chunks()
+
+    def hand_over(self) -> None:
+        records, self.answer.records = self.answer.records, []
+        for record in records:
+            self.log.append(*encode(record))
+
+    def do(self, what: str, said) -> None:
+        if what == "show":
+            self.answer.show(self.running, Text(said), 1.0)
+            self.screen += said
+        elif what == "think":
+            self.answer.show(self.running, Reasoning(said), 1.0)
+        elif what == "pass":
+            self.hand_over()  # the driver appends each step before it asks for the next
+            events = [Text(text) for text in said]
+            self.answer.pass_on(self.running, events)
+            self.answer.records.extend(events)
+            self.screen += "".join(said)
+        elif what == "hand over":
+            self.hand_over()
+        else:
+            self.running = running(B if self.running.target is A else A)
+            self.running.discards = what == "discard"
+            self.answer.tell(self.running)
+            self.screen = "" if what == "discard" else self.screen
+
+
+def running(target: Target) -> Running:
+    ticket = Ticket(target, probe=False, forced=False)
+    return Running(1, target, Form.TURN, 0, False, ticket, 0.0, None)
+
+
+@given(DOINGS)
+def test_the_text_that_stands_is_the_logs_and_that_of_records_not_handed_over_yet(doings):
+    world = World()
+    world.answer.begin(0.0)
+    for what, said in doings:
+        world.do(what, said)
+        assert world.answer.text() == world.screen
+        assert world.answer.standing == len(world.screen)
+        assert world.answer.has_text is bool(world.screen)
+
+
+@given(WORDS, DOINGS)
+def test_so_it_is_for_an_answer_that_was_taken_over(left, doings):
+    world = World()
+    world.log.append(*encode(Text(left)))
+    world.answer.take_over(Shown(left, "", ()), A, 0.0)
+    world.screen = left
+    for what, said in doings:
+        world.do(what, said)
+        assert world.answer.text() == world.screen
+
+
+def test_the_log_is_not_read_where_no_text_stands():
+    world = World()
+    world.answer.begin(0.0)
+    world.do("think", "hm")
+    assert world.answer.text() == ""
+    world.do("show", "words")
+    world.do("discard", None)
+    assert world.answer.text() == ""
+    assert world.reads == 0
+
+
+def test_passing_text_on_neither_reads_the_log_nor_keeps_the_text():
+    world = World()
+    world.answer.begin(0.0)
+    world.answer.blame(Code.PROVIDER_ERROR)
+    world.hand_over()
+    world.answer.pass_on(world.running, [Text("four"), Text("谢谢")])
+    assert (world.answer.standing, world.running.written) == (6, 6)
+    assert (world.reads, world.answer.records) == (0, [])
