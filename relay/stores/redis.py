@@ -339,8 +339,7 @@ class RedisLog(StreamLog):
             if stream.owned:
                 stream.lose(trouble)
             elif stream.cursors and not stream.records.ended:
-                stream.trouble = trouble
-                stream.wake()
+                stream.fail(trouble)
 
     # What Redis knows
 

@@ -17,9 +17,10 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from relay.errors import Code, RelayError
 from relay.stores import redis_keys as keys
+from relay.stores.redis_entries import Batch
 from relay.stores.redis_listener import RETRY_PAUSE, end
 from relay.stores.redis_pulse import Pulse
-from relay.stores.redis_stream import Batch, RedisStream
+from relay.stores.redis_stream import RedisStream
 
 ENTRIES_A_READ = 256
 """Log entries that one round trip brings of one stream."""

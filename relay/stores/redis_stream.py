@@ -9,42 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
-from relay.errors import Fenced, RelayError
-from relay.events import TERMINAL, Attempt, Kind, Record
+from relay.errors import Code, Fenced, RelayError
+from relay.events import TERMINAL, Attempt, Record
 from relay.records import Chunk, encode, split_long
 from relay.stores.reading import Readable, ReadCursor
-from relay.streamlog import Status
+from relay.stores.redis_entries import Batch, Packed, Unreadable, batch_of, read, unpack
 
-MAX_BATCH = 64 * 1024
-"""Bytes of records after which a batch is full; only a single record may be longer."""
-
-_KINDS = tuple(Kind)
-_INDEX = {kind: index for index, kind in enumerate(_KINDS)}
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(list[tuple[int, bytes]]).decode
-
-Packed = list[tuple[int, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records `first .. first + count - 1` on their way. Kept as it is until Redis has
-    answered, so that a repeated call is told apart as a duplicate."""
-
-    first: int
-    count: int
-    payload: bytes
-    status: Status
-
-    @property
-    def next(self) -> int:
-        """The seq after the batch."""
-        return self.first + self.count
+UNREADABLE = (
+    "a later version of the relay wrote this answer, and this server can't read it; "
+    "connect again, or send the chat again"
+)
 
 
 class Node(Protocol):
@@ -158,10 +134,8 @@ class RedisStream(Readable):
             raise Fenced
         if self.terminal_appended:
             raise RuntimeError("nothing may follow a terminal record")
-        for record in split_long(records):
-            kind, body = encode(record)
-            self.pending.append((_INDEX[kind], body))
-        self.terminal_appended = _KINDS[self.pending[-1][0]] in TERMINAL
+        self.pending += map(encode, split_long(records))
+        self.terminal_appended = self.pending[-1][0] in TERMINAL
         self._node.write_soon(self)
 
     def chunks(self) -> Sequence[Chunk]:
@@ -170,7 +144,7 @@ class RedisStream(Readable):
         coming = enumerate(waiting, len(self.records))
         return [
             *self.records.chunks(),
-            *(Chunk(_KINDS[index], seq, seq, body) for seq, (index, body) in coming),
+            *(Chunk(kind, seq, seq, body) for seq, (kind, body) in coming),
         ]
 
     async def settled(self) -> None:
@@ -231,7 +205,7 @@ class RedisStream(Readable):
     def next_batch(self) -> Batch | None:
         """The batch to send: the one not answered yet, else what is pending."""
         if self.in_flight is None and self.pending:
-            self.in_flight = _batch(len(self.records), _cut(self.pending))
+            self.in_flight = batch_of(len(self.records), self.pending)
         return self.in_flight
 
     @property
@@ -247,21 +221,20 @@ class RedisStream(Readable):
 
     def whole(self) -> list[Batch]:
         """Everything that was acknowledged or is in flight, for a Redis that lost it."""
-        packed = [(_INDEX[kind], body) for kind, body in self.records.each()]
-        packed += self._flying()
+        packed = [*self.records.each(), *self._flying()]
         batches: list[Batch] = []
         while packed:
-            batches.append(_batch(batches[-1].next if batches else 0, _cut(packed)))
+            batches.append(batch_of(batches[-1].next if batches else 0, packed))
         return batches
 
     def _flying(self) -> Packed:
-        return _unpack(self.in_flight.payload) if self.in_flight is not None else []
+        return unpack(self.in_flight.payload) if self.in_flight is not None else []
 
     def acknowledged(self) -> None:
         """Redis has the batch in flight: show it."""
         batch, self.in_flight = self.in_flight, None
         if batch is not None:
-            self._show(_unpack(batch.payload))
+            self._show(unpack(batch.payload))
         if self.records.ended:  # what wrote the answer is not kept with it
             self._cancel_callback = self._lost_callback = None
         if not self.pending:
@@ -275,12 +248,18 @@ class RedisStream(Readable):
         compared: a log written anew has other batches, and one that Redis lost in part may
         have been continued otherwise. Where records are missing or differ, all are let go.
 
+        One that can't be read ends the stream for its readers here, with an error that says so.
+
         False for an entry of another writer than the last one's, met on the way: the
         caller has to read again from the start, which tells whether it fits.
         """
         if epoch != self.read_epoch and len(self.records) and not from_start:
             return False
-        packed = _unpack(payload)
+        try:
+            packed = read(payload)
+        except Unreadable:
+            self.fail(RelayError(Code.INTERNAL, UNREADABLE, retryable=True))
+            return True
         first = next_seq - len(packed)
         known = len(self.records) - first
         if known < 0 or not self._agrees(first, packed[:known]):
@@ -291,17 +270,22 @@ class RedisStream(Readable):
         return True
 
     def _agrees(self, first: int, packed: Packed) -> bool:
-        for seq, (index, body) in enumerate(packed, first):
+        for seq, (kind, body) in enumerate(packed, first):
             chunk = self.records.take(seq - 1, 0)
-            if chunk is None or chunk.kind is not _KINDS[index] or chunk.body != body:
+            if chunk is None or chunk.kind is not kind or chunk.body != body:
                 return False
         return True
 
     def _show(self, packed: Packed) -> None:
-        for index, body in packed:
-            self.records.append(_KINDS[index], body)
+        for kind, body in packed:
+            self.records.append(kind, body)
         if packed:
             self.wake()
+
+    def fail(self, trouble: RelayError) -> None:
+        """Tell the readers of this node that they get no more of it here."""
+        self.trouble = trouble
+        self.wake()
 
     def _settle(self, error: Exception | None) -> None:
         waiters, self._settling = self._settling, []
@@ -337,20 +321,3 @@ class RedisStream(Readable):
             self.unread_since = None
         elif self.unread_since is None:
             self.unread_since = self._clock()
-
-
-def _cut(packed: Packed) -> Packed:
-    """Take so many records off the front as make a batch."""
-    size = count = 0
-    while count < len(packed) and (not count or size + len(packed[count][1]) <= MAX_BATCH):
-        size += len(packed[count][1])
-        count += 1
-    front = packed[:count]
-    del packed[:count]
-    return front
-
-
-def _batch(first: int, packed: Packed) -> Batch:
-    kind = _KINDS[packed[-1][0]]
-    status: Status = "running" if kind not in TERMINAL else "done" if kind is Kind.DONE else "error"
-    return Batch(first, len(packed), _pack(packed), status)
