@@ -17,7 +17,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from relay.errors import RelayError
 from relay.protocol.codec import encode, encode_chunk, encode_id, error_frame
@@ -56,6 +56,15 @@ def text_frame_head(length: int) -> bytes:
     return _LONG(_TEXT, 127, length)
 
 
+class Flow(Protocol):
+    """The connection's protocol, as aiohttp has it."""
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the transport holds more than `HIGH_WATER`."""
+        ...
+
+
 class Reader:
     """One stream that the connection reads. Its `wake` goes to `StreamLog.attach`."""
 
@@ -84,7 +93,7 @@ class Reader:
 class Outbox:
     """The one writer of a connection's data frames.
 
-    `drain` waits until the transport is no longer full (aiohttp's `drain`). `full` tells
+    `drain` waits until the transport is no longer full (aiohttp's `drain`); `flow` tells
     whether it is. `ended` is called with the id of a reader that has had its last record.
     A client that accepts nothing for `write_timeout` seconds is cut.
     """
@@ -93,7 +102,7 @@ class Outbox:
         "_closed",
         "_drain",
         "_ended",
-        "_full",
+        "_flow",
         "_loop",
         "_marked",
         "_readers",
@@ -111,13 +120,13 @@ class Outbox:
         transport: asyncio.Transport,
         *,
         drain: Callable[[], Coroutine[Any, Any, None]],
-        full: Callable[[], bool],
+        flow: Flow,
         ended: Callable[[str], None],
         write_timeout: float,
     ) -> None:
         self._transport = transport
         self._drain = drain
-        self._full = full
+        self._flow = flow
         self._ended = ended
         self._write_timeout = write_timeout
         self._loop = asyncio.get_running_loop()
@@ -199,14 +208,14 @@ class Outbox:
         self._scheduled = False
         if self._closed or self._stall is not None or self._transport.is_closing():
             return
-        parts = self._take_replies()
+        parts = self._take_replies() if self._replies else []
         self._take_records(parts)
         if not parts:
             return
         # Joined rather than writelines: some releases of Python 3.12 and 3.13 forget to
         # tell the protocol that the buffer is full there (CVE-2024-12254).
         self._transport.write(b"".join(parts))
-        if self._full():
+        if self._flow.writing_paused:
             self._begin_stall()
         elif self._marked or self._replies:
             self._schedule()

@@ -123,7 +123,7 @@ class ServedSocket:
         self._outbox = Outbox(
             transport,
             drain=writer.drain,
-            full=lambda: request.protocol.writing_paused,
+            flow=request.protocol,
             ended=self._rules.detached,
             write_timeout=service.limits.write_timeout,
         )

@@ -39,11 +39,11 @@ from relay.providers.faults import (
 from relay.providers.toolcalls import PartialCall, reason_with, whole_calls
 
 
-class _OutputDetails(Struct):
+class _OutputDetails(Struct, gc=False):
     thinking_tokens: int | None = None
 
 
-class _Usage(Struct):
+class _Usage(Struct, gc=False):
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -51,12 +51,12 @@ class _Usage(Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     model: str = ""
     usage: _Usage | None = None
 
 
-class _Block(Struct):
+class _Block(Struct, gc=False):
     type: str = ""
     text: str | None = None
     thinking: str | None = None
@@ -65,7 +65,7 @@ class _Block(Struct):
     input: Any = None
 
 
-class _Delta(Struct):
+class _Delta(Struct, gc=False):
     type: str = ""
     text: str = ""
     thinking: str = ""
@@ -73,7 +73,7 @@ class _Delta(Struct):
     stop_reason: str | None = None
 
 
-class _Event(Struct):
+class _Event(Struct, gc=False):
     type: str = ""
     index: int = 0
     message: _Message | None = None

@@ -42,34 +42,34 @@ from relay.providers.gemini_request import STATE_TAG
 from relay.providers.toolcalls import reason_with
 
 
-class _FunctionCall(Struct):
+class _FunctionCall(Struct, gc=False):
     id: str | None = None
     name: str = ""
     args: dict[str, Any] | None = None
 
 
-class _Part(Struct, rename="camel"):
+class _Part(Struct, rename="camel", gc=False):
     text: str | None = None
     thought: bool | None = None
     function_call: _FunctionCall | None = None
     thought_signature: str | None = None
 
 
-class _Content(Struct):
+class _Content(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
-class _Candidate(Struct, rename="camel"):
+class _Candidate(Struct, rename="camel", gc=False):
     content: _Content | None = None
     finish_reason: str | None = None
     index: int | None = None
 
 
-class _Feedback(Struct, rename="camel"):
+class _Feedback(Struct, rename="camel", gc=False):
     block_reason: str | None = None
 
 
-class _Usage(Struct, rename="camel"):
+class _Usage(Struct, rename="camel", gc=False):
     prompt_token_count: int | None = None
     tool_use_prompt_token_count: int | None = None
     candidates_token_count: int | None = None
@@ -77,7 +77,7 @@ class _Usage(Struct, rename="camel"):
     cached_content_token_count: int | None = None
 
 
-class _Chunk(Struct, rename="camel"):
+class _Chunk(Struct, rename="camel", gc=False):
     candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
     usage_metadata: _Usage | None = None

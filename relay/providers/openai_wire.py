@@ -41,24 +41,24 @@ from relay.providers.faults import (
 from relay.providers.toolcalls import PartialCall, reason_with, whole_calls
 
 
-class _Function(Struct):
+class _Function(Struct, gc=False):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
 
 
-class _CallDelta(Struct):
+class _CallDelta(Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
 
-class _Piece(Struct):
+class _Piece(Struct, gc=False):
     type: str = ""
     text: str = ""
     thinking: list[Any] | None = None
 
 
-class _Delta(Struct):
+class _Delta(Struct, gc=False):
     content: str | list[_Piece] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -66,28 +66,28 @@ class _Delta(Struct):
     tool_calls: list[_CallDelta] | None = None
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     index: int | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _InputDetails(Struct):
+class _InputDetails(Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class _OutputDetails(Struct):
+class _OutputDetails(Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class _Usage(Struct):
+class _Usage(Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
 
 
-class _Chunk(Struct):
+class _Chunk(Struct, gc=False):
     choices: list[_Choice] | None = None
     model: str | None = None
     usage: _Usage | None = None

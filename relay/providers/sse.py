@@ -19,6 +19,7 @@ MAX_STRAY_BYTES = 64 * 1024
 MAX_LOOSE_LINES = 1024
 """Lines of one event that are kept apart until it ends."""
 
+_LF = 0x0A
 _BOM = b"\xef\xbb\xbf"
 _IGNORED = (b"event", b"id", b"retry")
 
@@ -51,6 +52,8 @@ class Splitter:
 
         Raises `Fault` (PROVIDER_INTERRUPTED) for an event beyond `MAX_EVENT_BYTES`.
         """
+        if data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and self._is_event(data):
+            return [data[6:-2]]
         if self._after_cr or b"\r" in data:
             data = self._with_line_feeds(data)
         if b"\n" not in data:
@@ -65,6 +68,12 @@ class Splitter:
         self._held = len(rest) + (self._pending_size() if self._lines else 0)
         self._check(self._held - len(b"data: "))
         return payloads
+
+    def _is_event(self, data: bytes) -> bool:
+        """Whether `data`, which has a line end only before its last byte, is one whole event
+        of one line: what most reads of a paced answer bring."""
+        fresh = not self._partial and not self._lines and not self._after_cr
+        return fresh and data[-1] == _LF and b"\r" not in data and len(data) <= MAX_EVENT_BYTES
 
     def eof(self) -> list[bytes]:
         """What the end of the body leaves: the event that no blank line closed, if any.

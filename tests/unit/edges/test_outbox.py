@@ -94,10 +94,14 @@ class Bench:
         self.outbox = Outbox(
             self.transport,
             drain=self._drain,
-            full=lambda: self.transport.unread > HIGH_WATER,
+            flow=self,
             ended=self.ended.append,
             write_timeout=write_timeout,
         )
+
+    @property
+    def writing_paused(self) -> bool:
+        return self.transport.unread > HIGH_WATER
 
     async def _drain(self) -> None:
         await self.read_again.wait()

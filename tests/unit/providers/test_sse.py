@@ -29,6 +29,22 @@ def test_data_lines_of_one_event_are_joined_by_line_feeds():
     assert split(b"data: a\ndata: b\ndata:\ndata\n\n") == [b"a\nb\n\n"]
 
 
+@pytest.mark.parametrize("before", [b"", b"data: a", b"data: a\n", b"event: x\r", b": c\n"])
+@pytest.mark.parametrize(
+    "read", [b"data: b\n\n", b"data: \n\n", b"data: b\r\n\n", b"data: b\nx", b"data: b\r\n\r\n"]
+)
+def test_a_read_that_is_one_event_is_taken_as_its_bytes_one_by_one_are(before, read):
+    body = before + read + b"data: c\n\n"
+    assert split(body, len(before), len(before + read)) == split(body, *range(len(body)))
+
+
+def test_an_event_of_the_largest_size_may_come_in_one_read():
+    largest = b"x" * MAX_EVENT_BYTES
+    assert split(b"data: " + largest + b"\n\n") == [largest]
+    with pytest.raises(Fault, match="longer than"):
+        split(b"data: " + largest + b"x\n\n")
+
+
 def test_only_one_space_after_the_colon_is_dropped():
     assert split(b"data:  a\n\n") == [b" a"]
 
