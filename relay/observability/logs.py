@@ -3,32 +3,47 @@
 `app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with
 `from loguru import logger`; what it says of a connection, a session or a stream stands on
 every line that is written within `context`. `loglines` decides what a line may hold,
-`logwriter` writes it.
+`loglayout` puts it together, `logwriter` writes it.
+
+What every answer and every connection says goes straight to the writer's thread, by the
+functions below: loguru would look up frame, process and thread for each line, which no line
+shows, and it would do so before the caller goes on.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import sys
 import threading
+import time
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
+from relay.errors import Code
 from relay.events import Attempt, Done, Failed
-from relay.observability.loglines import Redactor, digest, fold, one_line
-from relay.observability.logwriter import Console, Line, LogFile, LogWriter, Output
+from relay.observability.loglayout import (
+    NO_FIELDS,
+    About,
+    Fields,
+    Format,
+    Layout,
+    Parts,
+    Said,
+    Values,
+)
+from relay.observability.loglines import Redactor, fold
+from relay.observability.logwriter import Console, Line, LogFile, LogWriter, Output, Unwritten
 
 if TYPE_CHECKING:
     from loguru import Message, Record
-
-Format = Literal["text", "json"]
 
 FILES: dict[str, str] = {"app.log": "INFO", "error.log": "ERROR", "debug.log": "DEBUG"}
 """The tiers: each file with its lowest level."""
@@ -38,9 +53,6 @@ ROTATION = 50_000_000
 
 RETENTION = 10
 """So many closed files of each tier are kept; older ones are deleted."""
-
-STREAM_PREFIX = 8
-"""Characters of a stream's name that are logged; the others keep it unguessable."""
 
 MAX_QUEUED = 100_000
 """Lines that wait for a disk which does not keep up. Further ones are dropped and counted,
@@ -53,59 +65,37 @@ SDK_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2", "ai
 """Loggers that would write requests, prompts included, at their lower levels."""
 
 _SDK_SWITCHES = ("OPENAI_LOG", "ANTHROPIC_LOG")
-_CONTEXT = ("connection", "session", "stream")
+_NOBODY = About()
+_FINE = frozenset({"ok", "cancelled"})
 _NOT_ERRORS = frozenset({"cancelled", "abandoned", "content_policy", "bad_request"})
+_DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 
 class _Lines:
-    """Makes each record's line, once for all sinks, before any sink sees it."""
+    """Makes the line of each of loguru's records, before any sink sees it."""
 
-    def __init__(self, format: Format, redact: Redactor, content: bool) -> None:
+    def __init__(self, layout: Layout, redact: Redactor, content: bool) -> None:
+        self._layout = layout
         self._redact = redact
         self._content = content
-        self._render = _json_line if format == "json" else _text_line
 
     def __call__(self, record: Record) -> None:
         extra = record["extra"]
         clean = self._redact
         fields = {key: clean(str(value)) for key, value in extra.items()}
         source = fields.pop("source", None) or record["name"] or "-"
+        named = About(*[fields.pop(name, None) for name in About._fields])
+        about = named.within(_about.get().shown())
         error = record["exception"]
         trace = ""
         if error is not None and error.value is not None:
             trace = clean(fold(error.value, content=self._content))
         record["exception"] = None
         record["message"] = clean(record["message"])
+        time = record["time"].isoformat(timespec="milliseconds")
+        level, message = record["level"].name, record["message"]
         extra.clear()
-        extra["line"] = self._render(record, source, fields, trace)
-
-
-def _text_line(record: Record, source: str, fields: dict[str, str], trace: str) -> str:
-    time = record["time"].isoformat(timespec="milliseconds")
-    where = " ".join(f"{name}={fields.pop(name, '-')}" for name in _CONTEXT)
-    said = "".join(f" {key}={_quoted(value)}" for key, value in fields.items())
-    tail = f" | {trace}" if trace else ""
-    level = record["level"].name
-    return one_line(f"{time} {level:<8} {source} {where} | {record['message']}{said}{tail}")
-
-
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if " " in value else value
-
-
-def _json_line(record: Record, source: str, fields: dict[str, str], trace: str) -> str:
-    line: dict[str, Any] = {
-        "time": record["time"].isoformat(timespec="milliseconds"),
-        "level": record["level"].name,
-        "source": source,
-        "message": record["message"],
-        **{name: fields.pop(name, None) for name in _CONTEXT},
-    }
-    if fields:
-        line["fields"] = fields
-    if trace:
-        line["traceback"] = trace
-    return json.dumps(line).replace("\x7f", "\\u007f")  # ASCII only: nothing left to escape
+        extra["line"] = self._layout.line(Parts(time, level, source, about, message, fields, trace))
 
 
 class _FromStandardLibrary(logging.Handler):
@@ -131,7 +121,9 @@ def _is_noise(record: logging.LogRecord) -> bool:
 
 
 _LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
+_about: ContextVar[About] = ContextVar("about", default=_NOBODY)
 _writer: LogWriter | None = None
+_straight: _Straight | None = None
 _content = False
 
 
@@ -149,17 +141,21 @@ def configure_logging(
     text pass `log_content` and the messages of exceptions. `secrets` are taken out
     wherever they appear. A directory that can't be written costs a warning, not the start.
     """
-    global _content, _writer
+    global _content, _straight, _writer
     close_logging()
     _content = content
     outputs: list[Output] = [Console(_number(level))]
     if directory is not None:
         outputs += (files := _files(Path(directory)))
+    lowest = min(output.level for output in outputs)
+    redact = Redactor(secrets)
+    layout = Layout(format, redact)
     _writer = LogWriter(outputs, MAX_QUEUED)
-    logger.configure(patcher=_Lines(format, Redactor(secrets), content))
+    _straight = _Straight(_writer, layout, lowest)
+    logger.configure(patcher=_Lines(layout, redact, content))
     logger.add(
         _Sink(_writer),
-        level=min(output.level for output in outputs),
+        level=lowest,
         format=_formatted,
         backtrace=False,
         diagnose=False,
@@ -186,7 +182,24 @@ class _Sink:
 
 
 def _formatted(record: Record) -> str:
-    return "{extra[line]}\n"
+    return "{extra[line]}"
+
+
+class _Straight:
+    """The short way to the writer. A line that no output takes costs a comparison."""
+
+    def __init__(self, writer: LogWriter, layout: Layout, lowest: int) -> None:
+        self._put = writer.put
+        self._said = layout.said
+        self._lowest = lowest
+
+    def say(
+        self, level: int, about: About, message: str, values: Values, fields: Fields = NO_FIELDS
+    ) -> None:
+        """See `Layout.said`; what `about` leaves open is taken from the context."""
+        if level >= self._lowest:
+            said = Said(level, time.time_ns(), about, _about.get(), message, values, fields)
+            self._put(Unwritten(level, partial(self._said, said)))
 
 
 def _number(level: str) -> int:
@@ -220,7 +233,7 @@ def _route_standard_library() -> None:
 def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
     """Write what is queued and stop: call it last, also on SIGTERM. Waits `timeout`
     seconds at most."""
-    global _writer
+    global _straight, _writer
     closing = threading.Thread(target=logger.remove, name="logs-closing", daemon=True)
     closing.start()
     closing.join(timeout)
@@ -228,7 +241,7 @@ def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
         sys.stderr.write("the last log lines could not be written in time\n")
     if lost := dropped_lines():
         sys.stderr.write(f"{lost} log lines were dropped: the disk did not keep up\n")
-    _writer = None
+    _straight = _writer = None
 
 
 def dropped_lines() -> int:
@@ -244,19 +257,26 @@ def context(
     Sessions and streams are capabilities: of a session a digest is shown, of a stream the
     first eight characters, by which an operator who knows the name finds it.
     """
-    return logger.contextualize(**names(connection=connection, session=session, stream=stream))
+    return _Context(About(connection, session, stream))
+
+
+class _Context(AbstractContextManager[None]):
+    def __init__(self, about: About) -> None:
+        self._inner = about
+
+    def __enter__(self) -> None:
+        self._token = _about.set(self._inner.within(_about.get()))
+
+    def __exit__(self, *error: object) -> None:
+        _about.reset(self._token)
 
 
 def names(
     *, connection: str | None = None, session: str | None = None, stream: str | None = None
 ) -> dict[str, str]:
     """The same names for one line: `logger.bind(**names(stream=…))`."""
-    said = {
-        "connection": connection,
-        "session": digest(session) if session else None,
-        "stream": stream[:STREAM_PREFIX] if stream else None,
-    }
-    return {name: value for name, value in said.items() if value}
+    shown = About(connection, session, stream).shown()
+    return {name: value for name, value in shown._asdict().items() if value}
 
 
 def log_content(what: str, text: str) -> None:
@@ -268,33 +288,68 @@ def log_content(what: str, text: str) -> None:
 def log_request(method: str, route: str, status: int, seconds: float, peer: str) -> None:
     """One line for an HTTP request that ended. `route` is the pattern that matched, such
     as `/streams/{stream}`: the path itself may hold a stream's name, the query a token."""
-    logger.bind(peer=peer).info("{} {} {} in {:.0f} ms", method, route, status, seconds * 1e3)
+    values = (method, route, status, seconds * 1e3)
+    _say(_INFO, _NOBODY, "{} {} {} in {:.0f} ms", values, {"peer": peer})
+
+
+def log_greeting(connection: str, *, resumed: bool) -> None:
+    """One line for a connection that has its session."""
+    said = "session taken up again" if resumed else "session opened"
+    _say(_DEBUG, About(connection), said)
+
+
+def log_refusal(connection: str, code: Code) -> None:
+    """One line for a connection that may not have what it asked for."""
+    _say(_INFO, About(connection), "refused: {}", (code,))
+
+
+def log_disconnection(connection: str, code: int | None, seconds: float) -> None:
+    """One line for a WebSocket that ended with `code` after so many seconds."""
+    values = (code or "without a close", seconds)
+    _say(_INFO, About(connection), "/ws closed {} after {:.1f} s", values)
+
+
+def log_stream_start(stream: str, route: str) -> None:
+    """One line for an answer that began."""
+    _say(_DEBUG, About(None, None, stream), "chat to {}", (route,))
 
 
 def log_attempt(stream: str, attempt: Attempt) -> None:
     """One line for an upstream call that ended: WARNING where it failed."""
-    fine = attempt.outcome in ("ok", "cancelled")
-    said = logger.bind(**names(stream=stream), target=f"{attempt.provider}:{attempt.model}")
-    hedge = " (hedge)" if attempt.hedge else ""
-    level = "DEBUG" if fine else "WARNING"
-    said.log(level, "attempt {}{} after {} ms", attempt.outcome, hedge, attempt.ms)
+    level = _DEBUG if attempt.outcome in _FINE else _WARNING
+    values = (attempt.outcome, " (hedge)" if attempt.hedge else "", attempt.ms)
+    target = {"target": f"{attempt.provider}:{attempt.model}"}
+    _say(level, About(None, None, stream), "attempt {}{} after {} ms", values, target)
 
 
 def log_stream_end(stream: str, record: Done | Failed) -> None:
     """One line for an answer that ended: ERROR where the relay could not give one."""
-    said = names(stream=stream)
+    about = About(None, None, stream)
     if isinstance(record, Done):
-        usage, timing = record.usage, record.timing
-        logger.bind(**said, target=f"{record.provider}:{record.model}").info(
-            "done {}: {} + {} tokens, first after {} ms, all after {} ms, {} attempts",
-            record.finish_reason,
-            usage.input_tokens,
-            usage.output_tokens,
-            timing.first_token_ms,
-            timing.total_ms,
-            len(record.attempts),
-        )
+        _log_done(about, record)
     else:
-        level = "INFO" if record.code in _NOT_ERRORS else "ERROR"
-        count = len(record.attempts or ())
-        logger.bind(**said).log(level, "failed {} after {} attempts", record.code, count)
+        level = _INFO if record.code in _NOT_ERRORS else _ERROR
+        values = (record.code, len(record.attempts or ()))
+        _say(level, about, "failed {} after {} attempts", values)
+
+
+def _log_done(about: About, record: Done) -> None:
+    usage, timing = record.usage, record.timing
+    values = (
+        record.finish_reason,
+        usage.input_tokens,
+        usage.output_tokens,
+        timing.first_token_ms,
+        timing.total_ms,
+        len(record.attempts),
+    )
+    said = "done {}: {} + {} tokens, first after {} ms, all after {} ms, {} attempts"
+    _say(_INFO, about, said, values, {"target": f"{record.provider}:{record.model}"})
+
+
+def _say(
+    level: int, about: About, message: str, values: Values = (), fields: Fields = NO_FIELDS
+) -> None:
+    """See `_Straight.say`; before `configure_logging` nobody hears it."""
+    if _straight is not None:
+        _straight.say(level, about, message, values, fields)

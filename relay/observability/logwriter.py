@@ -1,9 +1,10 @@
 """Writes log lines behind the program's back: one queue and one thread for all outputs.
 
 A log call appends to a queue and returns; it never waits for a disk, and with it neither
-does the event loop. The thread is woken once, lets lines gather for a moment, and writes
-what has come to each output at once: a wake-up, a change of threads and a `write` cost
-more than a line does.
+does the event loop. The thread is woken by the first line after a silence, lets others
+gather for a moment, and writes what has come to each output at once. While lines keep
+coming it looks by itself, and seldom: a wake-up, a change of threads and a `write` cost
+more than a line does. Where none come, it sleeps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -23,12 +24,22 @@ from typing import NamedTuple, Protocol
 GATHER = 0.05
 """Seconds that the thread waits for further lines once it was woken."""
 
+LOOK = 0.25
+"""Seconds from one batch to the next while lines keep coming."""
+
 
 class Line(NamedTuple):
     """One line, its end included, and its level's number."""
 
     level: int
     text: str
+
+
+class Unwritten(NamedTuple):
+    """A line that the thread puts together: `text` must not depend on when it is called."""
+
+    level: int
+    text: Callable[[], str]
 
 
 class Output(Protocol):
@@ -53,13 +64,18 @@ class LogWriter:
         self.dropped = 0
         self._outputs = outputs
         self._limit = limit
-        self._lines: deque[Line] = deque()
+        self._lines: deque[Line | Unwritten] = deque()
         self._some = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="logs", daemon=True)
         self._thread.start()
 
-    def put(self, line: Line) -> None:
+    @property
+    def awake(self) -> bool:
+        """Whether the thread looks for lines by itself; asleep, it costs nothing."""
+        return self._some.is_set()
+
+    def put(self, line: Line | Unwritten) -> None:
         """Add a line, unless too many wait. Never waits itself; from any thread."""
         if len(self._lines) >= self._limit:
             self.dropped += 1
@@ -78,15 +94,19 @@ class LogWriter:
         while not self._closing.is_set():
             self._some.wait()
             self._closing.wait(GATHER)
-            self._some.clear()  # before the queue is emptied: what comes later sets it again
-            self._write()
+            while self._lines and not self._closing.is_set():
+                self._write()
+                self._closing.wait(LOOK)
+            self._some.clear()
+            if self._lines:  # one came before it was cleared, and woke nobody
+                self._some.set()
         self._write()
         for output in self._outputs:
             with suppress(OSError):
                 output.close()
 
     def _write(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        lines = [_made(self._lines.popleft()) for _ in range(len(self._lines))]
         for output in self._outputs:
             wanted = [line for line in lines if line.level >= output.level]
             try:
@@ -94,6 +114,15 @@ class LogWriter:
                     output.write(wanted)
             except (OSError, ValueError):  # a full disk, a console that is gone
                 self.dropped += len(wanted)
+
+
+def _made(line: Line | Unwritten) -> Line:
+    if isinstance(line, Line):
+        return line
+    try:
+        return Line(line.level, line.text())
+    except Exception as error:  # a defect in one line must not end all the others
+        return Line(line.level, f"a line could not be put together: {type(error).__name__}\n")
 
 
 class Console:

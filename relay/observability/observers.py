@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -27,8 +26,7 @@ class StreamObserver:
     def started(self, stream: str, route: str) -> None:
         """See `driver.Observer.started`."""
         self._metrics.stream_started()
-        # Its line comes in the loop's next turn: the request to the upstream leaves first.
-        asyncio.get_running_loop().call_soon(_log_start, stream, route)
+        logs.log_stream_start(stream, route)
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         """See `driver.Observer.answering`."""
@@ -54,10 +52,6 @@ class StreamObserver:
         bound.opt(exception=error).error("a stream met an unforeseen error")
 
 
-def _log_start(stream: str, route: str) -> None:
-    logger.bind(**logs.names(stream=stream)).debug("chat to {}", route)
-
-
 class ConnectionObserver:
     """A `websocket_service.Observer`. `clock` gives seconds, monotonic."""
 
@@ -77,19 +71,17 @@ class ConnectionObserver:
 
     def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
         """See `websocket_service.Observer.greeted`."""
-        said = logger.bind(**logs.names(connection=connection))
-        said.debug("session {}", "taken up again" if resumed else "opened")
+        logs.log_greeting(connection, resumed=resumed)
 
     def refused(self, connection: str, code: Code) -> None:
         """See `websocket_service.Observer.refused`."""
-        logger.bind(**logs.names(connection=connection)).info("refused: {}", code)
+        logs.log_refusal(connection, code)
 
     def disconnected(self, connection: str, code: int | None) -> None:
         """See `websocket_service.Observer.disconnected`."""
         self._metrics.connection_closed("websocket")
         seconds = self._clock() - self._since.pop(connection, self._clock())
-        said = logger.bind(**logs.names(connection=connection))
-        said.info("/ws closed {} after {:.1f} s", code or "without a close", seconds)
+        logs.log_disconnection(connection, code, seconds)
 
     def unexpected(self, connection: str, error: BaseException) -> None:
         """See `websocket_service.Observer.unexpected`."""

@@ -342,6 +342,98 @@ def test_requests_and_attempts_have_their_lines(tmp_path):
     assert "DEBUG" in fine
 
 
+def test_connections_have_their_lines(tmp_path):
+    def log():
+        logs.log_greeting("c1", resumed=False)
+        logs.log_greeting("c1", resumed=True)
+        logs.log_refusal("c1", Code.BAD_REQUEST)
+        logs.log_disconnection("c1", 1000, 2.34)
+        logs.log_disconnection("c1", None, 0)
+
+    lines = written(tmp_path, log)
+    assert [line.split(" | ")[1] for line in lines] == [
+        "session opened",
+        "session taken up again",
+        "refused: bad_request",
+        "/ws closed 1000 after 2.3 s",
+        "/ws closed without a close after 0.0 s",
+    ]
+    assert [line.split()[1] for line in lines] == ["DEBUG", "DEBUG", "INFO", "INFO", "INFO"]
+    assert all(" connection=c1 session=- stream=- " in line for line in lines)
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_no_secret_passes_in_what_answers_and_requests_say(tmp_path, format):
+    served = Done(KEY, f"m-{KEY}", FinishReason.STOP, Usage(3, 4, False), [], Timing(None, 9))
+
+    def log():
+        logs.log_stream_start(STREAM, KEY)
+        logs.log_attempt(STREAM, Attempt(KEY, KEY, KEY, 7))
+        logs.log_stream_end(STREAM, served)
+        logs.log_request(KEY, "/", 200, 0.1, KEY)
+        logs.log_request("Bearer 0123456789", "/", 200, 0.1, "sk-abcdefgh12345678")
+
+    lines = written(tmp_path, log, secrets=(KEY,), format=format)
+    assert len(lines) == 5
+    assert all("[redacted]" in line for line in lines)
+    assert not [line for line in lines if KEY in line or "abcdefgh" in line or "01234" in line]
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_what_an_answer_says_stands_in_order_among_the_other_lines_and_looks_like_them(
+    tmp_path, format
+):
+    def log():
+        with logs.context(connection="c1", session=SESSION):
+            logger.bind(stream=STREAM[:8]).debug("chat to gpt")
+            logs.log_stream_start(STREAM, "gpt")
+            with logs.context(stream=STREAM):
+                logger.debug("chat to gpt")
+        logs.log_stream_start(STREAM, "gpt")
+        logger.bind(stream=STREAM[:8]).debug("chat to gpt")
+
+    lines = written(tmp_path, log, format=format)
+    assert ["relay.observability.logs" in line for line in lines] == [
+        *(False, True, False),
+        *(True, False),
+    ]
+    if format == "json":
+        told = [json.loads(line) for line in lines]
+        times = [each.pop("time") for each in told]
+        for each in told:
+            del each["source"]
+        assert told[0] == told[1] == told[2]
+        assert told[3] == told[4]
+    else:
+        times = [line.split()[0] for line in lines]
+        told = [line.split()[3:] for line in lines]
+        assert told[0] == told[1] == told[2]
+        assert told[3] == told[4]
+    assert times == sorted(times)
+    assert len({time[19:20] + time[23:] for time in times}) == 1
+
+
+def test_a_line_that_no_output_takes_is_not_even_noted(monkeypatch, capfd):
+    logs.configure_logging(directory=None, level="INFO")
+    monkeypatch.setattr(logs, "Said", None)
+    logs.log_stream_start(STREAM, "gpt")
+    logs.log_attempt(STREAM, Attempt("gpt", "m", "ok", 7))
+    with pytest.raises(TypeError):
+        logs.log_stream_end(STREAM, DONE)
+    logs.close_logging()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_context_ends_with_its_block_and_also_where_the_block_raises(tmp_path):
+    def log():
+        with pytest.raises(KeyError), logs.context(connection="c1"):
+            raise KeyError
+        logs.log_stream_start(STREAM, "gpt")
+        logger.info("outside")
+
+    assert all("connection=- " in line for line in written(tmp_path, log))
+
+
 def test_what_is_no_http_costs_one_calm_line_and_no_trace(tmp_path):
     def log():
         try:

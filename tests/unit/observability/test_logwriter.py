@@ -3,11 +3,20 @@
 import gzip
 import io
 import sys
+import threading
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.observability.logwriter import Console, Line, LogFile, LogWriter
+from relay.observability import logwriter
+from relay.observability.logwriter import (
+    Console,
+    Line,
+    LogFile,
+    LogWriter,
+    Unwritten,
+)
 
 
 class Kept:
@@ -53,6 +62,74 @@ def test_lines_of_an_output_that_takes_none_are_counted_and_the_others_get_their
     writer.close()
     assert writer.dropped == 3
     assert fine.texts == ["x\n"] * 3
+
+
+def test_a_line_is_put_together_by_the_thread_that_writes_it():
+    kept, threads = Kept(10), []
+
+    def text():
+        threads.append(threading.current_thread())
+        return "late\n"
+
+    writer = LogWriter([kept], 1_000)
+    writer.put(Line(20, "first\n"))
+    writer.put(Unwritten(20, text))
+    writer.put(Unwritten(5, text))
+    writer.put(Line(20, "last\n"))
+    writer.close()
+    assert kept.texts == ["first\n", "late\n", "last\n"]
+    assert threading.current_thread() not in threads
+
+
+def test_a_line_that_cannot_be_put_together_is_told_of_and_costs_no_other():
+    kept = Kept(10)
+    writer = LogWriter([kept], 1_000)
+    writer.put(Unwritten(20, lambda: "{}".format(*())))
+    writer.put(Line(20, "fine\n"))
+    writer.close()
+    assert kept.texts == ["a line could not be put together: IndexError\n", "fine\n"]
+
+
+def until(held):
+    deadline = time.monotonic() + 30
+    while not held():
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
+def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
+    monkeypatch.setattr(logwriter, "GATHER", 0.001)
+    monkeypatch.setattr(logwriter, "LOOK", 0.001)
+    kept = Kept(10)
+    writer = LogWriter([kept], 1_000)
+    for number in range(5):
+        writer.put(Line(20, f"{number}\n"))
+        until(lambda: not writer.awake)
+        assert kept.texts[-1] == f"{number}\n"
+    writer.close()
+
+
+def test_no_line_is_left_lying_however_it_meets_the_thread_falling_asleep(monkeypatch):
+    monkeypatch.setattr(logwriter, "GATHER", 0)
+    monkeypatch.setattr(logwriter, "LOOK", 0)
+    kept = Kept(10)
+    writer = LogWriter([kept], 100_000)
+
+    def put(name):
+        for number in range(2_000):
+            writer.put(Line(20, f"{name} {number}\n"))
+            time.sleep(0)
+
+    threads = [threading.Thread(target=put, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: len(kept.texts) == 6_000)
+    writer.close()
+    for name in "abc":
+        mine = [text for text in kept.texts if text.startswith(name)]
+        assert mine == [f"{name} {number}\n" for number in range(2_000)]
 
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=9), max_size=9))

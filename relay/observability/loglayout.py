@@ -1,0 +1,172 @@
+"""What a log line looks like, as text and as JSON; pure.
+
+A line comes here in one of two ways: from loguru's records, whose parts are clean already,
+or as what `Layout.said` is given: a sentence of the code's own and the values in it. The
+latter is put together by the thread that writes it, not by the code that says it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from relay.observability.loglines import digest, one_line
+
+Format = Literal["text", "json"]
+
+STREAM_PREFIX = 8
+"""Characters of a stream's name that are logged; the others keep it unguessable."""
+
+MAX_REMEMBERED = 1_024
+"""So many cleaned values, and so many digests, are kept: those of an answer's lines are few
+and come again and again."""
+
+MAX_REMEMBERED_LENGTH = 256
+"""Characters of a value that is kept; longer ones are cleaned each time."""
+
+LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+"""loguru's names of the levels that the house uses."""
+
+SOURCE = "relay.observability.logs"
+"""Who says what is `Said`."""
+
+Values: TypeAlias = tuple[object, ...]
+Fields: TypeAlias = Mapping[str, str]
+NO_FIELDS: Fields = MappingProxyType({})
+
+_NUMBERS = (int, float)
+_SECOND = 1_000_000_000
+_MILLISECOND = 1_000_000
+
+
+class About(NamedTuple):
+    """Whom a line is about. Sessions and streams are capabilities: they stand here in full,
+    and no line shows them so."""
+
+    connection: str | None = None
+    session: str | None = None
+    stream: str | None = None
+
+    def shown(self) -> About:
+        """The same as lines show it: of a session a digest, of a stream the beginning."""
+        connection, session, stream = self
+        return About(
+            connection or None,
+            _digest(session) if session else None,
+            stream[:STREAM_PREFIX] if stream else None,
+        )
+
+    def within(self, outer: About) -> About:
+        """These names, and for those that are not given the ones of `outer`."""
+        connection, session, stream = outer
+        return About(self.connection or connection, self.session or session, self.stream or stream)
+
+
+_digest = lru_cache(MAX_REMEMBERED)(digest)
+
+
+class Parts(NamedTuple):
+    """A line's parts, free of secrets. `about` as it is shown."""
+
+    time: str
+    level: str
+    source: str
+    about: About
+    message: str
+    fields: Fields
+    trace: str = ""
+
+
+class Said(NamedTuple):
+    """What the code says, noted as it is. `message` is a constant of the code's with a place
+    for each of `values`. What is no number among them may hold a secret, and is cleaned
+    when the line is put together, as the fields are. `moment` is in nanoseconds since the
+    epoch. `outer` has the names that `about` does not give."""
+
+    level: int
+    moment: int
+    about: About
+    outer: About
+    message: str
+    values: Values
+    fields: Fields
+
+
+class Layout:
+    """Puts lines together, each with its end, in one of the two formats. `clean` takes
+    secrets out of a text."""
+
+    def __init__(self, format: Format, clean: Callable[[str], str]) -> None:
+        self.line = _json_line if format == "json" else _text_line
+        self._clean = clean
+        self._remembered = lru_cache(MAX_REMEMBERED)(clean)
+        self._moments = _Moments()
+
+    def said(self, said: Said) -> str:
+        """The line of what the code says."""
+        level, moment, about, outer, message, values, fields = said
+        shown = [each if isinstance(each, _NUMBERS) else self._shown(each) for each in values]
+        return self.line(
+            Parts(
+                self._moments.written(moment),
+                LEVELS[level],
+                SOURCE,
+                about.within(outer).shown(),
+                message.format(*shown),
+                {key: self._shown(value) for key, value in fields.items()},
+            )
+        )
+
+    def _shown(self, value: object) -> str:
+        text = str(value)
+        clean = self._remembered if len(text) <= MAX_REMEMBERED_LENGTH else self._clean
+        return clean(text)
+
+
+class _Moments:
+    """Writes moments as ISO 8601 in local time. What changes once a second is made once."""
+
+    def __init__(self) -> None:
+        self._last = (-1, "", "")
+
+    def written(self, moment: int) -> str:
+        second, rest = divmod(moment, _SECOND)
+        last, head, offset = self._last
+        if second != last:
+            whole = datetime.fromtimestamp(second).astimezone().isoformat(timespec="seconds")
+            head, offset = whole[:19], whole[19:]
+            self._last = (second, head, offset)
+        return f"{head}.{rest // _MILLISECOND:03d}{offset}"
+
+
+def _text_line(parts: Parts) -> str:
+    time, level, source, about, message, fields, trace = parts
+    connection, session, stream = about
+    said = "".join([f" {key}={_quoted(value)}" for key, value in fields.items()])
+    tail = f" | {trace}" if trace else ""
+    where = f"connection={connection or '-'} session={session or '-'} stream={stream or '-'}"
+    return f"{one_line(f'{time} {level:<8} {source} {where} | {message}{said}{tail}')}\n"
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if " " in value else value
+
+
+def _json_line(parts: Parts) -> str:
+    line: dict[str, Any] = {
+        "time": parts.time,
+        "level": parts.level,
+        "source": parts.source,
+        "message": parts.message,
+        **parts.about._asdict(),
+    }
+    if parts.fields:
+        line["fields"] = parts.fields
+    if parts.trace:
+        line["traceback"] = parts.trace
+    # ASCII only: nothing left to escape
+    return json.dumps(line).replace("\x7f", "\\u007f") + "\n"
