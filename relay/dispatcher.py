@@ -7,6 +7,7 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -14,11 +15,11 @@ import msgspec
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
-from relay.events import Failed, Start
+from relay.events import Failed, Start, Target
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Failover, Launch, Plan, Rescue
-from relay.provider import Provider, Sink
+from relay.provider import Form, Provider, Sink
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
 from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
@@ -104,7 +105,11 @@ class Dispatcher:
         self._observer = observer
         self._clock = clock
         self._status = status
-        self._running: dict[str, tuple[Driver, float]] = {}
+        self._running: dict[str, Driver] = {}
+        self._forms = {
+            route.name: {target: self._forms_of(target) for target in route.targets}
+            for route in lineup.routes.values()
+        }
         self._closing: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -172,34 +177,35 @@ class Dispatcher:
         failover = Failover(
             self._plan(spec, route), self._breakers, self._hedges, random.random, writer.chunks
         )
-
-        async def attempt(launch: Launch, sink: Sink) -> None:
-            call = call_of(
-                spec.request, launch, route.max_output_tokens, self._policy.continuation_prompt
-            )
-            await self._lineup.providers[launch.target.provider].run(call, sink)
-
         driver = Driver(
             failover,
             writer,
             route=route.name,
-            attempt=attempt,
+            grace=spec.grace,
+            attempt=partial(self._attempt, spec.request, route.max_output_tokens),
             clock=self._clock,
             observer=self._observer,
             ended=self._on_ended,
         )
-        self._running[writer.stream] = (driver, spec.grace)
+        self._running[writer.stream] = driver
         self._idle.clear()
         return driver
 
+    async def _attempt(
+        self, request: ChatRequest, max_tokens: int, launch: Launch, sink: Sink
+    ) -> None:
+        call = call_of(request, launch, max_tokens, self._policy.continuation_prompt)
+        await self._lineup.providers[launch.target.provider].run(call, sink)
+
+    def _forms_of(self, target: Target) -> tuple[Form, ...]:
+        return self._lineup.providers[target.provider].forms(target.model)
+
     def _plan(self, spec: Spec, route: Route) -> Plan:
-        request, providers = spec.request, self._lineup.providers
+        request = spec.request
         return Plan(
             stream=spec.stream,
             targets=route.targets,
-            forms={
-                target: providers[target.provider].forms(target.model) for target in route.targets
-            },
+            forms=self._forms[route.name],
             first_token_timeout=route.first_token_timeout,
             token_idle_timeout=route.token_idle_timeout,
             hedge_after=route.hedge_after,
@@ -255,9 +261,9 @@ class Dispatcher:
     def sweep(self) -> None:
         """Abandon the streams that nobody has read for their grace."""
         now = self._clock()
-        for driver, grace in list(self._running.values()):
+        for driver in list(self._running.values()):
             unread_since = driver.writer.unread_since
-            if unread_since is not None and now - unread_since >= grace:
+            if unread_since is not None and now - unread_since >= driver.grace:
                 driver.abandon()
 
     async def drain(self, seconds: float) -> None:
@@ -270,7 +276,7 @@ class Dispatcher:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            for driver, _ in list(self._running.values()):
+            for driver in list(self._running.values()):
                 await self._leave(driver)
         if self._closing:
             await asyncio.wait(self._closing, timeout=1.0)

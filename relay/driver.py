@@ -47,12 +47,58 @@ class Observer(Protocol):
         ...
 
 
+class _Upstream:
+    """One attempt under way: its task, and what its provider and its end call."""
+
+    __slots__ = ("_began", "_driver", "_silent", "number", "target", "task")
+
+    def __init__(self, driver: Driver, number: int, target: Target, began: float) -> None:
+        self.number = number
+        self.target = target
+        self.task: asyncio.Task[None] | None = None
+        self._driver = driver
+        self._began = began
+        self._silent = True
+
+    def sink(self, events: Sequence[Event]) -> None:
+        """What one read brought: a `Sink`. The hot path."""
+        if self._silent:
+            self._silent = False
+            self._driver.answering(self.target, self._began)
+        self._driver.batch(self.number, events)
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Called by the event loop when the task is done. A task that failed holds this
+        object in its traceback: letting go of it leaves no cycle for the collector."""
+        self.task = None
+        self._driver.attempt_ended(self, task)
+
+
 class Driver:
     """One running answer, from the first attempt to the terminal record.
 
     `attempt` makes the coroutine of one upstream call; `ended` is called once, when the
-    terminal record is appended or another writer has taken the stream over.
+    terminal record is appended or another writer has taken the stream over. `grace` is how
+    many seconds it may run without a reader; its owner looks after that.
     """
+
+    __slots__ = (
+        "_attempt",
+        "_clock",
+        "_due",
+        "_ended",
+        "_failover",
+        "_loop",
+        "_observer",
+        "_reported",
+        "_route",
+        "_terminal",
+        "_timer",
+        "_upstreams",
+        "finished",
+        "grace",
+        "writer",
+    )
 
     def __init__(
         self,
@@ -60,12 +106,14 @@ class Driver:
         writer: Writer,
         *,
         route: str,
+        grace: float,
         attempt: Callable[[Launch, Sink], Coroutine[None, None, None]],
         clock: Callable[[], float],
         observer: Observer,
         ended: Callable[[Driver], None],
     ) -> None:
         self.writer = writer
+        self.grace = grace
         self.finished = False
         self._route = route
         self._failover = failover
@@ -74,7 +122,7 @@ class Driver:
         self._observer = observer
         self._ended = ended
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._upstreams: list[_Upstream] = []
         self._reported = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -84,7 +132,7 @@ class Driver:
     @property
     def tasks(self) -> Sequence[asyncio.Task[None]]:
         """The attempts whose upstream is still open."""
-        return list(self._tasks.values())
+        return [upstream.task for upstream in self._upstreams if upstream.task]
 
     def begin(self) -> None:
         """Append the `start` record and make the first attempt."""
@@ -125,7 +173,11 @@ class Driver:
 
     # What happens
 
-    def _batch(self, attempt: int, events: Sequence[Event]) -> None:
+    def answering(self, target: Target, began: float) -> None:
+        """An upstream call, begun at that time, gave its first sign of life."""
+        self._observer.answering(self.writer.stream, target, self._clock() - began)
+
+    def batch(self, attempt: int, events: Sequence[Event]) -> None:
         """The hot path: one read of one upstream."""
         if self.finished:
             return
@@ -136,11 +188,12 @@ class Driver:
             return
         self._do(step)
 
-    def _attempt_ended(self, number: int, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(number, None)
+    def attempt_ended(self, upstream: _Upstream, task: asyncio.Task[None]) -> None:
+        """An attempt's task is done; its upstream is closed."""
+        self._upstreams.remove(upstream)
         if task.cancelled():
             return
-        error = task.exception()
+        number, error = upstream.number, task.exception()
         if error is None:
             self._carry_out(lambda now: self._failover.returned(number, now))
         elif isinstance(error, Fault):
@@ -193,27 +246,16 @@ class Driver:
         return True
 
     def _launch(self, launch: Launch) -> None:
-        number = launch.attempt
-        task = self._loop.create_task(self._attempt(launch, self._sink(launch)))
-        self._tasks[number] = task
-        task.add_done_callback(lambda ended: self._attempt_ended(number, ended))
-
-    def _sink(self, launch: Launch) -> Sink:
-        number, began, silent = launch.attempt, self._clock(), True
-
-        def sink(events: Sequence[Event]) -> None:
-            nonlocal silent
-            if silent:
-                silent = False
-                seconds = self._clock() - began
-                self._observer.answering(self.writer.stream, launch.target, seconds)
-            self._batch(number, events)
-
-        return sink
+        upstream = _Upstream(self, launch.attempt, launch.target, self._clock())
+        task = self._loop.create_task(self._attempt(launch, upstream.sink))
+        upstream.task = task
+        self._upstreams.append(upstream)
+        task.add_done_callback(upstream.ended)
 
     def _abort(self, abort: Abort) -> None:
-        if task := self._tasks.get(abort.attempt):
-            task.cancel()
+        for upstream in self._upstreams:
+            if upstream.number == abort.attempt and upstream.task:
+                upstream.task.cancel()
 
     def _arm(self) -> None:
         """Have `tick` called by the deadline. A timer that fires early arms itself anew, so
@@ -257,7 +299,7 @@ class Driver:
             self._observer.unexpected(self.writer.stream, error)
 
     def _close_upstreams(self) -> None:
-        for task in self._tasks.values():
+        for task in self.tasks:
             task.cancel()
 
     def _finish(self) -> None:

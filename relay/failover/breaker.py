@@ -206,7 +206,10 @@ class Breakers:
         return {target: self.state(target, now) for target in self._health}
 
     def _of(self, target: Target) -> _Health:
-        return self._health.setdefault(target, _Health())
+        health = self._health.get(target)
+        if health is None:
+            health = self._health[target] = _Health()
+        return health
 
     def _give_back(self, health: _Health, ticket: Ticket) -> None:
         if health.probe is ticket:

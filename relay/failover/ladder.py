@@ -59,19 +59,19 @@ class Ladder:
         self._plan = plan
         self._breakers = breakers
         self._jitter = jitter
-        self._rungs = {target: _Rung(target) for target in plan.allowed}
+        self._rungs: list[_Rung] = []
         self.only_restart = False
         """Set where the text shown can't be joined with certainty."""
 
     def launched(self, target: Target) -> None:
         """Count an attempt."""
-        rung = self._rungs[target]
+        rung = self._rung(target)
         rung.made += 1
         rung.tries += 1
 
     def yielded(self, target: Target) -> None:
         """The target's attempt gave content."""
-        self._rungs[target].tries = 0
+        self._rung(target).tries = 0
 
     def form(self, target: Target) -> Form:
         """How the text that stands is offered to `target`: its best form that it has not
@@ -79,24 +79,25 @@ class Ladder:
         if self.only_restart or self._plan.rescue == "restart":
             return Form.RESTART
         forms = self._plan.forms.get(target) or (Form.RESTART,)
-        refused = self._rungs[target].refused
+        refused = self._rung(target).refused
         return forms[refused] if refused < len(forms) else Form.RESTART
 
     def refuse_form(self, target: Target) -> None:
         """The target refused the form it was offered. This costs it nothing."""
-        rung = self._rungs[target]
+        rung = self._rung(target)
         rung.refused += 1
         rung.tries -= 1
 
     def spend(self, target: Target) -> None:
         """Never ask this target again for this answer."""
-        self._rungs[target].spent = True
+        self._rung(target).spent = True
 
     def first(self, now: float) -> Target:
         """The first target whose breaker lets an attempt through; where none does, the one
         that has rested longest."""
-        admitted = [target for target in self._rungs if self._breakers.admits(target, now)]
-        return admitted[0] if admitted else self._breakers.longest_rested(self._rungs)
+        allowed = self._plan.allowed
+        admitted = (target for target in allowed if self._breakers.admits(target, now))
+        return next(admitted, None) or self._breakers.longest_rested(allowed)
 
     def beside(self, now: float) -> Target | None:
         """A target for a hedge: not asked yet, its breaker closed."""
@@ -109,7 +110,7 @@ class Ladder:
     def note(self, target: Target, fault: Fault, now: float, *, final: bool) -> None:
         """An attempt on `target` failed. `final` where it is not to be asked again, whatever
         the fault's remedy says: it kept silent, or it was a probe."""
-        rung = self._rungs[target]
+        rung = self._rung(target)
         if final or fault.remedy != "retry":
             rung.spent = True
         if fault.retry_after is not None:
@@ -136,19 +137,31 @@ class Ladder:
     def retry_after(self, now: float) -> float | None:
         """Seconds until the first rate limit ends of those that vendors told; None where
         there is none."""
-        told = [rung for rung in self._rungs.values() if rung.told]
+        told = [rung for rung in self._rungs if rung.told]
         waits = [rung.free_at - now for rung in told if rung.free_at > now]
         return min(waits, default=None)
 
+    def _rung(self, target: Target) -> _Rung:
+        """What was seen of a target. Made when it is first asked for: most answers see but
+        one of their targets."""
+        for rung in self._rungs:
+            if rung.target == target:
+                return rung
+        self._rungs.append(_Rung(target))
+        return self._rungs[-1]
+
+    def _all(self) -> Sequence[_Rung]:
+        return [self._rung(target) for target in self._plan.allowed]
+
     def _fresh(self, now: float) -> Sequence[Target]:
         return [
-            target
-            for target, rung in self._rungs.items()
-            if not rung.made and not rung.spent and self._breakers.admits(target, now)
+            rung.target
+            for rung in self._all()
+            if not rung.made and not rung.spent and self._breakers.admits(rung.target, now)
         ]
 
     def _again(self, last: Target, fault: Fault, now: float) -> Choice | None:
-        rung = self._rungs[last]
+        rung = self._rung(last)
         if not rung.open() or not self._breakers.closed(last):
             return None
         if fault.retry_after is not None:
@@ -167,7 +180,7 @@ class Ladder:
         """The other target that was asked least, in the route's order."""
         others = [
             rung
-            for rung in self._rungs.values()
+            for rung in self._all()
             if rung.target != last
             and rung.open()
             and rung.free_at <= now
@@ -176,12 +189,12 @@ class Ladder:
         return min(others, key=lambda rung: rung.made).target if others else None
 
     def _shortest_wait(self, now: float) -> Choice | None:
-        limited = [rung for rung in self._rungs.values() if rung.open() and rung.free_at > now]
+        limited = [rung for rung in self._all() if rung.open() and rung.free_at > now]
         waits = [wait for rung in limited if (wait := self._wait(rung, now))]
         return min(waits, key=lambda choice: choice.at, default=None)
 
     def _forced(self, last: Target, now: float) -> Choice | None:
-        left = [r.target for r in self._rungs.values() if r.open() and r.free_at <= now]
+        left = [r.target for r in self._all() if r.open() and r.free_at <= now]
         if not left:
             return None
         target = self._breakers.longest_rested(left)

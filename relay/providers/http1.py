@@ -26,6 +26,11 @@ _TARGET = re.compile(r"/[\x21-\x7e]*")
 _HOST = re.compile(r"[0-9A-Za-z.:_-]+")
 _OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
 _BODILESS = frozenset({204, 304})
+_HEEDED = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"keep-alive"})
+"""Headers of a good response that matter here. A vendor sends some twenty-five, and what is
+kept of them is kept for as long as the response streams; a refusal's are kept all, because
+they say why and for how long."""
+
 _TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -140,7 +145,9 @@ def _origin(parts: SplitResult) -> Origin:
 class ResponseParser:
     """One response, fed as its bytes arrive.
 
-    `status` is 0 until the head is in; interim responses (1xx) are passed over. `over`
+    `status` is 0 until the head is in; interim responses (1xx) are passed over. `headers`,
+    by lower-case name, are all of a refusal's (400 and above), else those that matter to
+    the connection. `over`
     once nothing more is to come: then either `error` is None and the response is whole, or
     it says what is wrong. `reusable` when the connection may carry another request.
     """
@@ -208,10 +215,14 @@ class ResponseParser:
         self._head_size += len(name) + len(value) + 4
         if self._head_size > MAX_HEAD_BYTES:
             raise _too_long()
-        if not self.status:
+        if not self.status and self._heeds(name):
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
             known = self.headers.get(key)
             self.headers[key] = text if known is None else f"{known}, {text}"
+
+    def _heeds(self, name: bytes) -> bool:
+        assert self._parser is not None
+        return name.lower() in _HEEDED or self._parser.get_status_code() >= 400
 
     def on_headers_complete(self) -> None:
         """Called by the parser at the end of a head."""

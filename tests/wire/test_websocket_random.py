@@ -71,4 +71,4 @@ async def test_whatever_happens_to_connections_each_reader_has_the_whole_text(se
         for reader in readers:
             reader.drop()
         await until(lambda: relay.edge.connections == 0)
-        assert relay.log._streams[await relay.log.find(SESSION, "a")].cursors == set()
+        assert relay.log._streams[await relay.log.find(SESSION, "a")].cursors == []
