@@ -122,7 +122,7 @@ class Relay:
         except ConnectionError as error:
             await log.close()
             raise SettingsError(
-                f"REDIS_URL names a Redis that can't be used ({error}); start it, "
+                f"REDIS_URL names a Redis that {error}: start it, "
                 "correct the URL, or leave it out to keep streams in this process"
             ) from None
         log.on_orphan(self.dispatcher.adopt)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import redis
 
-
 SERVER = "RELAY_TEST_REDIS_SERVER"
 
 

@@ -13,17 +13,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import redis.asyncio as redis
+from redis.exceptions import BusyLoadingError
 
 from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.stores import redis_keys as keys
 from relay.stores.reading import ReadCursor
+from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, facts_of, owner_of
-from relay.stores.redis_courier import TROUBLE, Courier, unanswered
+from relay.stores.redis_courier import Courier
 from relay.stores.redis_keeper import Keeper, new_node
 from relay.stores.redis_limits import CALL_TIMEOUT, RedisLimits, redis_client
+from relay.stores.redis_listener import RETRY_PAUSE
 from relay.stores.redis_pulse import Pulse
+from relay.stores.redis_sessions import Sessions
 from relay.stores.redis_stream import RedisStream
 from relay.stores.redis_takeover import Heir
+from relay.stores.redis_trouble import TROUBLE, Unfit, reason, unanswered
 from relay.streamlog import (
     Created,
     Cursor,
@@ -65,16 +70,18 @@ class RedisLog(StreamLog):
             patience=max(0.0, limits.max_pause - CALL_TIMEOUT),
             give_up=self._give_up,
         )
+        self._calls = Calls(client, self._pulse)
         self._courier = Courier(
-            client,
-            self._pulse,
+            self._calls,
             keep_ms=terms.keep,
             linger_ms=terms.linger,
             rewrite=lambda stream: self._claims.rewrite(stream),
-            ending=lambda stream: self._keeper.ending(stream),
+            ending=lambda stream: self._sessions.ending(stream),
         )
-        self._claims = Claims(self._courier, self.node, terms)
+        self._claims = Claims(self._calls, self._courier, self.node, terms)
+        self._sessions = Sessions(self._calls, self._courier, clock, terms)
         self._heir = Heir(
+            self._calls,
             self._courier,
             self._claims,
             node=self.node,
@@ -82,6 +89,7 @@ class RedisLog(StreamLog):
             unfollow=lambda stream: self._keeper.unfollow(stream),
         )
         self._keeper = Keeper(
+            self._calls,
             self._courier,
             clock,
             terms,
@@ -89,6 +97,7 @@ class RedisLog(StreamLog):
             streams=self._streams,
             stream_of=self._stream,
             claims=self._claims,
+            sessions=self._sessions,
             heir=self._heir,
         )
 
@@ -98,12 +107,28 @@ class RedisLog(StreamLog):
         return self._pulse.healthy
 
     async def start(self) -> None:
-        """Connect. Raises `ConnectionError` where that fails; its text names no address."""
+        """Connect. Waits for a Redis that is loading as long as for one that is away. Raises
+        `ConnectionError` where it fails: what is wrong, to follow the words "a Redis that";
+        no address, no password."""
         try:
-            await self._courier.start()
-            await self._keeper.start()
+            await self._connect()
+        except Unfit as error:
+            raise ConnectionError(str(error)) from None
         except TROUBLE as error:
-            raise ConnectionError(type(error).__name__) from None
+            raise ConnectionError(reason(error)) from None
+
+    async def _connect(self) -> None:
+        while True:
+            try:
+                await self._calls.start()
+                break
+            except BusyLoadingError as error:
+                self._pulse.failed(reason(error))
+                if self._pulse.gave_up:
+                    raise
+            await asyncio.sleep(RETRY_PAUSE)
+        self._courier.start()
+        await self._keeper.start()
 
     async def close(self) -> None:
         """See `StreamLog.close`."""
@@ -136,18 +161,18 @@ class RedisLog(StreamLog):
         """See `StreamLog.open_session`."""
         digest, owner = keys.digest(session), owner_of(subject)
         names = [keys.session(digest), keys.ids(digest), keys.order(digest)]
-        verdict = await self._courier.ask(
-            lambda: self._courier.call("open_session", names, owner, self._terms.session()),
+        verdict = await self._calls.ask(
+            lambda: self._calls.call("open_session", names, owner, self._terms.session()),
             keeps=True,
         )
         if verdict == b"foreign":
             raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
-        self._keeper.joined(digest, owner)
+        self._sessions.joined(digest, owner)
         return bool(verdict == b"known")
 
     async def leave_session(self, session: str) -> None:
         """See `StreamLog.leave_session`."""
-        self._keeper.left(keys.digest(session))
+        self._sessions.left(keys.digest(session))
 
     async def session_streams(self, session: str) -> list[StreamInfo]:
         """See `StreamLog.session_streams`."""
@@ -159,7 +184,7 @@ class RedisLog(StreamLog):
         named = [
             (id.decode(), _stream_in(claim)) for id, claim in zip(ids, claims, strict=True) if claim
         ]
-        facts = await self._courier.ask(lambda: self._all_facts([name for _, name in named]))
+        facts = await self._calls.ask(lambda: self._all_facts([name for _, name in named]))
         return [
             _info(id, name, known)
             for (id, name), known in zip(named, facts, strict=True)
@@ -170,7 +195,7 @@ class RedisLog(StreamLog):
         async with self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hmget(keys.stream(name), _FACTS)
-            answers = await self._courier.checked(pipe)
+            answers = await self._calls.checked(pipe)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
@@ -253,9 +278,9 @@ class RedisLog(StreamLog):
     async def _catch_up(self, stream: RedisStream, *, running: bool) -> None:
         """Bring what Redis has of a stream that is read here, and follow it."""
         if running and not stream.owned and not stream.records.ended:
-            await self._courier.ask(lambda: self._keeper.follow(stream))
+            await self._calls.ask(lambda: self._keeper.follow(stream))
         if not stream.owned and not stream.records.ended:
-            await self._courier.ask(lambda: self._courier.read_all(stream))
+            await self._calls.ask(lambda: self._courier.read_all(stream))
 
     async def info(self, stream: str, subject: str | None) -> StreamInfo:
         """See `StreamLog.info`."""
@@ -275,8 +300,8 @@ class RedisLog(StreamLog):
 
     async def _want_end(self, stream: str, *, erase: bool) -> None:
         names = [f(stream) for f in (keys.stream, keys.log, keys.lease, keys.readers)]
-        status, owner = await self._courier.ask(
-            lambda: self._courier.call("want_end", names, int(erase), self._terms.linger)
+        status, owner = await self._calls.ask(
+            lambda: self._calls.call("want_end", names, int(erase), self._terms.linger)
         )
         held = self._streams.get(stream)
         if held is not None and held.owned:
@@ -296,7 +321,7 @@ class RedisLog(StreamLog):
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
                 await stream.settled()
-                await self._courier.call("release", names, epoch, self.node)
+                await self._calls.call("release", names, epoch, self.node)
         except (Fenced, RelayError, *TROUBLE):
             pass  # the lease runs out by itself
         if stream.owned:
@@ -344,7 +369,7 @@ class RedisLog(StreamLog):
     # What Redis knows
 
     async def _ask(self, call: Callable[[], Any]) -> Any:
-        return await self._courier.ask(cast(Callable[[], Awaitable[Any]], call))
+        return await self._calls.ask(cast(Callable[[], Awaitable[Any]], call))
 
     async def _facts(self, name: str) -> dict[str, str] | None:
         """What is known of a stream; None for one that is gone or erased."""

@@ -11,6 +11,7 @@ import msgspec
 from relay.errors import Code, RelayError
 from relay.request import ChatRequest
 from relay.stores import redis_keys as keys
+from relay.stores.redis_calls import Calls
 from relay.stores.redis_courier import Courier
 from relay.stores.redis_stream import RedisStream
 from relay.streamlog import Spec
@@ -112,7 +113,8 @@ def spec_of(name: str, facts: Facts) -> tuple[Spec, ChatRequest | None]:
 class Claims:
     """Births, claims and rewritings, for one node."""
 
-    def __init__(self, courier: Courier, node: str, terms: Terms) -> None:
+    def __init__(self, calls: Calls, courier: Courier, node: str, terms: Terms) -> None:
+        self._calls = calls
         self._courier = courier
         self._node = node
         self._terms = terms
@@ -122,16 +124,16 @@ class Claims:
         'taken' where somebody else owns it by now. Whatever is not 'ok' leaves no stream."""
 
         async def once() -> tuple[bytes, bytes]:
-            async with self._courier.client.pipeline(transaction=False) as pipe:
+            async with self._calls.client.pipeline(transaction=False) as pipe:
                 self._queue_birth(pipe, spec.stream, facts)
                 self._queue_claim(pipe, spec.stream, facts, limit=self._terms.max_running)
-                born, claim = await self._courier.checked(pipe)
+                born, claim = await self._calls.checked(pipe)
             for answer in (born, claim):
                 if isinstance(answer, Exception):
                     raise answer
             return (b"taken", b"") if born == b"taken" else (claim[0], claim[1])
 
-        verdict, held = await self._courier.ask(once, keeps=True)
+        verdict, held = await self._calls.ask(once, keeps=True)
         if verdict not in (b"ok", b"taken"):
             name = spec.stream
             self._courier.run_errand("DEL", keys.stream(name), keys.lease(name))
@@ -145,8 +147,8 @@ class Claims:
         """Let an id of another session name a stream. Raises `RelayError(BAD_REQUEST)`."""
         digest = keys.digest(session)
         claim = f"{stream} {facts['fingerprint']!s}"
-        verdict, held = await self._courier.ask(
-            lambda: self._courier.call(
+        verdict, held = await self._calls.ask(
+            lambda: self._calls.call(
                 *("claim", _claim_keys(digest), id, claim, str(facts["subject"]), UNLIMITED),
                 *(self._terms.keep, stream, 0, MAX_IDS),
             ),
@@ -163,8 +165,8 @@ class Claims:
         entries = [field for batch in batches for field in (batch.next, batch.payload)]
         status = batches[-1].status if batches else "running"
         epoch, in_flight, terms = stream.epoch, stream.in_flight, self._terms
-        async with self._courier.client.pipeline(transaction=False) as pipe:
-            self._courier.queue(
+        async with self._calls.client.pipeline(transaction=False) as pipe:
+            self._calls.queue(
                 *(pipe, "rewrite", _stream_keys(stream.name), epoch, self._node),
                 *(
                     terms.lease,
@@ -177,7 +179,7 @@ class Claims:
             if stream.facts["newest"]:
                 key = keys.newest(str(stream.facts["newest"]))
                 pipe.set(key, stream.name, px=terms.session(stream.facts), nx=True)
-            verdict, *others = await self._courier.checked(pipe)
+            verdict, *others = await self._calls.checked(pipe)
         for answer in (verdict, *others):
             if isinstance(answer, Exception):
                 raise answer
@@ -192,15 +194,15 @@ class Claims:
         """Let a stream go on counting as its session's, unless it ceased to."""
         key = keys.running(str(stream.facts["session"]))
         counts = COUNTS_LEASES * self._terms.lease
-        self._courier.queue(pipe, "count", [key], stream.name, counts, int(anew))
+        self._calls.queue(pipe, "count", [key], stream.name, counts, int(anew))
 
     def _queue_birth(self, pipe: Any, name: str, facts: Facts) -> None:
         names = [keys.stream(name), keys.lease(name)]
         times = (self._terms.lease, self._terms.under_way(facts))
-        self._courier.queue(pipe, "create", names, self._node, *times, *_fields(facts))
+        self._calls.queue(pipe, "create", names, self._node, *times, *_fields(facts))
 
     def _queue_claim(self, pipe: Any, name: str, facts: Facts, *, limit: int) -> None:
-        self._courier.queue(
+        self._calls.queue(
             *(pipe, "claim", _claim_keys(str(facts["session"])), str(facts["id"])),
             *(f"{name} {facts['fingerprint']!s}", str(facts["subject"]), limit),
             *(self._terms.session(facts), name, COUNTS_LEASES * self._terms.lease, MAX_IDS),

@@ -11,16 +11,16 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from relay.errors import Code, RelayError
 from relay.stores import redis_keys as keys
+from relay.stores.redis_calls import Calls
 from relay.stores.redis_entries import Batch
 from relay.stores.redis_listener import RETRY_PAUSE, end
-from relay.stores.redis_pulse import Pulse
 from relay.stores.redis_stream import RedisStream
+from relay.stores.redis_trouble import TROUBLE
 
 ENTRIES_A_READ = 256
 """Log entries that one round trip brings of one stream."""
@@ -35,26 +35,12 @@ ROUND_SECONDS = 0.003
 """Seconds from the start of one round trip to that of the next at least: under load they
 carry more each, which costs node and Redis half; a lone stream's tokens do not wait."""
 
-CALLS_AT_ONCE = 48
-"""Calls beside the round trips that may wait for Redis at one time; each holds a
-connection, the others queue here."""
-
 ERRANDS = 10_000
 """Commands without an answer that may wait; beyond it the oldest are dropped, and what
 they would have tidied up expires by itself."""
 
 STOP_SECONDS = 2.0
 """How long `stop` waits for what is on its way."""
-
-TROUBLE = (RedisError, OSError, TimeoutError)
-"""What a call to Redis raises where it does not do what it was asked."""
-
-SCRIPTS = (
-    *("create", "claim", "open_session", "leave_session", "append", "rewrite"),
-    *("renew", "count", "watch", "take_over", "give_up", "release", "want_end"),
-)
-
-_T = TypeVar("_T")
 
 
 class _Sent(NamedTuple):
@@ -65,13 +51,8 @@ class _Sent(NamedTuple):
     epoch: int
 
 
-def unanswered() -> RelayError:
-    """What clients are told where Redis does not do its part."""
-    return RelayError(Code.INTERNAL, "the relay's store does not answer; try again", retryable=True)
-
-
 class Courier:
-    """Appends and reads for every stream of this node, and every other call.
+    """Appends and reads for every stream of this node.
 
     `rewrite` is awaited for a stream that Redis lost while this node owns it. `ending` is
     told of one whose terminal record goes out; errands that it leaves go with that.
@@ -79,16 +60,14 @@ class Courier:
 
     def __init__(
         self,
-        client: Any,
-        pulse: Pulse,
+        calls: Calls,
         *,
         keep_ms: int,
         linger_ms: int,
         rewrite: Callable[[RedisStream], Awaitable[None]],
         ending: Callable[[RedisStream], None],
     ) -> None:
-        self.client = client
-        self.pulse = pulse
+        self._calls = calls
         self._keep_ms = keep_ms
         self._linger_ms = linger_ms
         self._rewrite = rewrite
@@ -99,15 +78,11 @@ class Courier:
         self._reading: dict[str, RedisStream] = {}
         self._lost: dict[str, RedisStream] = {}
         self._errands: deque[tuple[str | int | bytes, ...]] = deque(maxlen=ERRANDS)
-        self._room = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._digests: dict[str, str] = {}
         self._began = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Load the scripts and begin to carry. Raises `RedisError`."""
-        await self._load()
-        self.pulse.answered()
+    def start(self) -> None:
+        """Begin to carry."""
         self._task = asyncio.create_task(self._run(), name="redis courier")
 
     async def stop(self) -> None:
@@ -115,7 +90,7 @@ class Courier:
         if self._task is None or self._task.done():
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS if self.pulse.healthy else 0):
+            async with asyncio.timeout(STOP_SECONDS if self._calls.pulse.healthy else 0):
                 await self.rest()
         await end(self._task)
 
@@ -149,70 +124,7 @@ class Courier:
 
     def run_script(self, script: str, names: list[str], *args: str | int | bytes) -> None:
         """Have a script run that nobody waits for."""
-        self.run_errand("EVALSHA", self._digests[script], len(names), *names, *args)
-
-    # Calls that somebody waits for
-
-    async def ask(self, call: Callable[[], Awaitable[_T]], *, keeps: bool = False) -> _T:
-        """Make a call, and again while Redis does not answer, until the node's patience
-        ends; so `call` must be one that may run twice. `keeps` for one that needs Redis'
-        memory. Raises `RelayError(INTERNAL)`, retryable."""
-        while True:
-            try:
-                async with self._room:
-                    answer = await call()
-            except TROUBLE as error:
-                await self.troubled(error)
-                if self.pulse.gave_up:
-                    raise unanswered() from None
-            else:
-                self.pulse.kept() if keeps else self.pulse.answered()
-                return answer
-            await asyncio.sleep(RETRY_PAUSE)
-
-    async def call(self, script: str, names: list[str], *args: str | int | bytes) -> Any:
-        """Run one script, once. Raises `RedisError` where Redis does not answer."""
-        try:
-            return await self.client.evalsha(self._digests[script], len(names), *names, *args)
-        except NoScriptError:
-            await self._load()
-            return await self.client.evalsha(self._digests[script], len(names), *names, *args)
-
-    def queue(self, pipe: Any, script: str, names: list[str], *args: str | int | bytes) -> None:
-        """Add a script to a pipeline; give its answers to `checked`."""
-        pipe.evalsha(self._digests[script], len(names), *names, *args)
-
-    async def checked(self, pipe: Any) -> list[Any]:
-        """Run a pipeline whose commands may fail one by one: an answer may be a
-        `ResponseError`. Raises `RedisError` where Redis does not answer."""
-        answers: list[Any] = await pipe.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, NoScriptError) or (
-                isinstance(answer, Exception) and not isinstance(answer, ResponseError)
-            ):
-                raise answer
-        return answers
-
-    async def troubled(self, error: BaseException) -> None:
-        """Take note of a call that failed. A restarted Redis has no scripts, which is no
-        trouble; one that became a replica has to be left for the one that rules."""
-        if isinstance(error, NoScriptError):
-            try:
-                await self._load()
-            except TROUBLE as further:
-                error = further
-            else:
-                return
-        if isinstance(error, ResponseError):
-            self.pulse.refused()
-        else:
-            self.pulse.failed()
-        if isinstance(error, ReadOnlyError):
-            await self.client.connection_pool.disconnect(inuse_connections=False)
-
-    async def _load(self) -> None:
-        for name in SCRIPTS:
-            self._digests[name] = await self.client.script_load(keys.script(name))
+        self.run_errand("EVALSHA", self._calls.digests[script], len(names), *names, *args)
 
     # The loop
 
@@ -231,7 +143,7 @@ class Courier:
             try:
                 await self._round()
             except TROUBLE as error:
-                await self.troubled(error)
+                await self._calls.troubled(error)
                 await asyncio.sleep(RETRY_PAUSE)
                 self._work.set()
             except Exception as error:  # a defect in one stream must not stop all others
@@ -291,18 +203,18 @@ class Courier:
     async def _exchange(
         self, writing: list[_Sent], reading: list[RedisStream], errands: deque[Any]
     ) -> list[Any]:
-        async with self.client.pipeline(transaction=False) as pipe:
+        async with self._calls.client.pipeline(transaction=False) as pipe:
             for sent in writing:
                 self._queue_append(pipe, sent)
             for stream in reading:
                 _queue_read(pipe, stream)
             for errand in errands:
                 pipe.execute_command(*errand)
-            return await self.checked(pipe)
+            return await self._calls.checked(pipe)
 
     def _queue_append(self, pipe: Any, sent: _Sent) -> None:
         name, batch = sent.stream.name, sent.batch
-        self.queue(
+        self._calls.queue(
             *(pipe, "append", [keys.stream(name), keys.log(name), keys.lease(name)]),
             *(sent.epoch, batch.first, batch.count, batch.payload),
             *(self._keep_ms, batch.status, self._linger_ms),
@@ -327,7 +239,7 @@ class Courier:
                 self._reading[stream.name] = stream
         if refusal is not None:
             raise refusal
-        self.pulse.kept() if writing else self.pulse.answered()
+        self._calls.pulse.kept() if writing else self._calls.pulse.answered()
 
     def _written(self, sent: _Sent, answer: bytes) -> None:
         stream = sent.stream
@@ -346,7 +258,7 @@ class Courier:
         """Read a stream to its head at once. Raises `RedisError`."""
         after = 0 if from_start else len(stream.records)
         while not stream.dead:
-            entries = await self.client.xrange(
+            entries = await self._calls.client.xrange(
                 keys.log(stream.name), f"{after + 1}-0", "+", count=ENTRIES_A_READ
             )
             if not await self._read(stream, entries, from_start=from_start or not after):

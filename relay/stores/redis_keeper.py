@@ -1,4 +1,4 @@
-"""Keeps what this node owns and follows: leases, readers' presence, sessions.
+"""Keeps what this node owns and follows: leases, and readers' presence.
 
 One tick every third of the lease does it for all streams, with one round trip for a few
 hundred of them; what can't wait for a tick is published.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from redis.exceptions import ResponseError
 
 from relay.stores import redis_keys as keys
+from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, Terms
-from relay.stores.redis_courier import TROUBLE, Courier
+from relay.stores.redis_courier import Courier
 from relay.stores.redis_listener import RETRY_PAUSE, Listener, end
+from relay.stores.redis_sessions import Session, Sessions
 from relay.stores.redis_stream import RedisStream
 from relay.stores.redis_takeover import Heir
+from relay.stores.redis_trouble import TROUBLE, reason
 
 MISSES = 3
 """Ticks in a row at which Redis lacks a followed stream, or records that it counts, before
@@ -38,20 +41,13 @@ MARKER_LEASES = 6
 """Leases for which a node's mark lasts, by which it knows a Redis that came back empty."""
 
 
-class _Session(NamedTuple):
-    """A session that is used here: its digest, whose it is, and for how many ms it is kept."""
-
-    digest: str
-    owner: str
-    kept: int
-
-
 class Keeper:
     """Leases and signals for `streams`, which its owner fills and empties by `stream_of`
     and the streams' own words."""
 
     def __init__(
         self,
+        calls: Calls,
         courier: Courier,
         clock: Callable[[], float],
         terms: Terms,
@@ -60,30 +56,32 @@ class Keeper:
         streams: Mapping[str, RedisStream],
         stream_of: Callable[[str], RedisStream],
         claims: Claims,
+        sessions: Sessions,
         heir: Heir,
     ) -> None:
         self._node = node
+        self._calls = calls
         self._courier = courier
         self._clock = clock
         self._terms = terms
         self._streams = streams
         self._stream_of = stream_of
         self._claims = claims
+        self._sessions = sessions
         self._heir = heir
-        self._joined: dict[str, tuple[int, str]] = {}
-        self._refreshed: dict[str, float] = {}
         self._ending: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener = Listener(
-            courier.client,
+            calls.client,
             heard=self._heard,
             joined=self._subscribed,
-            failed=courier.pulse.failed,
+            failed=lambda error: calls.pulse.failed(reason(error)),
         )
 
     async def start(self) -> None:
         """Subscribe and begin to tick. Raises `RedisError`."""
         await self._listener.start(keys.node(self._node))
+        await self._mark()
         self._spawn(self._tick_for_ever(), "redis keeper")
 
     async def stop(self) -> None:
@@ -95,36 +93,6 @@ class Keeper:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    # Sessions with a connection here, or with a stream of this node, are kept
-
-    def joined(self, session: str, owner: str) -> None:
-        """A connection of the session, which is told by digest, is here."""
-        count, _ = self._joined.get(session, (0, owner))
-        self._joined[session] = (count + 1, owner)
-        self._refreshed[session] = self._clock()
-
-    def left(self, session: str) -> None:
-        """A connection ended: after the last one, the session is kept for its window."""
-        count, owner = self._joined.pop(session, (0, ""))
-        if count > 1:
-            self._joined[session] = (count - 1, owner)
-        else:
-            self._leave(session)
-
-    def _leave(self, session: str) -> None:  # the script spares one of which a stream runs
-        names = [*_session_keys(session), keys.running(session)]
-        self._courier.run_script("leave_session", names, self._terms.keep)
-
-    def ending(self, stream: RedisStream) -> None:
-        """A stream of this node gets its terminal record: it makes room for another one,
-        and what names it is kept as long as it is."""
-        session, newest = str(stream.facts["session"]), str(stream.facts["newest"])
-        self._courier.run_errand("ZREM", keys.running(session), stream.name)
-        if session not in self._joined:
-            self._leave(session)
-        if newest:
-            self._courier.run_errand("PEXPIRE", keys.newest(newest), self._terms.keep)
 
     # Streams of other nodes
 
@@ -186,7 +154,7 @@ class Keeper:
                 await self.tick()
                 pause = self._terms.lease / 3000
             except TROUBLE as error:
-                await self._courier.troubled(error)
+                await self._calls.troubled(error)
                 pause = RETRY_PAUSE
 
     async def tick(self) -> None:
@@ -200,32 +168,34 @@ class Keeper:
             if not s.owned and s.cursors and not s.records.ended and not s.dead
         ]
         await self._mark()
-        sessions = self._sessions_due(owned, now)
-        self._keep_newest(owned, {each.digest for each in sessions})
+        sessions = self._sessions.due(owned)
         for group in _groups([*owned, *watched, *self._ending, *sessions]):
             await self._visit(group)
 
     async def _mark(self) -> None:
         """See whether Redis kept what this node gave it, and keeps what it is given. One
         that came back empty has no sessions either."""
-        client, lasts = self._courier.client, MARKER_LEASES * self._terms.lease
+        client, lasts = self._calls.client, MARKER_LEASES * self._terms.lease
         try:
             there = await client.set(keys.marker(self._node), 1, px=lasts, get=True)
         except ResponseError as error:  # what needs no memory still works
-            await self._courier.troubled(error)
+            await self._calls.troubled(error)
             return
-        self._courier.pulse.kept()
+        self._calls.pulse.kept()
+        if self._calls.moved:
+            self._calls.moved = False
+            await self._listener.reconnect()
         if there is None:
-            self._refreshed.clear()
+            self._sessions.forgotten()
 
-    async def _visit(self, group: list[RedisStream | str | _Session]) -> None:
+    async def _visit(self, group: list[RedisStream | str | Session]) -> None:
         """One round trip: streams owned and watched, names of streams that are to end, and
         sessions with their owners."""
         takers: list[Callable[[Any], RedisStream | None]] = []
-        async with self._courier.client.pipeline(transaction=False) as pipe:
+        async with self._calls.client.pipeline(transaction=False) as pipe:
             for item in group:
-                if isinstance(item, _Session):
-                    takers.append(self._queue_session(pipe, item))
+                if isinstance(item, Session):
+                    takers.append(self._sessions.queue(pipe, item))
                 elif isinstance(item, str):
                     takers.append(self._queue_ending(pipe, item))
                 elif item.owned:
@@ -234,11 +204,11 @@ class Keeper:
                     takers.append(_ignore)
                 else:
                     takers.append(self._queue_watch(pipe, item))
-            answers = await self._courier.checked(pipe)
+            answers = await self._calls.checked(pipe)
         orphans: dict[str, RedisStream] = {}
         for take, answer in zip(takers, answers, strict=True):
             if isinstance(answer, ResponseError):
-                await self._courier.troubled(answer)
+                await self._calls.troubled(answer)
             elif orphan := take(answer):
                 orphans[orphan.name] = orphan
         await asyncio.gather(*map(self._take_over, orphans.values()))
@@ -251,7 +221,7 @@ class Keeper:
         attempts = msgspec.json.encode(stream.attempts) if count != stream.attempts_kept else b""
         epoch, terms = stream.epoch, self._terms
         keep = terms.under_way(stream.facts)
-        self._courier.queue(
+        self._calls.queue(
             *(pipe, "renew", names, epoch, self._node, terms.lease, keep, terms.linger),
             *(attempts, len(stream.records)),
         )
@@ -283,7 +253,7 @@ class Keeper:
     def _queue_watch(self, pipe: Any, stream: RedisStream) -> Callable[[Any], RedisStream | None]:
         names = [f(stream.name) for f in (keys.stream, keys.lease, keys.readers)]
         holds, had = PRESENCE_LEASES * self._terms.lease, len(stream.records)
-        self._courier.queue(pipe, "watch", names, self._node, holds)
+        self._calls.queue(pipe, "watch", names, self._node, holds)
         return lambda answer: self._watched(stream, had, *answer)
 
     def _watched(
@@ -323,20 +293,20 @@ class Keeper:
         try:
             await self.look_after(stream)
         except TROUBLE as error:  # the next tick looks again
-            await self._courier.troubled(error)
+            await self._calls.troubled(error)
 
     async def look_after(self, stream: RedisStream) -> None:
         """Say that the stream is read here, see that it is there, and take it over where
         its owner is not. Raises `RedisError`."""
         names = [f(stream.name) for f in (keys.stream, keys.lease, keys.readers)]
         holds, had = PRESENCE_LEASES * self._terms.lease, len(stream.records)
-        answer = await self._courier.call("watch", names, self._node, holds)
+        answer = await self._calls.call("watch", names, self._node, holds)
         if self._watched(stream, had, *answer) is not None:
             await self._take_over(stream)
 
     def _queue_ending(self, pipe: Any, name: str) -> Callable[[Any], RedisStream | None]:
         names = [f(name) for f in (keys.stream, keys.lease, keys.readers)]
-        self._courier.queue(pipe, "watch", names, self._node, 0)
+        self._calls.queue(pipe, "watch", names, self._node, 0)
 
         def take(answer: Any) -> RedisStream | None:
             status, _, lease_left = answer
@@ -352,41 +322,9 @@ class Keeper:
         if await self._heir.take_over(stream):
             self._ending.pop(stream.name, None)
 
-    # Sessions
-
-    def _sessions_due(self, owned: list[RedisStream], now: float) -> list[_Session]:
-        idle, pause = self._terms.session(), self._terms.refresh
-        used = {s: _Session(s, owner, idle) for s, (_, owner) in self._joined.items()}
-        for stream in owned:
-            name, kept = str(stream.facts["session"]), self._terms.session(stream.facts)
-            if name not in used or used[name].kept < kept:
-                used[name] = _Session(name, str(stream.facts["subject"]), kept)
-        self._refreshed = {s: self._refreshed.get(s, 0.0) for s in used}
-        return [each for s, each in used.items() if now - self._refreshed[s] >= pause]
-
-    def _keep_newest(self, owned: list[RedisStream], sessions: set[str]) -> None:
-        for stream in owned:
-            newest = str(stream.facts["newest"])
-            if newest and stream.facts["session"] in sessions:
-                kept = self._terms.session(stream.facts)
-                self._courier.run_errand("PEXPIRE", keys.newest(newest), kept)
-
-    def _queue_session(self, pipe: Any, used: _Session) -> Callable[[Any], None]:
-        names = _session_keys(used.digest)
-        self._courier.queue(pipe, "open_session", names, used.owner, used.kept)
-
-        def take(answer: Any) -> None:
-            self._refreshed[used.digest] = self._clock()
-
-        return take
-
 
 def _ignore(answer: Any) -> None:
     """Of an answer that tells nothing."""
-
-
-def _session_keys(digest: str) -> list[str]:
-    return [f(digest) for f in (keys.session, keys.ids, keys.order)]
 
 
 def _groups(items: list[Any]) -> Iterator[list[Any]]:

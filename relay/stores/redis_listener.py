@@ -32,7 +32,7 @@ CANCEL_AGAIN = 0.05
 
 class Listener:
     """`heard` is called with a channel and what was published there; `joined` with each
-    channel whose subscription began."""
+    channel whose subscription began, `failed` with what cost the connection."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Listener:
         *,
         heard: Callable[[str, bytes], None],
         joined: Callable[[str], None],
-        failed: Callable[[], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._client = client
         self._heard = heard
@@ -57,7 +57,16 @@ class Listener:
         """Subscribe the first channel and begin to listen. Raises `RedisError`."""
         self._wanted[channel] = None
         await self._connect()
-        self._task = asyncio.create_task(self._run(), name="redis listener")
+        self._listen(connected=True)
+
+    def _listen(self, *, connected: bool) -> None:
+        self._task = asyncio.create_task(self._run(connected=connected), name="redis listener")
+
+    async def reconnect(self) -> None:
+        """Leave a server that answers, because another one may have its address by now."""
+        if self._task is not None:
+            await end(self._task)
+            self._listen(connected=False)
 
     async def stop(self) -> None:
         """Stop listening. Idempotent."""
@@ -95,13 +104,15 @@ class Listener:
         for names in _groups(left):
             await self._pubsub.sunsubscribe(*names)
 
-    async def _run(self) -> None:
+    async def _run(self, *, connected: bool) -> None:
+        if not connected:
+            await self._reconnect()
         while True:
             talking = asyncio.create_task(self._talk())
             try:
                 await self._hear()
-            except (RedisError, OSError, TimeoutError):
-                self._failed()
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed(error)
             finally:
                 await end(talking)
             await self._reconnect()
@@ -133,8 +144,8 @@ class Listener:
                 await self._hang_up()
                 await self._connect()
                 return
-            except (RedisError, OSError, TimeoutError):
-                self._failed()
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed(error)
 
     async def _hang_up(self) -> None:
         pubsub, self._pubsub = self._pubsub, None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from loguru import logger
+
 MAX_PAUSE = 15.0
 """Seconds that delivery waits for a Redis that does not answer, or keeps nothing, before
 readers are told and upstreams closed."""
@@ -16,7 +18,8 @@ readers are told and upstreams closed."""
 class Pulse:
     """Told of each answer and each failure; `give_up` is called when a trouble lasts.
 
-    `clock` gives seconds, monotonic; `lease` and `patience` are in seconds.
+    `clock` gives seconds, monotonic; `lease` and `patience` are in seconds. Troubles and
+    their ends are logged here, once each.
     """
 
     def __init__(
@@ -29,13 +32,15 @@ class Pulse:
     ) -> None:
         self.gave_up = False
         self.refusing = False
+        self.patience = patience
         self._clock = clock
         self._lease = lease
-        self._patience = patience
         self._give_up = give_up
         self._answering_since: float | None = None
         self._answered_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._troubled_since = 0.0
+        self._reasons: list[str] = []
 
     @property
     def healthy(self) -> bool:
@@ -53,42 +58,61 @@ class Pulse:
         """Redis answered. Silence between two answers counts as a break when it was long
         enough to run leases out, whichever of the two sides had stopped."""
         now = self._clock()
+        if self.refusing:
+            return
         if self._answering_since is None or now - self._answered_at > self._lease * 2 / 3:
             self._answering_since = now
         self._answered_at = now
-        if not self.refusing:
-            self._recover()
+        self._recover()
 
     def kept(self) -> None:
         """Redis answered, and kept something."""
         self.refusing = False
         self.answered()
 
-    def failed(self) -> None:
-        """A call was not answered."""
-        self._answering_since = None
-        self._trouble()
+    def failed(self, reason: str) -> None:
+        """A call was not answered. `reason` says why, to follow the word Redis."""
+        self._trouble(reason)
 
-    def refused(self) -> None:
+    def refused(self, reason: str) -> None:
         """Redis answered that it does not do what it was asked."""
         self.refusing = True
-        self._trouble()
+        self._trouble(reason)
 
     def stop(self) -> None:
         """Give nothing up any more. Idempotent."""
-        self._recover()
+        self._calm()
 
-    def _trouble(self) -> None:
+    def _trouble(self, reason: str) -> None:
+        self._answering_since = None  # refused or not heard: leases may not have been renewed
         if self.healthy:
+            self._troubled_since = self._clock()
+            self._reasons = []
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._patience, self._lose_patience)
+            self._timer = loop.call_later(self.patience, self._lose_patience)
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+            logger.warning("Redis {}: what it has not acknowledged waits", reason)
 
     def _lose_patience(self) -> None:
         self._timer = None
         self.gave_up = True
+        logger.error(
+            "Redis {}, for {:.0f} s: answers under way end with an error that says to try again",
+            self._reasons[-1],
+            self._lasted(),
+        )
         self._give_up()
 
     def _recover(self) -> None:
+        if not self.healthy:
+            logger.info("Redis does its part again, after {:.1f} s", self._lasted())
+        self._calm()
+
+    def _lasted(self) -> float:
+        return self._clock() - self._troubled_since
+
+    def _calm(self) -> None:
         self.gave_up = False
         if self._timer is not None:
             self._timer.cancel()

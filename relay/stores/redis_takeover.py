@@ -9,6 +9,7 @@ import msgspec
 
 from relay.events import Attempt
 from relay.stores import redis_keys as keys
+from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, Facts, spec_of
 from relay.stores.redis_courier import Courier
 from relay.stores.redis_stream import RedisStream
@@ -24,6 +25,7 @@ class Heir:
 
     def __init__(
         self,
+        calls: Calls,
         courier: Courier,
         claims: Claims,
         *,
@@ -32,6 +34,7 @@ class Heir:
         unfollow: Callable[[RedisStream], None],
     ) -> None:
         self.orphan: Callable[[Orphan], None] | None = None
+        self._calls = calls
         self._courier = courier
         self._claims = claims
         self._node = node
@@ -41,7 +44,7 @@ class Heir:
     async def take_over(self, stream: RedisStream) -> bool:
         """Take a stream without an owner, unless this node may not, or another was first.
         Raises `RedisError` where Redis does not answer; the next look tries again."""
-        may = self.orphan is not None and self._courier.pulse.may_take_over
+        may = self.orphan is not None and self._calls.pulse.may_take_over
         if stream.adopting or stream.owned or stream.dead or not may:
             stream.check_idle()
             return False
@@ -54,15 +57,15 @@ class Heir:
 
     async def _adopt(self, stream: RedisStream) -> bool:
         names = [keys.stream(stream.name), keys.lease(stream.name)]
-        epoch, alone_ms = await self._courier.call("take_over", names, self._node, self._lease_ms)
+        epoch, alone_ms = await self._calls.call("take_over", names, self._node, self._lease_ms)
         if not epoch:
             return False
         await self._courier.read_all(stream, from_start=True)
-        held = await self._courier.client.hgetall(keys.stream(stream.name))
+        held = await self._calls.client.hgetall(keys.stream(stream.name))
         if held.get(b"epoch") != b"%d" % epoch and held:
             return False  # the lease ran out meanwhile, and another node was there
         if stream.trouble is not None:
-            await self._courier.call("release", names, epoch, self._node)
+            await self._calls.call("release", names, epoch, self._node)
             return False
         if stream.gone or int(held.get(b"next", -1)) != len(stream.records):
             await self._give_up_on(stream, epoch)
@@ -70,9 +73,9 @@ class Heir:
         facts = _facts(held)
         self._unfollow(stream)
         stream.own(int(epoch), facts)
-        async with self._courier.client.pipeline(transaction=False) as pipe:
+        async with self._calls.client.pipeline(transaction=False) as pipe:
             self._claims.queue_count(pipe, stream, anew=True)
-            await self._courier.checked(pipe)
+            await self._calls.checked(pipe)
         self._give(stream, _orphan(stream, facts, held, alone_ms - self._lease_ms))
         return True
 
@@ -90,7 +93,7 @@ class Heir:
     async def _give_up_on(self, stream: RedisStream, epoch: int) -> None:
         """Redis lost records that it counts, and nobody lives who has them."""
         names = [f(stream.name) for f in (keys.stream, keys.log, keys.lease)]
-        await self._courier.call("give_up", names, epoch)
+        await self._calls.call("give_up", names, epoch)
         stream.let_go()
 
 

@@ -7,126 +7,30 @@ import asyncio
 import gc
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import redis as sync_redis
 
 from relay.errors import Code, Fenced, RelayError, StreamExpired
-from relay.events import Done, FinishReason, Start, Text, Timing, Usage
-from relay.records import unescape
-from relay.request import ChatRequest, Message
-from relay.stores.redis import RedisLog
-from relay.stores.redis_courier import CALLS_AT_ONCE
-from relay.stores.redis_limits import RedisLimits, redis_client
-from relay.streamlog import Created, Cursor, Orphan, Spec, Writer
+from relay.events import Text
+from relay.stores.redis_calls import CALLS_AT_ONCE
+from relay.streamlog import Created, Orphan, Writer
 from tests.redis_process import RedisProcess
-
-LEASE = 0.5
-PATIENCE = 30.0
-SESSION = "s" * 22
-DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
-
-
-@pytest.fixture
-def server() -> Iterator[RedisProcess]:
-    process = RedisProcess()
-    yield process
-    process.close()
-
-
-MakeNode = Callable[..., Awaitable[RedisLog]]
-
-
-@pytest.fixture
-async def make_node(server: RedisProcess) -> AsyncIterator[MakeNode]:
-    made: list[RedisLog] = []
-
-    async def make(**limits: Any) -> RedisLog:
-        terms = RedisLimits(**{"lease_seconds": LEASE, **limits})
-        log = RedisLog(redis_client(server.url), terms, time.monotonic)
-        await log.start()
-        made.append(log)
-        return log
-
-    yield make
-    for log in made:
-        await log.close()
-
-
-def spec(stream: str = "st1", id: str = "a", text: str = "hi") -> Spec:
-    return Spec(stream, SESSION, id, None, ChatRequest("gpt", (Message("user", text),)), 300)
-
-
-async def begun(log: RedisLog, **fields: str) -> Writer:
-    claim = await log.create(spec(**fields))
-    assert isinstance(claim, Created)
-    claim.writer.append([Start(claim.writer.stream, "gpt", "m")])
-    await claim.writer.settled()
-    return claim.writer
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-class Reader:
-    """Reads as an edge does: takes when woken, and holds the rules of a stream."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.last = -1
-        self.ended = False
-        self.error: RelayError | None = None
-        self.cursor: Cursor | None = None
-
-    async def attach(self, log: RedisLog, stream: str = "st1") -> Reader:
-        self.cursor = await log.attach(stream, self.last, self.read, None)
-        self.read()
-        return self
-
-    def read(self) -> None:
-        while self.cursor is not None and not self.ended:
-            try:
-                chunk = self.cursor.take(60_000)
-            except RelayError as error:
-                self.error, self.ended = error, True
-                return
-            if chunk is None:
-                return
-            assert chunk.first == self.last + 1
-            self.last = chunk.last
-            if chunk.kind == "token":
-                self.text += unescape(chunk.body)
-            self.ended = chunk.terminal
-
-    def close(self) -> None:
-        assert self.cursor
-        self.cursor.close()
-
-
-async def speak(writer: Writer, first: int, last: int) -> None:
-    """Say numbers, so many at a time as a model does that is not faster than Redis."""
-    for number in range(first, last):
-        writer.append([Text(f"<{number}>")])
-        await asyncio.sleep(0)
-        if number % 7 == 0:
-            await writer.settled()
-
-
-async def speak_slowly(writer: Writer, last: int) -> None:
-    """Say numbers, each an entry of its own."""
-    for number in range(last):
-        writer.append([Text(f"<{number}>")])
-        await writer.settled()
-
-
-def text(last: int) -> str:
-    return "".join(f"<{number}>" for number in range(last))
-
+from tests.wire.redis_nodes import (
+    DONE,
+    PATIENCE,
+    SESSION,
+    MakeNode,
+    Reader,
+    begun,
+    speak,
+    speak_slowly,
+    spec,
+    text,
+    until,
+)
 
 Trouble = Callable[[RedisProcess], Awaitable[None]]
 

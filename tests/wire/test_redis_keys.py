@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 import redis as sync_redis
 from redis.crc import key_slot
 
 from relay.errors import Code, RelayError, StreamExpired
-from relay.events import Attempt, Done, FinishReason, Start, Text, Timing, Usage
+from relay.events import Attempt, Start, Text
 from relay.request import ChatRequest, Message
 from relay.stores import redis_claims
 from relay.stores.redis import RedisLog
-from relay.stores.redis_limits import ERASE_LINGER, RedisLimits, redis_client
+from relay.stores.redis_limits import ERASE_LINGER
 from relay.streamlog import Created, Spec, Writer
 from tests.redis_process import RedisProcess
+from tests.wire.redis_nodes import DONE, SESSION, MakeNode
 
-SESSION = "a-secret-session-name-0123456789"
 PROMPT, ANSWER = "what the user asked", "what the model said"
-DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
 TRIED = Attempt("gpt", "m", "provider_error", 5)
 WINDOW = 100.0
 GRACE = 300.0
-
-
-@pytest.fixture
-def server() -> Iterator[RedisProcess]:
-    process = RedisProcess()
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def store(server: RedisProcess) -> Iterator[sync_redis.Redis]:
-    with sync_redis.Redis.from_url(server.url) as client:
-        yield client
 
 
 async def begun(log: RedisLog, stream: str = "st1", id: str = "a") -> Writer:
@@ -49,13 +32,10 @@ async def begun(log: RedisLog, stream: str = "st1", id: str = "a") -> Writer:
 
 
 @pytest.fixture
-async def log(server: RedisProcess) -> AsyncIterator[RedisLog]:
-    limits = RedisLimits(resume_window=WINDOW, max_streams_per_session=2)
-    made = RedisLog(redis_client(server.url), limits, time.monotonic)
-    await made.start()
+async def log(make_node: MakeNode) -> RedisLog:
+    made = await make_node(lease_seconds=10, resume_window=WINDOW, max_streams_per_session=2)
     await made.open_session(SESSION, "ann")
-    yield made
-    await made.close()
+    return made
 
 
 async def ended(log: RedisLog, writer: Writer) -> None:
@@ -152,7 +132,7 @@ async def test_a_long_stream_and_its_session_do_not_expire_while_it_runs(
     writer = await begun(log)
     for _ in range(10):
         server.age(WINDOW / 2)
-        log._keeper._refreshed.clear()
+        log._sessions.forgotten()
         await log.tick()
         await log.rest()
     await ended(log, writer)
@@ -197,17 +177,13 @@ async def test_a_session_forgets_its_oldest_ids_beyond_the_limit(
 
 
 async def test_a_larger_request_than_the_limit_is_not_kept(
-    server: RedisProcess, store: sync_redis.Redis
+    make_node: MakeNode, store: sync_redis.Redis
 ) -> None:
     request = ChatRequest("gpt", (Message("user", "x" * 200),))
     for limit, kept in ((150, False), (1_000, True)):
-        log = RedisLog(
-            redis_client(server.url), RedisLimits(max_kept_request=limit), time.monotonic
-        )
-        await log.start()
+        log = await make_node(max_kept_request=limit)
         await log.create(Spec(f"st{limit}", SESSION, f"id{limit}", None, request, 300))
         assert store.hexists(f"relay:{{st{limit}}}", "request") is kept
-        await log.close()
 
 
 async def test_a_token_costs_one_append_and_many_at_once_no_more_round_trips(

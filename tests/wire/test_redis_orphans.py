@@ -3,57 +3,28 @@ taken for its loss. Two nodes in one process on a real Redis."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 import redis as sync_redis
 
-from relay.errors import Code, RelayError
-from relay.events import Done, FinishReason, Start, Text, Timing, Usage
-from relay.records import unescape
+from relay.errors import Code
+from relay.events import Start, Text
 from relay.request import ChatRequest, Message
 from relay.stores.redis import RedisLog
-from relay.stores.redis_courier import unanswered
 from relay.stores.redis_keeper import MISSES
-from relay.stores.redis_limits import RedisLimits, redis_client
-from relay.streamlog import Created, Cursor, Orphan, Spec, Writer
+from relay.stores.redis_trouble import unanswered
+from relay.streamlog import Created, Orphan, Spec, Writer
 from tests.redis_process import RedisProcess
+from tests.wire.redis_nodes import DONE, SESSION, MakeNode, Reader, until
 
-SESSION = "a-secret-session-name-0123456789"
-DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
-PATIENCE = 30.0
 GRACE = 300.0
 WINDOW = 20.0
-LEASE = 0.3
 
 
 @pytest.fixture
-def server() -> Iterator[RedisProcess]:
-    process = RedisProcess()
-    yield process
-    process.close()
-
-
-MakeNode = Callable[..., Awaitable[RedisLog]]
-
-
-@pytest.fixture
-async def make_node(server: RedisProcess) -> AsyncIterator[MakeNode]:
-    made: list[RedisLog] = []
-
-    async def make(**limits: float) -> RedisLog:
-        terms = RedisLimits(**{"lease_seconds": LEASE, "resume_window": WINDOW, **limits})  # type: ignore[arg-type]
-        log = RedisLog(redis_client(server.url), terms, time.monotonic)
-        await log.start()
-        made.append(log)
-        return log
-
-    yield make
-    for log in made:
-        await log.close()
+def limits() -> dict[str, float]:
+    return {"lease_seconds": 0.3, "resume_window": WINDOW}
 
 
 async def begun(log: RedisLog) -> Writer:
@@ -67,44 +38,10 @@ async def begun(log: RedisLog) -> Writer:
     return claim.writer
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-class Reader:
-    """Reads as an edge does: takes when woken."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.ended = False
-        self.error: RelayError | None = None
-        self.cursor: Cursor | None = None
-
-    async def attach(self, log: RedisLog) -> Reader:
-        self.cursor = await log.attach("st1", -1, self.read, None)
-        self.read()
-        return self
-
-    def read(self) -> None:
-        while self.cursor is not None and not self.ended:
-            try:
-                chunk = self.cursor.take(60_000)
-            except RelayError as error:
-                self.error, self.ended = error, True
-                return
-            if chunk is None:
-                return
-            if chunk.kind == "token":
-                self.text += unescape(chunk.body)
-            self.ended = chunk.terminal
-
-
 async def finished_by(heir: RedisLog) -> str:
     """What a reader has who comes back to the session on a node that finishes orphans."""
     heir.on_orphan(lambda orphan: orphan.writer.append([Text("two"), DONE]))
-    await until(lambda: heir._courier.pulse.may_take_over)
+    await until(lambda: heir._calls.pulse.may_take_over)
     assert await heir.find(SESSION, "a") == "st1"
     assert await heir.newest("a talk", SESSION, None) == "st1"
     reader = await Reader().attach(heir)
@@ -189,7 +126,7 @@ async def test_records_that_come_while_a_look_is_answered_are_not_missed(
     owner, other = await make_node(lease_seconds=30), await make_node(lease_seconds=30)
     writer = await begun(owner)
     reader = await Reader().attach(other)
-    call, said = other._courier.call, "one "
+    call, said = other._calls.call, "one "
 
     async def answered_late(script: str, *args: Any) -> Any:
         nonlocal said
@@ -199,7 +136,7 @@ async def test_records_that_come_while_a_look_is_answered_are_not_missed(
         await until(lambda: reader.text == said or reader.ended)
         return answer
 
-    other._courier.call = answered_late  # type: ignore[method-assign]
+    other._calls.call = answered_late  # type: ignore[method-assign]
     for _ in range(MISSES + 1):
         await other._keeper.look_after(other._streams["st1"])
     reader.read()
@@ -229,7 +166,7 @@ async def test_a_take_over_that_another_node_overtakes_takes_nothing_from_it(
             await taken[0].writer.settled()
 
     slow._courier.read_all = overtaken  # type: ignore[method-assign]
-    await until(lambda: slow._courier.pulse.may_take_over and quick._courier.pulse.may_take_over)
+    await until(lambda: slow._calls.pulse.may_take_over and quick._calls.pulse.may_take_over)
     reader = await Reader().attach(slow)
     await until(lambda: reader.text == "one two " or reader.ended)
     taken[0].writer.append([DONE])
@@ -254,7 +191,7 @@ async def test_a_node_that_gave_up_amid_a_take_over_leaves_the_answer_to_the_nex
             stream.wake()
 
     weary._courier.read_all = given_up  # type: ignore[method-assign]
-    await until(lambda: weary._courier.pulse.may_take_over)
+    await until(lambda: weary._calls.pulse.may_take_over)
     reader = await Reader().attach(weary)
     await until(lambda: reader.ended)
     assert reader.error is not None

@@ -31,7 +31,7 @@ async def test_a_node_may_take_over_after_a_lease_of_answers():
 async def test_a_failed_call_starts_the_lease_of_answers_anew():
     bench = Bench(patience=60)
     bench.answers_for(20)
-    bench.pulse.failed()
+    bench.pulse.failed("hangs")
     assert not bench.pulse.may_take_over
     bench.answers_for(9)
     assert not bench.pulse.may_take_over
@@ -50,7 +50,7 @@ async def test_a_silence_that_no_call_noticed_counts_as_a_break():
 
 async def test_patience_ends_once_and_the_next_answer_restores_it():
     bench = Bench()
-    bench.pulse.failed()
+    bench.pulse.failed("hangs")
     assert not bench.pulse.healthy
     await asyncio.wait_for(bench.given_up.wait(), 5)
     assert bench.pulse.gave_up
@@ -61,7 +61,7 @@ async def test_patience_ends_once_and_the_next_answer_restores_it():
 
 async def test_an_answer_in_time_keeps_everything():
     bench = Bench(patience=0.01)
-    bench.pulse.failed()
+    bench.pulse.failed("hangs")
     bench.pulse.answered()
     later = asyncio.Event()
     asyncio.get_running_loop().call_later(0.02, later.set)
@@ -71,7 +71,7 @@ async def test_an_answer_in_time_keeps_everything():
 
 async def test_a_redis_that_answers_but_keeps_nothing_is_not_healthy_until_it_keeps():
     bench = Bench(patience=60)
-    bench.pulse.refused()
+    bench.pulse.refused("is full")
     bench.pulse.answered()
     assert not bench.pulse.healthy
     bench.pulse.kept()
