@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from relay.observability.loglines import digest, one_line
 
@@ -43,7 +46,7 @@ _SECOND = 1_000_000_000
 _MILLISECOND = 1_000_000
 
 
-class About(NamedTuple):
+class About(Struct, frozen=True, gc=False):
     """Whom a line is about. Sessions and streams are capabilities: they stand here in full,
     and no line shows them so."""
 
@@ -53,23 +56,25 @@ class About(NamedTuple):
 
     def shown(self) -> About:
         """The same as lines show it: of a session a digest, of a stream the beginning."""
-        connection, session, stream = self
         return About(
-            connection or None,
-            _digest(session) if session else None,
-            stream[:STREAM_PREFIX] if stream else None,
+            self.connection or None,
+            _digest(self.session) if self.session else None,
+            self.stream[:STREAM_PREFIX] if self.stream else None,
         )
 
     def within(self, outer: About) -> About:
         """These names, and for those that are not given the ones of `outer`."""
-        connection, session, stream = outer
-        return About(self.connection or connection, self.session or session, self.stream or stream)
+        return About(
+            self.connection or outer.connection,
+            self.session or outer.session,
+            self.stream or outer.stream,
+        )
 
 
 _digest = lru_cache(MAX_REMEMBERED)(digest)
 
 
-class Parts(NamedTuple):
+class Parts(Struct, frozen=True):
     """A line's parts, free of secrets. `about` as it is shown."""
 
     time: str
@@ -81,7 +86,7 @@ class Parts(NamedTuple):
     trace: str = ""
 
 
-class Said(NamedTuple):
+class Said(Struct, frozen=True):
     """What the code says, noted as it is. `message` is a constant of the code's with a place
     for each of `values`. What is no number among them may hold a secret, and is cleaned
     when the line is put together, as the fields are. `moment` is in nanoseconds since the
@@ -108,16 +113,15 @@ class Layout:
 
     def said(self, said: Said) -> str:
         """The line of what the code says."""
-        level, moment, about, outer, message, values, fields = said
-        shown = [each if isinstance(each, _NUMBERS) else self._shown(each) for each in values]
+        values = [each if isinstance(each, _NUMBERS) else self._shown(each) for each in said.values]
         return self.line(
             Parts(
-                self._moments.written(moment),
-                LEVELS[level],
+                self._moments.written(said.moment),
+                LEVELS[said.level],
                 SOURCE,
-                about.within(outer).shown(),
-                message.format(*shown),
-                {key: self._shown(value) for key, value in fields.items()},
+                said.about.within(said.outer).shown(),
+                said.message.format(*values),
+                {key: self._shown(value) for key, value in said.fields.items()},
             )
         )
 
@@ -144,12 +148,13 @@ class _Moments:
 
 
 def _text_line(parts: Parts) -> str:
-    time, level, source, about, message, fields, trace = parts
-    connection, session, stream = about
-    said = "".join([f" {key}={_quoted(value)}" for key, value in fields.items()])
-    tail = f" | {trace}" if trace else ""
-    where = f"connection={connection or '-'} session={session or '-'} stream={stream or '-'}"
-    return f"{one_line(f'{time} {level:<8} {source} {where} | {message}{said}{tail}')}\n"
+    about = parts.about
+    names = f"connection={about.connection or '-'} session={about.session or '-'}"
+    where = f"{parts.source} {names} stream={about.stream or '-'}"
+    said = "".join([f" {key}={_quoted(value)}" for key, value in parts.fields.items()])
+    tail = f" | {parts.trace}" if parts.trace else ""
+    line = f"{parts.time} {parts.level:<8} {where} | {parts.message}{said}{tail}"
+    return f"{one_line(line)}\n"
 
 
 def _quoted(value: str) -> str:
@@ -162,7 +167,7 @@ def _json_line(parts: Parts) -> str:
         "level": parts.level,
         "source": parts.source,
         "message": parts.message,
-        **parts.about._asdict(),
+        **asdict(parts.about),
     }
     if parts.fields:
         line["fields"] = parts.fields

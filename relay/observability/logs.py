@@ -20,12 +20,12 @@ import threading
 import time
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
+from msgspec.structs import asdict
 
 from relay.errors import Code
 from relay.events import Attempt, Done, Failed
@@ -40,7 +40,7 @@ from relay.observability.loglayout import (
     Values,
 )
 from relay.observability.loglines import Redactor, fold
-from relay.observability.logwriter import Console, Line, LogFile, LogWriter, Output, Unwritten
+from relay.observability.logwriter import Console, Line, LogFile, LogWriter, Output
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -84,7 +84,7 @@ class _Lines:
         clean = self._redact
         fields = {key: clean(str(value)) for key, value in extra.items()}
         source = fields.pop("source", None) or record["name"] or "-"
-        named = About(*[fields.pop(name, None) for name in About._fields])
+        named = About(*[fields.pop(name, None) for name in About.__struct_fields__])
         about = named.within(_about.get().shown())
         error = record["exception"]
         trace = ""
@@ -123,7 +123,7 @@ def _is_noise(record: logging.LogRecord) -> bool:
 _LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 _about: ContextVar[About] = ContextVar("about", default=_NOBODY)
 _writer: LogWriter | None = None
-_straight: _Straight | None = None
+_lowest = 0
 _content = False
 
 
@@ -141,21 +141,20 @@ def configure_logging(
     text pass `log_content` and the messages of exceptions. `secrets` are taken out
     wherever they appear. A directory that can't be written costs a warning, not the start.
     """
-    global _content, _straight, _writer
+    global _content, _lowest, _writer
     close_logging()
     _content = content
     outputs: list[Output] = [Console(_number(level))]
     if directory is not None:
         outputs += (files := _files(Path(directory)))
-    lowest = min(output.level for output in outputs)
+    _lowest = min(output.level for output in outputs)
     redact = Redactor(secrets)
     layout = Layout(format, redact)
-    _writer = LogWriter(outputs, MAX_QUEUED)
-    _straight = _Straight(_writer, layout, lowest)
+    _writer = LogWriter(outputs, MAX_QUEUED, layout.said)
     logger.configure(patcher=_Lines(layout, redact, content))
     logger.add(
         _Sink(_writer),
-        level=lowest,
+        level=_lowest,
         format=_formatted,
         backtrace=False,
         diagnose=False,
@@ -183,23 +182,6 @@ class _Sink:
 
 def _formatted(record: Record) -> str:
     return "{extra[line]}"
-
-
-class _Straight:
-    """The short way to the writer. A line that no output takes costs a comparison."""
-
-    def __init__(self, writer: LogWriter, layout: Layout, lowest: int) -> None:
-        self._put = writer.put
-        self._said = layout.said
-        self._lowest = lowest
-
-    def say(
-        self, level: int, about: About, message: str, values: Values, fields: Fields = NO_FIELDS
-    ) -> None:
-        """See `Layout.said`; what `about` leaves open is taken from the context."""
-        if level >= self._lowest:
-            said = Said(level, time.time_ns(), about, _about.get(), message, values, fields)
-            self._put(Unwritten(level, partial(self._said, said)))
 
 
 def _number(level: str) -> int:
@@ -233,7 +215,7 @@ def _route_standard_library() -> None:
 def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
     """Write what is queued and stop: call it last, also on SIGTERM. Waits `timeout`
     seconds at most."""
-    global _straight, _writer
+    global _writer
     closing = threading.Thread(target=logger.remove, name="logs-closing", daemon=True)
     closing.start()
     closing.join(timeout)
@@ -241,7 +223,7 @@ def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
         sys.stderr.write("the last log lines could not be written in time\n")
     if lost := dropped_lines():
         sys.stderr.write(f"{lost} log lines were dropped: the disk did not keep up\n")
-    _straight = _writer = None
+    _writer = None
 
 
 def dropped_lines() -> int:
@@ -261,11 +243,15 @@ def context(
 
 
 class _Context(AbstractContextManager[None]):
+    __slots__ = ("_inner", "_token")
+
     def __init__(self, about: About) -> None:
         self._inner = about
 
     def __enter__(self) -> None:
-        self._token = _about.set(self._inner.within(_about.get()))
+        outer = _about.get()
+        named = self._inner if outer is _NOBODY else self._inner.within(outer)
+        self._token = _about.set(named)
 
     def __exit__(self, *error: object) -> None:
         _about.reset(self._token)
@@ -276,7 +262,7 @@ def names(
 ) -> dict[str, str]:
     """The same names for one line: `logger.bind(**names(stream=…))`."""
     shown = About(connection, session, stream).shown()
-    return {name: value for name, value in shown._asdict().items() if value}
+    return {name: value for name, value in asdict(shown).items() if value}
 
 
 def log_content(what: str, text: str) -> None:
@@ -317,6 +303,8 @@ def log_stream_start(stream: str, route: str) -> None:
 def log_attempt(stream: str, attempt: Attempt) -> None:
     """One line for an upstream call that ended: WARNING where it failed."""
     level = _DEBUG if attempt.outcome in _FINE else _WARNING
+    if level < _lowest:
+        return
     values = (attempt.outcome, " (hedge)" if attempt.hedge else "", attempt.ms)
     target = {"target": f"{attempt.provider}:{attempt.model}"}
     _say(level, About(None, None, stream), "attempt {}{} after {} ms", values, target)
@@ -350,6 +338,7 @@ def _log_done(about: About, record: Done) -> None:
 def _say(
     level: int, about: About, message: str, values: Values = (), fields: Fields = NO_FIELDS
 ) -> None:
-    """See `_Straight.say`; before `configure_logging` nobody hears it."""
-    if _straight is not None:
-        _straight.say(level, about, message, values, fields)
+    """Note a line, see `Said`. One that no output takes costs a comparison; before
+    `configure_logging` none takes any."""
+    if level >= _lowest and _writer is not None:
+        _writer.put(Said(level, time.time_ns(), about, _about.get(), message, values, fields))

@@ -21,6 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from relay.observability.loglayout import Said
+
 GATHER = 0.05
 """Seconds that the thread waits for further lines once it was woken."""
 
@@ -33,13 +35,6 @@ class Line(NamedTuple):
 
     level: int
     text: str
-
-
-class Unwritten(NamedTuple):
-    """A line that the thread puts together: `text` must not depend on when it is called."""
-
-    level: int
-    text: Callable[[], str]
 
 
 class Output(Protocol):
@@ -58,13 +53,20 @@ class Output(Protocol):
 
 class LogWriter:
     """The queue and its thread. At most `limit` lines wait for outputs that do not keep
-    up; further ones are dropped and counted, rather than fill the memory."""
+    up; further ones are dropped and counted, rather than fill the memory.
 
-    def __init__(self, outputs: Sequence[Output], limit: int) -> None:
+    `compose` puts together the lines that come as they were `Said`; the thread calls it.
+    """
+
+    def __init__(
+        self, outputs: Sequence[Output], limit: int, compose: Callable[[Said], str]
+    ) -> None:
         self.dropped = 0
+        self._compose = compose
         self._outputs = outputs
         self._limit = limit
-        self._lines: deque[Line | Unwritten] = deque()
+        self._lines: deque[Line | Said] = deque()
+        self._awake = False
         self._some = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="logs", daemon=True)
@@ -73,16 +75,16 @@ class LogWriter:
     @property
     def awake(self) -> bool:
         """Whether the thread looks for lines by itself; asleep, it costs nothing."""
-        return self._some.is_set()
+        return self._awake
 
-    def put(self, line: Line | Unwritten) -> None:
+    def put(self, line: Line | Said) -> None:
         """Add a line, unless too many wait. Never waits itself; from any thread."""
         if len(self._lines) >= self._limit:
             self.dropped += 1
             return
         self._lines.append(line)
-        if not self._some.is_set():
-            self._some.set()
+        if not self._awake:
+            self._wake()
 
     def close(self) -> None:
         """Write what is queued, then let go of the outputs. Waits for as long as they take."""
@@ -98,15 +100,20 @@ class LogWriter:
                 self._write()
                 self._closing.wait(LOOK)
             self._some.clear()
-            if self._lines:  # one came before it was cleared, and woke nobody
-                self._some.set()
+            self._awake = False
+            if self._lines:  # one came just before, and woke nobody
+                self._wake()
         self._write()
         for output in self._outputs:
             with suppress(OSError):
                 output.close()
 
+    def _wake(self) -> None:
+        self._awake = True
+        self._some.set()
+
     def _write(self) -> None:
-        lines = [_made(self._lines.popleft()) for _ in range(len(self._lines))]
+        lines = [self._made(self._lines.popleft()) for _ in range(len(self._lines))]
         for output in self._outputs:
             wanted = [line for line in lines if line.level >= output.level]
             try:
@@ -115,14 +122,14 @@ class LogWriter:
             except (OSError, ValueError):  # a full disk, a console that is gone
                 self.dropped += len(wanted)
 
-
-def _made(line: Line | Unwritten) -> Line:
-    if isinstance(line, Line):
-        return line
-    try:
-        return Line(line.level, line.text())
-    except Exception as error:  # a defect in one line must not end all the others
-        return Line(line.level, f"a line could not be put together: {type(error).__name__}\n")
+    def _made(self, line: Line | Said) -> Line:
+        if isinstance(line, Line):
+            return line
+        try:
+            return Line(line.level, self._compose(line))
+        except Exception as error:  # a defect in one line must not end all the others
+            kind = type(error).__name__
+            return Line(line.level, f"a line could not be put together: {kind}\n")
 
 
 class Console:

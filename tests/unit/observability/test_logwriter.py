@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.observability import logwriter
-from relay.observability.logwriter import (
-    Console,
-    Line,
-    LogFile,
-    LogWriter,
-    Unwritten,
-)
+from relay.observability.loglayout import About, Said
+from relay.observability.logwriter import Console, Line, LogFile
 
 
 class Kept:
@@ -41,9 +36,18 @@ class Kept:
         return [text for batch in self.batches for text in batch]
 
 
+def said(message, level=20):
+    nobody = About()
+    return Said(level, 0, nobody, nobody, message, (), {})
+
+
+def log_writer(outputs, limit, compose=lambda said: said.message):
+    return logwriter.LogWriter(outputs, limit, compose)
+
+
 def test_each_output_gets_the_lines_of_its_level_in_order_and_in_batches():
     low, high = Kept(10), Kept(30)
-    writer = LogWriter([low, high], 1_000)
+    writer = log_writer([low, high], 1_000)
     for number in range(500):
         writer.put(Line(40 if number % 100 == 0 else 20, f"{number}\n"))
     writer.close()
@@ -56,7 +60,7 @@ def test_each_output_gets_the_lines_of_its_level_in_order_and_in_batches():
 
 def test_lines_of_an_output_that_takes_none_are_counted_and_the_others_get_theirs():
     full, fine = Kept(10, full=True), Kept(10)
-    writer = LogWriter([full, fine], 1_000)
+    writer = log_writer([full, fine], 1_000)
     for _ in range(3):
         writer.put(Line(20, "x\n"))
     writer.close()
@@ -67,14 +71,14 @@ def test_lines_of_an_output_that_takes_none_are_counted_and_the_others_get_their
 def test_a_line_is_put_together_by_the_thread_that_writes_it():
     kept, threads = Kept(10), []
 
-    def text():
+    def compose(said):
         threads.append(threading.current_thread())
-        return "late\n"
+        return said.message
 
-    writer = LogWriter([kept], 1_000)
+    writer = log_writer([kept], 1_000, compose)
     writer.put(Line(20, "first\n"))
-    writer.put(Unwritten(20, text))
-    writer.put(Unwritten(5, text))
+    writer.put(said("late\n"))
+    writer.put(said("too low\n", level=5))
     writer.put(Line(20, "last\n"))
     writer.close()
     assert kept.texts == ["first\n", "late\n", "last\n"]
@@ -83,9 +87,9 @@ def test_a_line_is_put_together_by_the_thread_that_writes_it():
 
 def test_a_line_that_cannot_be_put_together_is_told_of_and_costs_no_other():
     kept = Kept(10)
-    writer = LogWriter([kept], 1_000)
-    writer.put(Unwritten(20, lambda: "{}".format(*())))
-    writer.put(Line(20, "fine\n"))
+    writer = log_writer([kept], 1_000, lambda said: said.message.format())
+    writer.put(said("{}"))
+    writer.put(said("fine\n"))
     writer.close()
     assert kept.texts == ["a line could not be put together: IndexError\n", "fine\n"]
 
@@ -101,7 +105,7 @@ def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
     monkeypatch.setattr(logwriter, "GATHER", 0.001)
     monkeypatch.setattr(logwriter, "LOOK", 0.001)
     kept = Kept(10)
-    writer = LogWriter([kept], 1_000)
+    writer = log_writer([kept], 1_000)
     for number in range(5):
         writer.put(Line(20, f"{number}\n"))
         until(lambda: not writer.awake)
@@ -113,7 +117,7 @@ def test_no_line_is_left_lying_however_it_meets_the_thread_falling_asleep(monkey
     monkeypatch.setattr(logwriter, "GATHER", 0)
     monkeypatch.setattr(logwriter, "LOOK", 0)
     kept = Kept(10)
-    writer = LogWriter([kept], 100_000)
+    writer = log_writer([kept], 100_000)
 
     def put(name):
         for number in range(2_000):
