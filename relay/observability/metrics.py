@@ -7,17 +7,17 @@ is counted as `other`, so that no client and no vendor can make series grow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Container, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from relay.errors import Code
-from relay.events import Attempt, Done, Failed, FinishReason, Target
+from relay.events import Attempt, Done, Failed, FinishReason, Target, Usage
+from relay.observability.tallies import Counts, Times
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `render` returns."""
@@ -32,7 +32,8 @@ FIRST_TOKEN_BUCKETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 25, 60, 120)
 STREAM_BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 900)
 """Seconds."""
 
-_OUTCOMES = frozenset({"ok", *Code, *FinishReason})
+_OUTCOMES = {str(each): str(each) for each in ("ok", *Code, *FinishReason)}
+_OTHERS = (OTHER, OTHER)
 
 BreakerStates = Callable[[], Iterable[tuple[Target, str]]]
 
@@ -41,8 +42,7 @@ class Metrics:
     """The metrics of one process, in a registry of their own.
 
     `targets` and `routes` are all that the configuration offers; `breakers` is asked at
-    each scrape for the state of each target. A series is looked up once and then kept:
-    there are few, and the library's own look-up costs more than counting does.
+    each scrape for the state of each target. For the one thread of the event loop.
     """
 
     def __init__(
@@ -51,103 +51,87 @@ class Metrics:
         routes: Iterable[str],
         breakers: BreakerStates = tuple,
     ) -> None:
-        self._targets = frozenset(targets)
+        self._targets = {
+            (each.provider, each.model): (each.provider, each.model) for each in targets
+        }
         self._routes = frozenset(routes)
         self.registry = CollectorRegistry()
         self._declare_streams()
         self._declare_attempts()
+        self._declare_process()
         self.registry.register(_Breakers(breakers, self._targets))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
     def _declare_streams(self) -> None:
         registry = self.registry
-        self._streams = cache(
-            Counter(
-                "relay_streams",
-                "Answers that ended, by finish reason or error code.",
-                ("route", "outcome"),
-                registry=registry,
-            ).labels
+        self._streams = Counts(
+            "relay_streams",
+            "Answers that ended, by finish reason or error code.",
+            ("route", "outcome"),
+            registry,
+        ).series
+        self._fallbacks = Counts(
+            "relay_fallbacks",
+            "Answers given by another target than the first, by what the first died of.",
+            ("route", "reason"),
+            registry,
+        ).series
+        self._first_token = Times(
+            "relay_first_token_seconds",
+            "From the chat's acceptance to its first text.",
+            ("route",),
+            buckets=FIRST_TOKEN_BUCKETS,
+            registry=registry,
         )
-        self._fallbacks = cache(
-            Counter(
-                "relay_fallbacks",
-                "Answers given by another target than the first, by what the first died of.",
-                ("route", "reason"),
-                registry=registry,
-            ).labels
+        self._stream_time = Times(
+            "relay_stream_seconds",
+            "From the chat's acceptance to its end.",
+            ("route",),
+            buckets=STREAM_BUCKETS,
+            registry=registry,
         )
-        self._first_token = cache(
-            Histogram(
-                "relay_first_token_seconds",
-                "From the chat's acceptance to its first text.",
-                ("route",),
-                buckets=FIRST_TOKEN_BUCKETS,
-                registry=registry,
-            ).labels
-        )
-        self._stream_time = cache(
-            Histogram(
-                "relay_stream_seconds",
-                "From the chat's acceptance to its end.",
-                ("route",),
-                buckets=STREAM_BUCKETS,
-                registry=registry,
-            ).labels
-        )
-        self._running = Gauge("relay_running_streams", "Answers under way.", registry=registry)
-        self._connections = cache(
-            Gauge(
-                "relay_connections",
-                "Open connections, by transport.",
-                ("transport",),
-                registry=registry,
-            ).labels
-        )
-        self._lag = Gauge(
-            "relay_event_loop_lag_seconds", "How late the loop last woke.", registry=registry
-        )
-        Gauge(
-            "relay_tasks", "Tasks of the event loop, the server's own included.", registry=registry
-        ).set_function(_tasks)
+        self._running = 0
+        running = Gauge("relay_running_streams", "Answers under way.", registry=registry)
+        running.set_function(lambda: self._running)
 
     def _declare_attempts(self) -> None:
         by_target = ("provider", "model")
+        by_outcome = (*by_target, "outcome")
         registry = self.registry
-        self._attempts = cache(
-            Counter(
-                "relay_attempts",
-                "Upstream calls that ended.",
-                (*by_target, "outcome"),
-                registry=registry,
-            ).labels
-        )
-        self._hedges = cache(
-            Counter(
-                "relay_hedges",
-                "Upstream calls started beside a slow one.",
-                (*by_target, "outcome"),
-                registry=registry,
-            ).labels
-        )
-        self._tokens = cache(
-            Counter(
-                "relay_tokens", "Tokens, as counted.", (*by_target, "direction"), registry=registry
-            ).labels
-        )
-        self._attempt_first = cache(
-            Histogram(
-                "relay_attempt_first_event_seconds",
-                "From an upstream call's start to its first event.",
-                by_target,
-                buckets=FIRST_TOKEN_BUCKETS,
-                registry=registry,
-            ).labels
+        self._attempts = Counts(
+            "relay_attempts", "Upstream calls that ended.", by_outcome, registry
+        ).series
+        self._hedges = Counts(
+            "relay_hedges", "Upstream calls started beside a slow one.", by_outcome, registry
+        ).series
+        self._tokens = Counts(
+            "relay_tokens", "Tokens, as counted.", (*by_target, "direction"), registry
+        ).series
+        self._attempt_first = Times(
+            "relay_attempt_first_event_seconds",
+            "From an upstream call's start to its first event.",
+            by_target,
+            buckets=FIRST_TOKEN_BUCKETS,
+            registry=registry,
         )
 
-    def _labels(self, target: Target) -> tuple[str, str]:
-        return (target.provider, target.model) if target in self._targets else (OTHER, OTHER)
+    def _declare_process(self) -> None:
+        registry = self.registry
+        self._connections = Gauge(
+            "relay_connections",
+            "Open connections, by transport.",
+            ("transport",),
+            registry=registry,
+        ).labels
+        self._lag = Gauge(
+            "relay_event_loop_lag_seconds", "How late the loop last woke.", registry=registry
+        )
+        tasks = "Tasks of the event loop, the server's own included."
+        Gauge("relay_tasks", tasks, registry=registry).set_function(_tasks)
+
+    def _labels(self, provider: str, model: str) -> tuple[str, str]:
+        return self._targets.get((provider, model), _OTHERS)
 
     def _route(self, route: str) -> str:
         return route if route in self._routes else OTHER
@@ -162,54 +146,59 @@ class Metrics:
 
     def stream_started(self) -> None:
         """An answer began."""
-        self._running.inc()
+        self._running += 1
 
     def observe_first_event(self, target: Target, seconds: float) -> None:
         """An upstream call said its first word, so long after its start."""
-        self._attempt_first(*self._labels(target)).observe(seconds)
+        self._attempt_first.observe(self._labels(target.provider, target.model), seconds)
 
     def observe_attempt(self, attempt: Attempt, first_event_s: float | None = None) -> None:
         """An upstream call ended. `first_event_s` only where `observe_first_event` was not
         told of it."""
-        target = Target(attempt.provider, attempt.model)
-        labels = self._labels(target)
-        outcome = _outcome(attempt.outcome)
-        self._attempts(*labels, outcome).inc()
+        labels = self._labels(attempt.provider, attempt.model)
+        outcome = _OUTCOMES.get(attempt.outcome, OTHER)
+        self._attempts[*labels, outcome] += 1
         if attempt.hedge:
-            self._hedges(*labels, outcome).inc()
+            self._hedges[*labels, outcome] += 1
         if attempt.usage is not None:
-            self._count_tokens(target, attempt.usage.input_tokens, attempt.usage.output_tokens)
+            self._count_tokens(attempt, attempt.usage)
         if first_event_s is not None:
-            self.observe_first_event(target, first_event_s)
+            self._attempt_first.observe(labels, first_event_s)
 
     def observe_stream_end(self, record: Done | Failed | None, route: str) -> None:
         """An answer ended; `route` is the name that it was asked under. None where it goes
         on in another process."""
-        self._running.dec()
+        self._running -= 1
         if record is None:
             return
         name = self._route(route)
         ended = record.finish_reason if isinstance(record, Done) else record.code
-        self._streams(name, _outcome(ended)).inc()
+        self._streams[name, _OUTCOMES.get(ended, OTHER)] += 1
         if isinstance(record, Done):
             self._observe_done(record, name)
 
     def _observe_done(self, record: Done, route: str) -> None:
-        self._stream_time(route).observe(record.timing.total_ms / 1e3)
-        if record.timing.first_token_ms is not None:
-            self._first_token(route).observe(record.timing.first_token_ms / 1e3)
-        server = next((each for each in record.attempts if each.outcome == "ok"), None)
-        first = record.attempts[0] if record.attempts else None
-        if server and first and _target(server) != _target(first):
-            self._fallbacks(route, _outcome(first.outcome)).inc()
-        if server and not any(each.usage for each in record.attempts):
-            usage = record.usage
-            self._count_tokens(_target(server), usage.input_tokens, usage.output_tokens)
+        timing = record.timing
+        self._stream_time.observe((route,), timing.total_ms / 1e3)
+        if timing.first_token_ms is not None:
+            self._first_token.observe((route,), timing.first_token_ms / 1e3)
+        server, counted = None, False
+        for each in record.attempts:
+            if server is None and each.outcome == "ok":
+                server = each
+            counted = counted or each.usage is not None
+        if server is None:
+            return
+        first = record.attempts[0]
+        if (server.provider, server.model) != (first.provider, first.model):
+            self._fallbacks[route, _OUTCOMES.get(first.outcome, OTHER)] += 1
+        if not counted:
+            self._count_tokens(server, record.usage)
 
-    def _count_tokens(self, target: Target, taken: int, given: int) -> None:
-        labels = self._labels(target)
-        self._tokens(*labels, "input").inc(max(taken, 0))
-        self._tokens(*labels, "output").inc(max(given, 0))
+    def _count_tokens(self, attempt: Attempt, usage: Usage) -> None:
+        labels = self._labels(attempt.provider, attempt.model)
+        self._tokens[*labels, "input"] += max(usage.input_tokens, 0)
+        self._tokens[*labels, "output"] += max(usage.output_tokens, 0)
 
     def observe_loop_lag(self, seconds: float) -> None:
         """How late a timer of the event loop came."""
@@ -228,14 +217,6 @@ def _tasks() -> int:
         return 0
 
 
-def _target(attempt: Attempt) -> Target:
-    return Target(attempt.provider, attempt.model)
-
-
-def _outcome(outcome: str) -> str:
-    return str(outcome) if outcome in _OUTCOMES else OTHER
-
-
 def _transport(transport: str) -> str:
     return transport if transport in ("websocket", "sse") else OTHER
 
@@ -243,7 +224,7 @@ def _transport(transport: str) -> str:
 class _Breakers(Collector):
     """Reads the breakers when Prometheus asks, so that nothing is kept twice."""
 
-    def __init__(self, states: BreakerStates, targets: frozenset[Target]) -> None:
+    def __init__(self, states: BreakerStates, targets: Container[tuple[str, str]]) -> None:
         self._states = states
         self._targets = targets
 
@@ -253,7 +234,8 @@ class _Breakers(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = self._family()
         for target, state in self._states():
-            for each in BREAKER_STATES if target in self._targets else ():
+            known = (target.provider, target.model) in self._targets
+            for each in BREAKER_STATES if known else ():
                 family.add_metric([target.provider, target.model, each], float(each == state))
         yield family
 
