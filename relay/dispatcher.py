@@ -23,6 +23,7 @@ from relay.provider import Form, Provider, Sink
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
 from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
+from relay.timerwheel import TimerWheel
 
 Status = Literal["ok", "degraded", "down", "unknown"]
 
@@ -106,10 +107,15 @@ class Dispatcher:
         self._clock = clock
         self._status = status
         self._running: dict[str, Driver] = {}
+        self._attempts = {
+            route.name: partial(self._attempt, route.max_output_tokens)
+            for route in lineup.routes.values()
+        }
         self._forms = {
             route.name: {target: self._forms_of(target) for target in route.targets}
             for route in lineup.routes.values()
         }
+        self._wheel = TimerWheel(clock)
         self._closing: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -182,8 +188,10 @@ class Dispatcher:
             writer,
             route=route.name,
             grace=spec.grace,
-            attempt=partial(self._attempt, spec.request, route.max_output_tokens),
+            request=spec.request,
+            attempt=self._attempts[route.name],
             clock=self._clock,
+            wheel=self._wheel,
             observer=self._observer,
             ended=self._on_ended,
         )
@@ -192,7 +200,7 @@ class Dispatcher:
         return driver
 
     async def _attempt(
-        self, request: ChatRequest, max_tokens: int, launch: Launch, sink: Sink
+        self, max_tokens: int, request: ChatRequest, launch: Launch, sink: Sink
     ) -> None:
         call = call_of(request, launch, max_tokens, self._policy.continuation_prompt)
         await self._lineup.providers[launch.target.provider].run(call, sink)

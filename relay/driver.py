@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from math import inf
 from typing import Protocol
 
 from relay.errors import Code, Fault, Fenced
@@ -17,7 +18,9 @@ from relay.events import Attempt, Done, Event, Failed, Record, Target
 from relay.failover.policy import Abort, Failover, Launch, Step
 from relay.provider import Sink
 from relay.records import Chunk, announced, shown
+from relay.request import ChatRequest
 from relay.streamlog import Writer
+from relay.timerwheel import TimerWheel
 
 _TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for each batch
 
@@ -77,7 +80,8 @@ class _Upstream:
 class Driver:
     """One running answer, from the first attempt to the terminal record.
 
-    `attempt` makes the coroutine of one upstream call; `ended` is called once, when the
+    `attempt` makes the coroutine of one upstream call for `request`; `wheel` goes by the
+    same clock; `ended` is called once, when the
     terminal record is appended or another writer has taken the stream over. `grace` is how
     many seconds it may run without a reader; its owner looks after that.
     """
@@ -91,10 +95,11 @@ class Driver:
         "_loop",
         "_observer",
         "_reported",
+        "_request",
         "_route",
         "_terminal",
-        "_timer",
         "_upstreams",
+        "_wheel",
         "finished",
         "grace",
         "writer",
@@ -107,8 +112,10 @@ class Driver:
         *,
         route: str,
         grace: float,
-        attempt: Callable[[Launch, Sink], Coroutine[None, None, None]],
+        request: ChatRequest,
+        attempt: Callable[[ChatRequest, Launch, Sink], Coroutine[None, None, None]],
         clock: Callable[[], float],
+        wheel: TimerWheel,
         observer: Observer,
         ended: Callable[[Driver], None],
     ) -> None:
@@ -117,15 +124,16 @@ class Driver:
         self.finished = False
         self._route = route
         self._failover = failover
+        self._request = request
         self._attempt = attempt
         self._clock = clock
+        self._wheel = wheel
         self._observer = observer
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._upstreams: list[_Upstream] = []
         self._reported = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._due = inf
         self._terminal: Done | Failed | None = None
         observer.started(writer.stream, route)
 
@@ -204,8 +212,9 @@ class Driver:
             unknown = Fault(Code.PROVIDER_ERROR, "the provider failed in an unknown way")
             self._carry_out(lambda now: self._failover.failed(number, unknown, now))
 
-    def _tick(self) -> None:
-        self._timer = None
+    def tick(self) -> None:
+        """The deadline that the wheel was given has come; the policy knows which."""
+        self._disarm()
         self._carry_out(self._failover.tick)
 
     # What is done about it
@@ -247,7 +256,7 @@ class Driver:
 
     def _launch(self, launch: Launch) -> None:
         upstream = _Upstream(self, launch.attempt, launch.target, self._clock())
-        task = self._loop.create_task(self._attempt(launch, upstream.sink))
+        task = self._loop.create_task(self._attempt(self._request, launch, upstream.sink))
         upstream.task = task
         self._upstreams.append(upstream)
         task.add_done_callback(upstream.ended)
@@ -258,17 +267,19 @@ class Driver:
                 upstream.task.cancel()
 
     def _arm(self) -> None:
-        """Have `tick` called by the deadline. A timer that fires early arms itself anew, so
-        content that only moves the deadline away costs no timer."""
+        """Have `tick` called by the deadline. A tick that comes early arms anew, so content
+        that only moves the deadline away costs nothing."""
         deadline = self._failover.deadline
-        if deadline is None:
+        if deadline is None or self._due <= deadline:
             return
-        if self._timer is not None:
-            if self._due <= deadline:
-                return
-            self._timer.cancel()
+        self._disarm()
         self._due = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._tick)
+        self._wheel.join(self, deadline)
+
+    def _disarm(self) -> None:
+        if self._due < inf:
+            self._wheel.leave(self, self._due)
+            self._due = inf
 
     def _report(self) -> None:
         attempts = self._failover.attempts
@@ -307,8 +318,7 @@ class Driver:
             return
         self.finished = True
         self._close_upstreams()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         self._report()
         self._observer.ended(self.writer.stream, self._route, self._terminal)
         self._ended(self)

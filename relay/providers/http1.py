@@ -27,9 +27,9 @@ _HOST = re.compile(r"[0-9A-Za-z.:_-]+")
 _OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
 _BODILESS = frozenset({204, 304})
 _HEEDED = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"keep-alive"})
-"""Headers of a good response that matter here. A vendor sends some twenty-five, and what is
-kept of them is kept for as long as the response streams; a refusal's are kept all, because
-they say why and for how long."""
+"""Headers of a good response that are looked at. A vendor sends some twenty-five, and what is
+kept of them is kept for as long as the response streams. A refusal's are kept all: they say
+for how long."""
 
 _TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -146,8 +146,8 @@ class ResponseParser:
     """One response, fed as its bytes arrive.
 
     `status` is 0 until the head is in; interim responses (1xx) are passed over. `headers`,
-    by lower-case name, are all of a refusal's (400 and above), else those that matter to
-    the connection. `over`
+    by lower-case name, are all that a refusal (400 and above) has, and of another response
+    at most `keep-alive`. `over`
     once nothing more is to come: then either `error` is None and the response is whole, or
     it says what is wrong. `reusable` when the connection may carry another request.
     """
@@ -239,6 +239,9 @@ class ResponseParser:
             raise Unsupported("the upstream compressed its response although asked not to")
         if 300 <= status < 400:
             raise Unsupported("the upstream answered with a redirect")
+        if status < 400:
+            hint = self.headers.get("keep-alive")
+            self.headers = {} if hint is None else {"keep-alive": hint}
 
     def on_message_begin(self) -> None:
         """Called by the parser at the start of each response. Bytes behind the one that

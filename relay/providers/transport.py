@@ -58,6 +58,8 @@ class Client:
         self._busy: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        # Bound once, and not for every connection.
+        self._callbacks = (self._done, self._lost)
 
     async def post(self, endpoint: Endpoint, body: bytes, on_body: BodySink) -> Response:
         """Send `body` and return once the response's head is in.
@@ -167,7 +169,7 @@ class Client:
         name = origin.host if tls else None
 
         def made() -> Connection:
-            return Connection(origin, self._done, self._lost)
+            return Connection(origin, *self._callbacks)
 
         if self._uds is not None:
             _, connection = await loop.create_unix_connection(

@@ -121,9 +121,7 @@ class MemoryLog(StreamLog):
             )
 
     def _add_stream(self, spec: Spec, session: MemorySession) -> MemoryStream:
-        stream = MemoryStream(
-            spec, session, self._clock, ended=self._on_ended, read=self._let_go_if_erased
-        )
+        stream = MemoryStream(spec, session, self._clock, self)
         self._streams[spec.stream] = stream
         session.running += 1
         self._name(session, spec.id, stream)
@@ -216,7 +214,8 @@ class MemoryLog(StreamLog):
         while self._empty and next(iter(self._empty.values())) <= limit:
             self._end_session(next(iter(self._empty)))
 
-    def _on_ended(self, stream: MemoryStream) -> None:
+    def ended(self, stream: MemoryStream) -> None:
+        """See `Shelf.ended`."""
         stream.session.running -= 1
         self._finished[stream.stream] = self._clock()
         self._kept_bytes += stream.size
@@ -235,6 +234,10 @@ class MemoryLog(StreamLog):
                 self._drop(self._streams[next(iter(self._finished))])
             else:
                 return
+
+    def left_alone(self, stream: MemoryStream) -> None:
+        """See `Shelf.left_alone`."""
+        self._let_go_if_erased(stream)
 
     def _let_go_if_erased(self, stream: MemoryStream) -> None:
         if stream.erasing and stream.records.ended and not stream.cursors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from relay.events import Attempt, Record
 from relay.records import Chunk, encode, split_long
@@ -29,18 +30,26 @@ class MemorySession:
     tombstones: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
 
+class Shelf(Protocol):
+    """Whom a stream tells what concerns its keeping."""
+
+    def ended(self, stream: MemoryStream) -> None:
+        """Its terminal record is in."""
+        ...
+
+    def left_alone(self, stream: MemoryStream) -> None:
+        """Its last reader left."""
+        ...
+
+
 class MemoryStream(Readable):
     """One stream and all that is known of it; also its `Writer`, since one process has
-    one writer and no epoch but the first.
-
-    `ended` is called when the terminal record is in, `read` when the last reader left.
-    """
+    one writer and no epoch but the first."""
 
     __slots__ = (
         "_cancel_callback",
         "_clock",
-        "_ended",
-        "_read",
+        "_shelf",
         "attempts",
         "cancel_wanted",
         "conversation",
@@ -57,13 +66,7 @@ class MemoryStream(Readable):
     epoch = 1
 
     def __init__(
-        self,
-        spec: Spec,
-        session: MemorySession,
-        clock: Callable[[], float],
-        *,
-        ended: Callable[[MemoryStream], None],
-        read: Callable[[MemoryStream], None],
+        self, spec: Spec, session: MemorySession, clock: Callable[[], float], shelf: Shelf
     ) -> None:
         super().__init__()
         self.stream = spec.stream
@@ -79,8 +82,7 @@ class MemoryStream(Readable):
         self.erasing = False
         self._cancel_callback: Callable[[], None] | None = None
         self._clock = clock
-        self._ended = ended
-        self._read = read
+        self._shelf = shelf
 
     @property
     def size(self) -> int:
@@ -100,12 +102,12 @@ class MemoryStream(Readable):
         kept = self.records
         if kept.ended:
             raise RuntimeError("nothing may follow a terminal record")
-        for record in split_long(records):
-            kept.append(*encode(record))
+        kept.extend(records)
         if kept.ended:
             self._cancel_callback = None  # what wrote the answer is not kept with it
-            self._ended(self)
-        self.wake()
+            self._shelf.ended(self)
+        if self._waiting:
+            self.wake()
 
     def chunks(self) -> Sequence[Chunk]:
         """See `Writer.chunks`."""
@@ -145,7 +147,7 @@ class MemoryStream(Readable):
         super().left(cursor)
         if not self.cursors:
             self.unread_since = self._clock()
-            self._read(self)
+            self._shelf.left_alone(self)
 
 
 def info(stream: MemoryStream, id: str) -> StreamInfo:
