@@ -102,12 +102,12 @@ class MemoryStream(Readable):
         kept = self.records
         if kept.ended:
             raise RuntimeError("nothing may follow a terminal record")
-        kept.extend(records)
+        for record in split_long(records):
+            kept.append(*encode(record))
         if kept.ended:
             self._cancel_callback = None  # what wrote the answer is not kept with it
             self._shelf.ended(self)
-        if self._waiting:
-            self.wake()
+        self.wake()
 
     def chunks(self) -> Sequence[Chunk]:
         """See `Writer.chunks`."""
