@@ -34,27 +34,32 @@ class RedisProcess:
         self._program = server_program()
         self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="relay-redis-")
-        self.socket = str(Path(self._folder.name) / "redis.sock")
+        self.folder = Path(self._folder.name)
+        self.socket = str(self.folder / "redis.sock")
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self) -> None:
+    def start(self, *options: str, loading: bool = False) -> None:
+        """Wait until it answers; with `loading`, until it says that it loads its data."""
         command = [self._program, "--port", "0", "--unixsocket", self.socket, "--save", ""]
         self._process = subprocess.Popen(
-            [*command, "--appendonly", "no", "--dir", self._folder.name, *self._options],
+            [*command, "--appendonly", "no", "--dir", str(self.folder), *self._options, *options],
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
-        while not self._answers():
+        while self._state() != ("loading" if loading else "ready"):
             assert time.monotonic() < deadline, "redis-server did not start"
 
-    def _answers(self) -> bool:
+    def _state(self) -> str:
         try:
             with redis.Redis.from_url(self.url) as client:
-                return bool(client.ping())
+                client.ping()
+                return "ready"
+        except redis.exceptions.BusyLoadingError:
+            return "loading"
         except redis.RedisError:
-            return False
+            return "away"
 
     def kill(self) -> None:
         """As a power cut would."""

@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 
 
 class Calls:
-    """One node's calls. `moved` is set when Redis was met as a replica: connections that
-    nothing was written on may still lead there."""
+    """One node's calls. `moved` is set when Redis was met as a replica: connections on which
+    nothing is written may still lead there, until `leave` is called."""
 
     def __init__(self, client: Any, pulse: Pulse) -> None:
         self.client = client
@@ -106,7 +106,16 @@ class Calls:
             self.pulse.failed(reason(error))
         if isinstance(error, ReadOnlyError):
             self.moved = True
-            await self.client.connection_pool.disconnect(inuse_connections=False)
+            await self._hang_up()
+
+    async def leave(self) -> None:
+        """Make every connection anew, because what rules has the address by now."""
+        self.moved = False
+        await self.client.connection_pool.update_active_connections_for_reconnect()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        await self.client.connection_pool.disconnect(inuse_connections=False)
 
     async def _load(self) -> None:
         for name in SCRIPTS:

@@ -183,7 +183,7 @@ class Keeper:
             return
         self._calls.pulse.kept()
         if self._calls.moved:
-            self._calls.moved = False
+            await self._calls.leave()
             await self._listener.reconnect()
         if there is None:
             self._sessions.forgotten()

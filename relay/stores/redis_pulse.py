@@ -14,6 +14,10 @@ MAX_PAUSE = 15.0
 """Seconds that delivery waits for a Redis that does not answer, or keeps nothing, before
 readers are told and upstreams closed."""
 
+SAME_TROUBLE = 10.0
+"""Seconds of calm after which a trouble that comes back is told again: a Redis at the edge
+of its memory refuses and keeps in turn."""
+
 
 class Pulse:
     """Told of each answer and each failure; `give_up` is called when a trouble lasts.
@@ -40,7 +44,10 @@ class Pulse:
         self._answered_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._troubled_since = 0.0
-        self._reasons: list[str] = []
+        self._calm_since = float("-inf")
+        self._reason = ""
+        self._told: set[str] = set()
+        self._worth_telling = False
 
     @property
     def healthy(self) -> bool:
@@ -85,28 +92,36 @@ class Pulse:
 
     def _trouble(self, reason: str) -> None:
         self._answering_since = None  # refused or not heard: leases may not have been renewed
+        self._reason = reason
         if self.healthy:
-            self._troubled_since = self._clock()
-            self._reasons = []
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self.patience, self._lose_patience)
-        if reason not in self._reasons:
-            self._reasons.append(reason)
+            self._begin_trouble()
+        if reason not in self._told:
+            self._told.add(reason)
+            self._worth_telling = True
             logger.warning("Redis {}: what it has not acknowledged waits", reason)
+
+    def _begin_trouble(self) -> None:
+        self._troubled_since = self._clock()
+        self._worth_telling = False
+        if self._troubled_since - self._calm_since > SAME_TROUBLE:
+            self._told.clear()
+        self._timer = asyncio.get_running_loop().call_later(self.patience, self._lose_patience)
 
     def _lose_patience(self) -> None:
         self._timer = None
-        self.gave_up = True
+        self.gave_up = self._worth_telling = True
         logger.error(
             "Redis {}, for {:.0f} s: answers under way end with an error that says to try again",
-            self._reasons[-1],
+            self._reason,
             self._lasted(),
         )
         self._give_up()
 
     def _recover(self) -> None:
         if not self.healthy:
-            logger.info("Redis does its part again, after {:.1f} s", self._lasted())
+            self._calm_since = self._clock()
+            if self._worth_telling:
+                logger.info("Redis does its part again, after {:.1f} s", self._lasted())
         self._calm()
 
     def _lasted(self) -> float:

@@ -1,8 +1,12 @@
 """When a node may take streams over, and when it loses patience with Redis."""
 
 import asyncio
+from collections.abc import Iterator
 
-from relay.stores.redis_pulse import Pulse
+import pytest
+from loguru import logger
+
+from relay.stores.redis_pulse import SAME_TROUBLE, Pulse
 
 
 class Bench:
@@ -76,3 +80,57 @@ async def test_a_redis_that_answers_but_keeps_nothing_is_not_healthy_until_it_ke
     assert not bench.pulse.healthy
     bench.pulse.kept()
     assert bench.pulse.healthy
+
+
+async def test_a_redis_that_refuses_does_not_earn_a_take_over_by_what_it_lets_read():
+    bench = Bench(patience=60)
+    bench.pulse.refused("is a replica")
+    bench.answers_for(30)
+    bench.pulse.kept()
+    assert not bench.pulse.may_take_over
+    bench.answers_for(10)
+    assert bench.pulse.may_take_over
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    told: list[str] = []
+    sink = logger.add(told.append, format="{level} {message}", level="INFO")
+    yield told
+    logger.remove(sink)
+
+
+async def test_a_trouble_is_told_once_for_each_reason_and_so_is_its_end(lines):
+    bench = Bench(patience=60)
+    for _ in range(3):
+        bench.pulse.failed("can't be reached")
+    for _ in range(3):
+        bench.pulse.failed("is loading")
+    bench.now += 5
+    bench.pulse.answered()
+    bench.pulse.answered()
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "WARNING Redis can't be reached",
+        "WARNING Redis is loading",
+        "INFO Redis does its part again, after 5.0 s",
+    ]
+
+
+async def test_a_trouble_that_comes_and_goes_is_not_told_each_time(lines):
+    bench = Bench(patience=60)
+    for _ in range(100):
+        bench.pulse.refused("is full")
+        bench.now += 0.1
+        bench.pulse.kept()
+    assert len(lines) == 2
+    bench.now += SAME_TROUBLE + 1
+    bench.pulse.refused("is full")
+    assert len(lines) == 3
+    bench.pulse.stop()
+
+
+async def test_the_end_of_patience_is_an_error_that_names_the_reason(lines):
+    bench = Bench()
+    bench.pulse.refused("is full")
+    await asyncio.wait_for(bench.given_up.wait(), 5)
+    assert lines[-1].startswith("ERROR Redis is full, for 0 s: answers under way end")
