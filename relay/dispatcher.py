@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -199,11 +199,11 @@ class Dispatcher:
         self._idle.clear()
         return driver
 
-    async def _attempt(
+    def _attempt(
         self, max_tokens: int, request: ChatRequest, launch: Launch, sink: Sink
-    ) -> None:
+    ) -> Coroutine[None, None, None]:
         call = call_of(request, launch, max_tokens, self._policy.continuation_prompt)
-        await self._lineup.providers[launch.target.provider].run(call, sink)
+        return self._lineup.providers[launch.target.provider].run(call, sink)
 
     def _forms_of(self, target: Target) -> tuple[Form, ...]:
         return self._lineup.providers[target.provider].forms(target.model)

@@ -161,6 +161,8 @@ class Driver:
         self._failover.inherit(left, attempts, self._clock(), announced=told)
 
     def _listen(self) -> None:
+        if self.finished:
+            return
         self.writer.on_cancel(self.cancel)
         self.writer.on_lost(self._lose)
 
@@ -255,8 +257,15 @@ class Driver:
         return True
 
     def _launch(self, launch: Launch) -> None:
+        if self.finished:
+            return
         upstream = _Upstream(self, launch.attempt, launch.target, self._clock())
-        task = self._loop.create_task(self._attempt(self._request, launch, upstream.sink))
+        try:
+            call = self._attempt(self._request, launch, upstream.sink)
+        except Exception as error:  # a defect must end one stream, not hang it
+            self._defect(error)
+            return
+        task = self._loop.create_task(call)
         upstream.task = task
         self._upstreams.append(upstream)
         task.add_done_callback(upstream.ended)

@@ -338,6 +338,23 @@ async def test_a_providers_defect_is_a_fault_of_its_target_and_told() -> None:
     assert not any("secret detail" in repr(record) for record in records)
 
 
+async def test_a_defect_in_making_a_call_ends_the_stream_with_internal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = House(ScriptedProvider("gpt", says("x")))
+
+    def defect(*args: object) -> Call:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr("relay.dispatcher.call_of", defect)
+    start, failed = await house.records(await house.start())
+    assert isinstance(start, Start)
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.message.count("secret")) == (Code.INTERNAL, 0)
+    assert isinstance(house.told.defects[0], ZeroDivisionError)
+    assert house.dispatcher.running == 0
+
+
 async def test_a_defect_of_the_policy_ends_the_stream_with_internal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
