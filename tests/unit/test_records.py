@@ -132,7 +132,7 @@ def test_a_fallback_that_keeps_goes_on_from_the_text() -> None:
 
 def test_memory_of_a_token_is_its_bytes_and_an_offset() -> None:
     buffer = filled([Text("abcd")] * 1_000)
-    assert buffer.size <= 1_000 * (4 + 8) + 100
+    assert buffer.size <= 1_000 * (4 + 4) + 100
 
 
 def test_only_a_terminal_record_ends_it() -> None:
