@@ -19,7 +19,7 @@ connection, the others queue here."""
 
 SCRIPTS = (
     *("create", "claim", "open_session", "leave_session", "append", "rewrite"),
-    *("renew", "count", "watch", "take_over", "give_up", "release", "want_end"),
+    *("renew", "count", "watch", "take_over", "give_up", "release", "want_end", "mark"),
 )
 
 _T = TypeVar("_T")

@@ -20,7 +20,7 @@ from relay.stores.redis_calls import Calls
 from relay.stores.redis_entries import Batch
 from relay.stores.redis_listener import RETRY_PAUSE, end
 from relay.stores.redis_stream import RedisStream
-from relay.stores.redis_trouble import TROUBLE
+from relay.stores.redis_trouble import TROUBLE, unanswered
 
 ENTRIES_A_READ = 256
 """Log entries that one round trip brings of one stream."""
@@ -227,6 +227,7 @@ class Courier:
         for sent, answer in zip(writing, answers, strict=False):
             if isinstance(answer, ResponseError):
                 refusal = answer  # out of memory, read-only: it answers but keeps nothing
+                self._refused(sent.stream)
             else:
                 self._written(sent, answer)
             if sent.stream.has_more:
@@ -234,12 +235,25 @@ class Courier:
         for stream, answer in zip(reading, answers[len(writing) :], strict=False):
             if isinstance(answer, ResponseError):
                 refusal = answer
-                self._reading[stream.name] = stream
+                self._refused(stream)
+                if not stream.dead:
+                    self._reading[stream.name] = stream
             elif await self._read(stream, answer) and len(answer) == ENTRIES_A_READ:
                 self._reading[stream.name] = stream
         if refusal is not None:
             raise refusal
         self._calls.pulse.kept() if writing else self._calls.pulse.answered()
+
+    def _refused(self, stream: RedisStream) -> None:
+        """Others may be kept meanwhile; no reader waits longer than the node's patience."""
+        now = asyncio.get_running_loop().time()
+        if stream.refused_since is None:
+            stream.refused_since = now
+        elif now - stream.refused_since > self._calls.pulse.patience:
+            if stream.owned:
+                stream.lose(unanswered())
+            else:
+                stream.fail(unanswered())
 
     def _written(self, sent: _Sent, answer: bytes) -> None:
         stream = sent.stream

@@ -156,6 +156,9 @@ class Keeper:
             except TROUBLE as error:
                 await self._calls.troubled(error)
                 pause = RETRY_PAUSE
+            except Exception as error:  # a defect in one stream must not end all leases
+                told = {"message": "a look after the streams met a defect", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
     async def tick(self) -> None:
         """Renew, report, look. Raises `RedisError` where Redis does not answer."""
@@ -175,9 +178,9 @@ class Keeper:
     async def _mark(self) -> None:
         """See whether Redis kept what this node gave it, and keeps what it is given. One
         that came back empty has no sessions either."""
-        client, lasts = self._calls.client, MARKER_LEASES * self._terms.lease
+        marker, lasts = keys.marker(self._node), MARKER_LEASES * self._terms.lease
         try:
-            there = await client.set(keys.marker(self._node), 1, px=lasts, get=True)
+            there = await self._calls.call("mark", [marker], lasts)
         except ResponseError as error:  # what needs no memory still works
             await self._calls.troubled(error)
             return
@@ -185,7 +188,7 @@ class Keeper:
         if self._calls.moved:
             await self._calls.leave()
             await self._listener.reconnect()
-        if there is None:
+        if not there:
             self._sessions.forgotten()
 
     async def _visit(self, group: list[RedisStream | str | Session]) -> None:

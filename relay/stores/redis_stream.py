@@ -17,11 +17,6 @@ from relay.records import Chunk, encode, split_long
 from relay.stores.reading import Readable, ReadCursor
 from relay.stores.redis_entries import Batch, Packed, Unreadable, batch_of, read, unpack
 
-UNREADABLE = (
-    "a later version of the relay wrote this answer, and this server can't read it; "
-    "connect again, or send the chat again"
-)
-
 
 class Node(Protocol):
     """Whom a stream tells what concerns the whole node."""
@@ -43,7 +38,8 @@ class RedisStream(Readable):
     """A stream that this node reads, writes, or both.
 
     `facts` are the fields that Redis keeps of it and that never change, for an owner who
-    has to write it anew. `adopting` while this node takes it over.
+    has to write it anew. `adopting` while this node takes it over. `refused_since` is when
+    Redis first refused to write or read it, by the event loop's time.
     """
 
     __slots__ = (
@@ -68,6 +64,7 @@ class RedisStream(Readable):
         "name",
         "pending",
         "read_epoch",
+        "refused_since",
         "terminal_appended",
         "unread_since",
     )
@@ -90,6 +87,7 @@ class RedisStream(Readable):
         self.cancel_wanted = False
         self.pending: Packed = []
         self.in_flight: Batch | None = None
+        self.refused_since: float | None = None
         self.terminal_appended = False
         self.unread_since: float | None = clock()
         self._clock = clock
@@ -233,6 +231,7 @@ class RedisStream(Readable):
     def acknowledged(self) -> None:
         """Redis has the batch in flight: show it."""
         batch, self.in_flight = self.in_flight, None
+        self.refused_since = None
         if batch is not None:
             self._show(unpack(batch.payload))
         if self.records.ended:  # what wrote the answer is not kept with it
@@ -258,7 +257,7 @@ class RedisStream(Readable):
         try:
             packed = read(payload)
         except Unreadable:
-            self.fail(RelayError(Code.INTERNAL, UNREADABLE, retryable=True))
+            self.fail(unreadable())
             return True
         first = next_seq - len(packed)
         known = len(self.records) - first
@@ -266,6 +265,7 @@ class RedisStream(Readable):
             self.let_go()
             return True
         self.read_epoch = epoch
+        self.refused_since = None
         self._show(packed[known:])
         return True
 
@@ -321,3 +321,13 @@ class RedisStream(Readable):
             self.unread_since = None
         elif self.unread_since is None:
             self.unread_since = self._clock()
+
+
+def unreadable() -> RelayError:
+    """What clients are told of an answer that only nodes of a later version can read."""
+    return RelayError(
+        Code.INTERNAL,
+        "a later version of the relay wrote this answer, and this server can't read it; "
+        "connect again, or send the chat again",
+        retryable=True,
+    )

@@ -12,7 +12,7 @@ from relay.stores import redis_keys as keys
 from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, Facts, spec_of
 from relay.stores.redis_courier import Courier
-from relay.stores.redis_stream import RedisStream
+from relay.stores.redis_stream import RedisStream, unreadable
 from relay.streamlog import Orphan
 
 _attempts = msgspec.json.Decoder(list[Attempt])
@@ -70,13 +70,19 @@ class Heir:
         if stream.gone or int(held.get(b"next", -1)) != len(stream.records):
             await self._give_up_on(stream, epoch)
             return True
-        facts = _facts(held)
+        try:
+            facts = _facts(held)
+            orphan = _orphan(stream, facts, held, alone_ms - self._lease_ms)
+        except (KeyError, ValueError, msgspec.MsgspecError):  # of a later version
+            stream.fail(unreadable())
+            await self._calls.call("release", names, epoch, self._node)
+            return False
         self._unfollow(stream)
         stream.own(int(epoch), facts)
         async with self._calls.client.pipeline(transaction=False) as pipe:
             self._claims.queue_count(pipe, stream, anew=True)
             await self._calls.checked(pipe)
-        self._give(stream, _orphan(stream, facts, held, alone_ms - self._lease_ms))
+        self._give(stream, orphan)
         return True
 
     def _give(self, stream: RedisStream, orphan: Orphan) -> None:

@@ -55,6 +55,8 @@ class Unfit(Exception):
 
 def reason(error: BaseException) -> str:
     """What is wrong, to follow the word Redis."""
+    while isinstance(error, NoConnection) and isinstance(error.__cause__, RedisError):
+        error = error.__cause__  # what the client met while it connected
     for kind, said in _REASONS:
         if isinstance(error, kind):
             return said
