@@ -67,7 +67,8 @@ SDK_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2", "ai
 _SDK_SWITCHES = ("OPENAI_LOG", "ANTHROPIC_LOG")
 _NOBODY = About()
 _FINE = frozenset({"ok", "cancelled"})
-_NOT_ERRORS = frozenset({"cancelled", "abandoned", "content_policy", "bad_request"})
+_NOT_ERRORS = frozenset({"cancelled", "abandoned", "content_policy", "bad_request", "draining"})
+_PROBES = frozenset({"/livez", "/readyz"})
 _DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 
@@ -272,10 +273,12 @@ def log_content(what: str, text: str) -> None:
 
 
 def log_request(method: str, route: str, status: int, seconds: float, peer: str) -> None:
-    """One line for an HTTP request that ended. `route` is the pattern that matched, such
-    as `/streams/{stream}`: the path itself may hold a stream's name, the query a token."""
+    """One line for an HTTP request that ended, at DEBUG for an orchestrator's probes, which
+    come every few seconds. `route` is the pattern that matched, such as
+    `/streams/{stream}`: the path itself may hold a stream's name, the query a token."""
+    level = _DEBUG if route in _PROBES else _INFO
     values = (method, route, status, seconds * 1e3)
-    _say(_INFO, _NOBODY, "{} {} {} in {:.0f} ms", values, {"peer": peer})
+    _say(level, _NOBODY, "{} {} {} in {:.0f} ms", values, {"peer": peer})
 
 
 def log_greeting(connection: str, *, resumed: bool) -> None:

@@ -342,6 +342,27 @@ def test_requests_and_attempts_have_their_lines(tmp_path):
     assert "DEBUG" in fine
 
 
+def test_the_probes_of_an_orchestrator_are_said_only_to_who_debugs(tmp_path):
+    def log():
+        for route in ("/livez", "/readyz", "/health"):
+            logs.log_request("GET", route, 200, 0.001, "10.0.0.1")
+
+    levels = [line.split()[1] for line in written(tmp_path, log)]
+    assert levels == ["DEBUG", "DEBUG", "INFO"]
+
+
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [("draining", "INFO"), ("cancelled", "INFO"), ("internal", "ERROR")],
+)
+def test_only_what_the_relay_could_not_do_is_an_error(tmp_path, code, level):
+    def log():
+        logs.log_stream_end(STREAM, Failed(Code(code), "why", retryable=True))
+
+    (line,) = written(tmp_path, log)
+    assert line.split()[1] == level
+
+
 def test_connections_have_their_lines(tmp_path):
     def log():
         logs.log_greeting("c1", resumed=False)
