@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -51,24 +52,18 @@ class Observer(Protocol):
 
 
 class _Upstream:
-    """One attempt under way: its task, and what its provider and its end call."""
+    """One attempt under way: its task, and what its end calls. `silent` until it says
+    something."""
 
-    __slots__ = ("_began", "_driver", "_silent", "number", "target", "task")
+    __slots__ = ("_driver", "began", "number", "silent", "target", "task")
 
     def __init__(self, driver: Driver, number: int, target: Target, began: float) -> None:
         self.number = number
         self.target = target
+        self.began = began
+        self.silent = True
         self.task: asyncio.Task[None] | None = None
         self._driver = driver
-        self._began = began
-        self._silent = True
-
-    def sink(self, events: Sequence[Event]) -> None:
-        """What one read brought: a `Sink`. The hot path."""
-        if self._silent:
-            self._silent = False
-            self._driver.answering(self.target, self._began)
-        self._driver.batch(self.number, events)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """Called by the event loop when the task is done. A task that failed holds this
@@ -183,20 +178,32 @@ class Driver:
 
     # What happens
 
-    def answering(self, target: Target, began: float) -> None:
-        """An upstream call, begun at that time, gave its first sign of life."""
-        self._observer.answering(self.writer.stream, target, self._clock() - began)
-
-    def batch(self, attempt: int, events: Sequence[Event]) -> None:
-        """The hot path: one read of one upstream."""
+    def _batch(self, upstream: _Upstream, events: Sequence[Event]) -> None:
+        """What one read of an upstream brought. The hot path: plain text goes from the
+        policy to the log, and leaves the deadline alone, which it only moves away."""
         if self.finished:
             return
+        now = self._clock()
         try:
-            step = self._failover.batch(attempt, events, self._clock())
+            records = self._failover.passing(upstream.number, events, now)
+            step = None if records else self._hear(upstream, events, now)
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
             return
-        self._do(step)
+        if step is not None:
+            self._do(step)
+            return
+        try:
+            self.writer.append(records)
+        except Fenced:
+            self._lose()
+
+    def _hear(self, upstream: _Upstream, events: Sequence[Event], now: float) -> Step:
+        if upstream.silent:
+            upstream.silent = False
+            seconds = now - upstream.began
+            self._observer.answering(self.writer.stream, upstream.target, seconds)
+        return self._failover.batch(upstream.number, events, now)
 
     def attempt_ended(self, upstream: _Upstream, task: asyncio.Task[None]) -> None:
         """An attempt's task is done; its upstream is closed."""
@@ -260,8 +267,9 @@ class Driver:
         if self.finished:
             return
         upstream = _Upstream(self, launch.attempt, launch.target, self._clock())
+        sink = partial(self._batch, upstream)
         try:
-            call = self._attempt(self._request, launch, upstream.sink)
+            call = self._attempt(self._request, launch, sink)
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
             return

@@ -43,6 +43,7 @@ _WRITTEN = (Text, Reasoning)  # for isinstance: a union would be built anew at e
 _OFFSET = "I"  # four bytes: no answer comes near 4 GiB
 _encode = msgspec.json.Encoder().encode
 _decode_str = msgspec.json.Decoder(str).decode
+_chunk = tuple.__new__  # NamedTuple's own constructor is a function of Python's
 _STRUCT_OF: dict[Kind, type] = {kind: struct for struct, kind in KIND_OF.items()}
 
 
@@ -104,11 +105,17 @@ def decode(kind: Kind, body: bytes) -> Record:
 
 
 class Records:
-    """An append-only sequence of records, read by `take` from any point."""
+    """An append-only sequence of records, read by `take` from any point.
 
-    __slots__ = ("_data", "_ends", "_run_kinds", "_run_starts")
+    `newest` is the seq of the last one, -1 where there is none. `ended` once the terminal
+    record is in.
+    """
+
+    __slots__ = ("_data", "_ends", "_run_kinds", "_run_starts", "ended", "newest")
 
     def __init__(self) -> None:
+        self.newest = -1
+        self.ended = False
         self._data = bytearray()
         self._ends = array(_OFFSET)
         self._run_starts = array(_OFFSET)
@@ -123,20 +130,35 @@ class Records:
         offsets = len(self._ends) + len(self._run_starts)
         return len(self._data) + self._ends.itemsize * offsets + 8 * len(self._run_kinds)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the terminal record is in."""
-        return bool(self._run_kinds) and self._run_kinds[-1] in TERMINAL
-
     def append(self, kind: Kind, body: bytes) -> int:
         """Add one record, encoded as by `encode`; returns its seq."""
-        seq = len(self._ends)
+        self.newest = seq = self.newest + 1
         if not self._run_kinds or self._run_kinds[-1] is not kind:
             self._run_kinds.append(kind)
             self._run_starts.append(seq)
+            self.ended = kind in TERMINAL
         self._data += body
         self._ends.append(len(self._data))
         return seq
+
+    def extend(self, records: Sequence[Record]) -> None:
+        """Add records as an answer yields them, long texts split. The hot path: a text that
+        follows others of its kind is escaped and appended here."""
+        kinds, ends, data = self._run_kinds, self._ends, self._data
+        for record in records:
+            kind = KIND_OF[record.__class__]
+            if (
+                isinstance(record, _WRITTEN)
+                and kinds
+                and kinds[-1] is kind
+                and len(record.text) <= MAX_RECORD_CHARS
+            ):
+                data += _encode(record.text)[1:-1]
+                ends.append(len(data))
+                self.newest += 1
+            else:
+                for piece in split_long((record,)):
+                    self.append(*encode(piece))
 
     def take(self, after: int, limit: int = MAX_FRAME_TEXT) -> Chunk | None:
         """The records that follow `after` (-1 for all), as many of one kind as fit `limit`
@@ -144,9 +166,12 @@ class Records:
 
         Only text merges; every other record is taken alone.
         """
-        first = after + 1
-        if first >= len(self._ends):
+        first, newest = after + 1, self.newest
+        if first > newest:
             return None
+        if first == newest:  # a reader at the head, which is most of them most of the time
+            begin = self._ends[-2] if first else 0
+            return _chunk(Chunk, (self._run_kinds[-1], first, first, bytes(self._data[begin:])))
         run = bisect_right(self._run_starts, first) - 1
         kind = self._run_kinds[run]
         begin = self._ends[first - 1] if first else 0

@@ -55,10 +55,15 @@ class Cursor(Protocol):
         """The last seq taken, -1 for none."""
         ...
 
+    @property
+    def at_head(self) -> bool:
+        """Whether `take` has yielded all there is: `wake` is called once when there is more."""
+        ...
+
     def take(self, limit: int) -> Chunk | None:
         """What follows, merged up to `limit` bytes, moving on past it; None at the head.
 
-        After None, `wake` is called once when there is more. Raises `StreamExpired` where
+        Call it until it is `at_head`, then wait for `wake`. Raises `StreamExpired` where
         the records were let go (retention, erasure) before this cursor had them.
         """
         ...

@@ -267,7 +267,9 @@ class Sim:
         heapq.heappush(self._due, (when, next(self._order), happens))
 
     def _sink(self, number: int, events: tuple[Event, ...]) -> Step:
-        return self.policy.batch(number, list(events), self.now)
+        """As the driver does: what passes is not put to the policy again."""
+        passing = self.policy.passing(number, list(events), self.now)
+        return Step(passing) if passing else self.policy.batch(number, list(events), self.now)
 
     def _end(self, number: int, fault: Fault | None) -> Step:
         if number in self.out.aborted:

@@ -22,6 +22,7 @@ from aiohttp import HttpVersion11, web
 
 from relay.dispatcher import Dispatcher
 from relay.errors import RelayError
+from relay.events import TERMINAL
 from relay.records import MAX_FRAME_TEXT, Chunk
 from relay.streamlog import Cursor, StreamLog
 
@@ -185,12 +186,13 @@ class HttpStream:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._wire: _Wire | None = None
-        self._marked = self._at_head = self._whole = False
+        self._marked = self._whole = False
 
     def wake(self) -> None:
         """There is more behind the cursor: flush in the course of this tick."""
-        self._at_head = False
-        self._mark()
+        if self._wire and not self._marked:
+            self._marked = True
+            self._loop.call_soon(self._flush)
 
     @property
     def whole(self) -> bool:
@@ -228,14 +230,9 @@ class HttpStream:
         if not self._over.done():
             self._over.set_result(None)
 
-    def _mark(self) -> None:
-        if self._wire and not self._marked:
-            self._marked = True
-            self._loop.call_soon(self._flush)
-
     def _on_writable(self) -> None:
-        if not self._at_head:
-            self._mark()
+        if not self._cursor.at_head:
+            self.wake()
 
     def _flush(self) -> None:
         self._marked = False
@@ -251,8 +248,8 @@ class HttpStream:
             wire.write(data)
         if self._whole:
             self._stop()
-        elif not self._at_head and not wire.full:
-            self._mark()
+        elif not self._cursor.at_head and not wire.full:
+            self.wake()
 
     def _take(self) -> bytes:
         """What follows, encoded, up to `MAX_WRITE`."""
@@ -265,12 +262,12 @@ class HttpStream:
                 pieces.append(self._encoder.fault(error))
                 self._whole = True
                 break
-            if chunk is None:
-                self._at_head = True
+            if chunk is not None:
+                pieces.append(self._encoder.encode(chunk))
+                room -= len(chunk.body)
+                self._whole = chunk.kind in TERMINAL
+            if self._cursor.at_head:
                 break
-            pieces.append(self._encoder.encode(chunk))
-            room -= len(chunk.body)
-            self._whole = chunk.terminal
         return b"".join(pieces)
 
     def _tick(self, wire: _Wire) -> None:

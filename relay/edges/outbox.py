@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from relay.errors import RelayError
+from relay.events import TERMINAL
 from relay.protocol.codec import encode, encode_chunk, encode_id, error_frame
 from relay.records import MAX_FRAME_TEXT
 from relay.streamlog import Cursor
@@ -42,15 +43,15 @@ MAX_REPLIES = 64 * 1024
 does not read is no longer listened to."""
 
 _TEXT = 0x81
-_SHORT = struct.Struct("!BB").pack
 _MEDIUM = struct.Struct("!BBH").pack
 _LONG = struct.Struct("!BBQ").pack
+_SHORT_HEADS = [bytes((_TEXT, length)) for length in range(126)]
 
 
 def text_frame_head(length: int) -> bytes:
     """The head of an unmasked, whole text frame (RFC 6455 §5.2)."""
     if length < 126:
-        return _SHORT(_TEXT, length)
+        return _SHORT_HEADS[length]
     if length < 65_536:
         return _MEDIUM(_TEXT, 126, length)
     return _LONG(_TEXT, 127, length)
@@ -197,7 +198,8 @@ class Outbox:
 
     def _mark(self, reader: Reader) -> None:
         self._marked.append(reader)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled and self._stall is None and not self._closed:
@@ -231,26 +233,28 @@ class Outbox:
         room, marked = MAX_WRITE, self._marked
         while marked and room > 0:
             reader = marked.pop(0)
-            payload = self._next_frame(reader)
-            if payload is None:
+            if payload := self._next_frame(reader):
+                size = len(payload)
+                parts.append(_SHORT_HEADS[size] if size < 126 else text_frame_head(size))
+                parts.append(payload)
+                room -= size
+            if reader.cursor is None or reader.cursor.at_head:
                 reader.marked = False
-                continue
-            parts.append(text_frame_head(len(payload)))
-            parts.append(payload)
-            room -= len(payload)
-            marked.append(reader)
+            else:
+                marked.append(reader)
 
-    def _next_frame(self, reader: Reader) -> bytes | None:
+    def _next_frame(self, reader: Reader) -> bytes:
+        """What a reader's client is sent next; empty where there is nothing."""
         if reader.cursor is None:
-            return None
+            return b""
         try:
             chunk = reader.cursor.take(MAX_FRAME_TEXT)
         except RelayError as error:
             self._end(reader)
             return encode(error_frame(error, reader.id))
         if chunk is None:
-            return None
-        if chunk.terminal:
+            return b""
+        if chunk.kind in TERMINAL:
             self._end(reader)
         return encode_chunk(reader.id_json, chunk)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from relay.errors import Code
 from relay.events import (
     Done,
-    Event,
     Failed,
     Fallback,
     FinishReason,
@@ -95,14 +94,6 @@ class Answer:
     def blame(self, code: Code) -> None:
         """Note a fault that stands between the readers and the announced target."""
         self.reason = self.reason or code
-
-    def pass_on(self, running: Running, events: Sequence[Event]) -> None:
-        """Count text that goes to the readers as it is. The hot path."""
-        size = 0
-        for event in events:
-            size += len(event.text)  # type: ignore[union-attr]
-        running.written += size
-        self.standing += size
 
     def show(self, running: Running, event: Text | Reasoning | ToolCall, now: float) -> None:
         """Append content, and before it whose it is. Empty text only announces."""

@@ -112,14 +112,41 @@ class Failover(Course):
         self._passing = True
 
     def batch(self, attempt: int, events: Sequence[Event], now: float) -> Step:
-        """What one read of the attempt's upstream brought. The hot path: for the leading
-        attempt without a seam it returns the content events themselves as records."""
+        """What one read of the attempt's upstream brought."""
+        running = self._attempts.find(attempt)
+        if running is None:
+            return NOTHING
+        running.heard = now
+        for event in events:
+            self._hear(running, event, now)
+            if not self._is_under_way(running):
+                break
+        return self._step()
+
+    def passing(self, attempt: int, events: Sequence[Event], now: float) -> Sequence[Record]:
+        """The records, where a read brought text of the leading attempt that goes to the
+        readers as it is, with counts perhaps; else nothing, and `batch` is to be asked.
+
+        The hot path: in effect the same as `batch`, in one call for a whole read.
+        """
         plain = self._plain
-        if plain is None or plain.number != attempt or not _all_text(events):
-            return self._listen(attempt, events, now)
+        if plain is None or plain.number != attempt:
+            return ()
+        size, usage = 0, None
+        for event in events:
+            if event.__class__ is Text:
+                size += len(event.text)
+            elif event.__class__ is Usage:
+                usage = event
+            else:
+                return ()
         plain.heard = now
-        self._answer.pass_on(plain, events)
-        return Step(cast(Sequence[Record], events))
+        plain.written += size
+        self._answer.standing += size
+        if usage is not None:
+            plain.usage = usage
+            return [event for event in events if isinstance(event, Text)]
+        return cast(Sequence[Record], events)
 
     def returned(self, attempt: int, now: float) -> Step:
         """The attempt's `run` returned: the vendor's end was seen."""
@@ -169,17 +196,6 @@ class Failover(Course):
         return self._step()
 
     # Listening
-
-    def _listen(self, attempt: int, events: Sequence[Event], now: float) -> Step:
-        running = self._attempts.find(attempt)
-        if running is None:
-            return NOTHING
-        running.heard = now
-        for event in events:
-            self._hear(running, event, now)
-            if not self._is_under_way(running):
-                break
-        return self._step()
 
     def _hear(self, running: Running, event: Event, now: float) -> None:
         match event:
@@ -248,10 +264,3 @@ class Failover(Course):
         what = "stopped sending" if running.yielded else "did not begin to answer"
         fault = Fault(Code.PROVIDER_TIMEOUT, f"the provider {what} in time")
         self._fall(running, fault, now, abort=True)
-
-
-def _all_text(events: Sequence[Event]) -> bool:
-    for event in events:  # noqa: SIM110  # a generator would cost more than the loop
-        if event.__class__ is not Text:
-            return False
-    return True

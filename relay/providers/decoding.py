@@ -18,6 +18,10 @@ DRAIN_TIMEOUT = 0.1
 """Seconds that the end of a body is waited for once the end marker came."""
 
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What `_payload` may raise beside a `Fault`: the event is not what the vendor's should be."""
+
+
 class Decoder(ABC):
     """One answer's body, turned into events. Pure: bytes in, events out.
 
@@ -34,13 +38,18 @@ class Decoder(ABC):
         self._splitter = Splitter()
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes; one `Alive` where it completes only empty ones."""
+        """The events that `data` completes; one `Alive` where it completes only empty ones.
+        The hot path."""
         out: list[Event] = []
         try:
             payloads = self._splitter.feed(data)
-            self._take(payloads, out)
+            for payload in payloads:
+                if payload and not self.ended:
+                    self._payload(payload, out)
         except Fault as fault:
             self._stop(fault)
+        except _UNREADABLE:
+            self._stop(bad_event())
         else:
             if payloads and not out:
                 out.append(ALIVE)
@@ -52,24 +61,18 @@ class Decoder(ABC):
         if self.ended or self.fault:
             return out
         try:
-            self._take(self._splitter.eof(), out)
+            for payload in self._splitter.eof():
+                if payload and not self.ended:
+                    self._payload(payload, out)
             if stray := self._splitter.stray:
                 self._stray(stray)
             if not self.ended:
                 self._close(out)
         except Fault as fault:
             self._stop(fault)
+        except _UNREADABLE:
+            self._stop(bad_event())
         return out
-
-    def _take(self, payloads: list[bytes], out: list[Event]) -> None:
-        for payload in payloads:
-            if self.ended:
-                return
-            if payload:
-                try:
-                    self._payload(payload, out)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    raise bad_event() from None
 
     def _stop(self, fault: Fault) -> None:
         if self.finished:

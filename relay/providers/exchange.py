@@ -100,12 +100,23 @@ class Response:
         self._release()
 
     def received(self, data: bytes) -> None:
-        """Take what one read brought. Called by the connection: the hot path."""
+        """Take what one read brought. Called by the connection: the hot path, all in one
+        function because each further one is cold when a token wakes the process."""
         parser = self._parser
         known = parser.status
         body = parser.feed(data)
         if body and not self._over:
-            self._deliver(body)
+            if parser.status >= 400:
+                self._collect(body)
+            else:
+                try:
+                    wanted = self._on_body(body)
+                except Exception as error:
+                    self._finish(error)
+                    self._release()
+                else:
+                    if not wanted:
+                        self._linger()
         if parser.over:
             self._finish(parser.error)
             self._release()
@@ -118,19 +129,6 @@ class Response:
             self._parser.eof(clean=error is None)
         self._finish(self._parser.error)
         self._release()
-
-    def _deliver(self, body: bytes) -> None:
-        if self._parser.status >= 400:
-            self._collect(body)
-            return
-        try:
-            wanted = self._on_body(body)
-        except Exception as error:
-            self._finish(error)
-            self._release()
-        else:
-            if not wanted:
-                self._linger()
 
     def _collect(self, body: bytes) -> None:
         self._content += body[: MAX_ERROR_BODY - len(self._content)]

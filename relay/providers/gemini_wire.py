@@ -125,14 +125,14 @@ class GeminiDecoder(Decoder):
         self._calls: list[ToolCall] = []
         self._usage: _Usage | None = None
 
-    def _take(self, payloads: list[bytes], out: list[Event]) -> None:
+    def _payload(self, payload: bytes, out: list[Event]) -> None:
+        chunk = _decode(payload)
         try:
-            super()._take(payloads, out)
+            self._chunk(chunk, out)
         finally:
             self._count(out)
 
-    def _payload(self, payload: bytes, out: list[Event]) -> None:
-        chunk = _decode(payload)
+    def _chunk(self, chunk: _Chunk, out: list[Event]) -> None:
         if chunk.error is not None:
             self._error(chunk.error, out)
         if chunk.model_version and not self._model:

@@ -142,25 +142,22 @@ class OpenAIDecoder(Decoder):
             _count(chunk.usage, out)
 
     def _choice(self, choice: _Choice, out: list[Event]) -> None:
-        if choice.delta is not None:
-            self._delta(choice.delta, out)
+        if (delta := choice.delta) is not None:
+            if thought := delta.reasoning_content or delta.reasoning:
+                out.append(Reasoning(thought))
+            if content := delta.content:
+                if isinstance(content, str):
+                    out.append(Text(content))
+                else:
+                    _pieces(content, out)
+            if delta.refusal:
+                self._refused = True
+            for call in delta.tool_calls or ():
+                self._call(call)
         if (reason := choice.finish_reason) and not self.finished:
             if verdict := _FAILURES.get(reason):
                 raise fault(verdict, marks=(reason,))
             self._finish(_REASONS.get(reason, FinishReason.STOP), out)
-
-    def _delta(self, delta: _Delta, out: list[Event]) -> None:
-        if thought := delta.reasoning_content or delta.reasoning:
-            out.append(Reasoning(thought))
-        if content := delta.content:
-            if isinstance(content, str):
-                out.append(Text(content))
-            else:
-                _pieces(content, out)
-        if delta.refusal:
-            self._refused = True
-        for call in delta.tool_calls or ():
-            self._call(call)
 
     def _call(self, delta: _CallDelta) -> None:
         function = delta.function or _Function()

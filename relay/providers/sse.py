@@ -19,7 +19,6 @@ MAX_STRAY_BYTES = 64 * 1024
 MAX_LOOSE_LINES = 1024
 """Lines of one event that are kept apart until it ends."""
 
-_LF = 0x0A
 _BOM = b"\xef\xbb\xbf"
 _IGNORED = (b"event", b"id", b"retry")
 
@@ -52,10 +51,10 @@ class Splitter:
 
         Raises `Fault` (PROVIDER_INTERRUPTED) for an event beyond `MAX_EVENT_BYTES`.
         """
-        if data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and self._is_event(data):
-            return [data[6:-2]]
         if self._after_cr or b"\r" in data:
             data = self._with_line_feeds(data)
+        if not self._partial and not self._lines and (payload := _whole_event(data)):
+            return [payload]
         if b"\n" not in data:
             self._hold(data)
             return []
@@ -68,12 +67,6 @@ class Splitter:
         self._held = len(rest) + (self._pending_size() if self._lines else 0)
         self._check(self._held - len(b"data: "))
         return payloads
-
-    def _is_event(self, data: bytes) -> bool:
-        """Whether `data`, which has a line end only before its last byte, is one whole event
-        of one line: what most reads of a paced answer bring."""
-        fresh = not self._partial and not self._lines and not self._after_cr
-        return fresh and data[-1] == _LF and b"\r" not in data and len(data) <= MAX_EVENT_BYTES
 
     def eof(self) -> list[bytes]:
         """What the end of the body leaves: the event that no blank line closed, if any.
@@ -138,3 +131,19 @@ class Splitter:
                 Code.PROVIDER_INTERRUPTED,
                 f"an event of the answer is longer than {MAX_EVENT_BYTES} bytes",
             )
+
+
+def _whole_event(data: bytes) -> bytes:
+    """The payload where `data` is just one event, its name perhaps and one line of data:
+    what most reads of a paced answer bring. Empty where it is anything else."""
+    if data.startswith(b"event: "):
+        data = data.partition(b"\n")[2]
+    size = len(data)
+    if (
+        data.startswith(b"data: ")
+        and data.endswith(b"\n\n")
+        and data.find(b"\n") == size - 2
+        and size <= MAX_EVENT_BYTES
+    ):
+        return data[6:-2]
+    return b""

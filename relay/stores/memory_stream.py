@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from relay.events import Attempt, Record
-from relay.records import Chunk, encode, split_long
+from relay.records import Chunk
 from relay.stores.reading import Readable, ReadCursor
 from relay.streamlog import Cursor, Spec, Status, StreamInfo, Writer
 
@@ -102,12 +102,12 @@ class MemoryStream(Readable):
         kept = self.records
         if kept.ended:
             raise RuntimeError("nothing may follow a terminal record")
-        for record in split_long(records):
-            kept.append(*encode(record))
+        kept.extend(records)
         if kept.ended:
             self._cancel_callback = None  # what wrote the answer is not kept with it
             self._shelf.ended(self)
-        self.wake()
+        if self._waiting:
+            self.wake()
 
     def chunks(self) -> Sequence[Chunk]:
         """See `Writer.chunks`."""

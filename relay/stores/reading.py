@@ -28,6 +28,7 @@ class Readable:
         """Tell the readers at the head that there is more, each once."""
         waiting, self._waiting = self._waiting, []
         for cursor in waiting:
+            cursor.at_head = False
             cursor.wake()
 
     def let_go(self) -> None:
@@ -54,11 +55,12 @@ class Readable:
 class ReadCursor:
     """One reader's place in one stream; see `streamlog.Cursor`."""
 
-    __slots__ = ("_of", "after", "wake")
+    __slots__ = ("_of", "after", "at_head", "wake")
 
     def __init__(self, of: Readable, after: int, wake: Callable[[], None]) -> None:
         self._of = of
         self.after = after
+        self.at_head = False
         self.wake = wake
         of.entered(self)
 
@@ -67,12 +69,14 @@ class ReadCursor:
         of = self._of
         if of.gone:
             raise StreamExpired
-        chunk = of.records.take(self.after, limit)
+        records = of.records
+        chunk = records.take(self.after, limit)
         if chunk is not None:
             self.after = chunk.last
         elif of.trouble is not None:
             raise of.trouble
-        else:
+        if self.after >= records.newest and not self.at_head and of.trouble is None:
+            self.at_head = True
             of.wait(self)
         return chunk
 

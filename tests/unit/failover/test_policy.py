@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.errors import Code, Fault
 from relay.events import (
     ALIVE,
     Attempt,
     Done,
+    Event,
     Fallback,
     Finish,
     FinishReason,
@@ -758,14 +761,74 @@ def test_a_take_over_with_all_attempts_used_up_is_still_allowed_one():
 # The hot path
 
 
-def test_plain_text_passes_through_as_the_very_same_objects():
-    policy = Failover(plan(A), Breakers(), HedgeBudget(), lambda: 0.5, list)
+def begun(*heard: Event, log=list) -> Failover:
+    policy = Failover(plan(A, B), Breakers(), HedgeBudget(), lambda: 0.5, log)
     policy.begin(0.0)
-    policy.batch(1, [Text("a")], 1.0)
+    if heard:
+        policy.batch(1, heard, 1.0)
+    return policy
+
+
+def test_plain_text_passes_through_as_the_very_same_objects():
+    policy = begun(Text("a"))
     events = [Text("b"), Text("c")]
-    step = policy.batch(1, events, 2.0)
-    assert step.records is events
+    assert policy.passing(1, events, 2.0) is events
     assert policy.deadline == 2.0 + 15.0
+
+
+def test_a_count_among_text_is_noted_and_no_record():
+    policy = begun(Text("a"))
+    counted = Usage(7, 9, False)
+    assert policy.passing(1, [Text("b"), counted, Text("c")], 2.0) == [Text("b"), Text("c")]
+    policy.batch(1, [STOP], 3.0)
+    assert policy.returned(1, 3.0).records[-1].usage == counted
+
+
+def test_passing_text_on_does_not_read_the_log():
+    def log():
+        raise AssertionError("the log was read")
+
+    assert begun(Text("a"), log=log).passing(1, [Text("b")], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "attempt", "events"),
+    [
+        (begun(), 1, [Text("the first")]),
+        (begun(Text("a")), 2, [Text("of nobody")]),
+        (begun(Text("a")), 1, [Text("b"), STOP]),
+        (begun(Text("a")), 1, [Reasoning("hm"), Text("b")]),
+        (begun(Text("a")), 1, [ALIVE]),
+        (begun(Reasoning("hm")), 1, [Text("the first text")]),
+        (begun(Text("a"), STOP), 1, [Text("after the finish")]),
+    ],
+)
+def test_whatever_needs_a_decision_does_not_pass(policy, attempt, events):
+    assert not policy.passing(attempt, events, 2.0)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(
+                st.builds(Text, st.text(min_size=1, max_size=3)),
+                st.builds(Usage, st.integers(1, 9), st.integers(1, 9), st.just(False)),
+            ),
+            min_size=1,
+            max_size=3,
+        ),
+        max_size=6,
+    )
+)
+def test_what_passes_has_the_effect_of_a_batch(reads):
+    quick, thorough, shown = begun(Text("a")), begun(Text("a")), [[], []]
+    for at, read in enumerate(reads, 2):
+        shown[0] += quick.passing(1, read, at) or quick.batch(1, read, at).records
+        shown[1] += thorough.batch(1, read, at).records
+        assert quick.deadline == thorough.deadline
+    assert shown[0] == shown[1]
+    assert quick.cancel(9.0) == thorough.cancel(9.0)
+    assert quick.attempts == thorough.attempts
 
 
 def test_calls_for_unknown_attempts_are_answered_with_an_empty_step():
