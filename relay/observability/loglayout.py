@@ -86,7 +86,7 @@ class Parts(Struct, frozen=True):
     trace: str = ""
 
 
-class Said(Struct, frozen=True):
+class Said(Struct, frozen=True, gc=False):
     """What the code says, noted as it is. `message` is a constant of the code's with a place
     for each of `values`. What is no number among them may hold a secret, and is cleaned
     when the line is put together, as the fields are. `moment` is in nanoseconds since the

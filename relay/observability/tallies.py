@@ -57,21 +57,22 @@ class Times(Collector):
         registry: CollectorRegistry,
     ) -> None:
         """`buckets` are the upper bounds, each included in its bucket, in rising order."""
-        self._series: dict[Labels, list[int]] = {}
-        self._sums: defaultdict[Labels, float] = defaultdict(float)
         self._about = name, documentation
         self._labels = labels
         self._bounds = buckets
         self._names = [floatToGoString(bound) for bound in (*buckets, INF)]  # type: ignore[no-untyped-call]
+        # for each label values the buckets' counts, then the sum of all seconds
+        self._series: defaultdict[Labels, list[float]] = defaultdict(self._empty)
         registry.register(self)
+
+    def _empty(self) -> list[float]:
+        return [0.0] * (len(self._names) + 1)
 
     def observe(self, labels: Labels, seconds: float) -> None:
         """Count one more that took so long."""
-        counts = self._series.get(labels)
-        if counts is None:
-            counts = self._series[labels] = [0] * len(self._names)
-        counts[bisect_left(self._bounds, seconds)] += 1
-        self._sums[labels] += seconds
+        series = self._series[labels]
+        series[bisect_left(self._bounds, seconds)] += 1
+        series[-1] += seconds
 
     def describe(self) -> list[HistogramMetricFamily]:
         """The family without its series."""
@@ -80,7 +81,8 @@ class Times(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The family as it stands."""
         (family,) = self.describe()
-        for labels, counts in self._series.items():
-            buckets = list(zip(self._names, map(float, accumulate(counts)), strict=True))
-            family.add_metric(labels, buckets, self._sums[labels])
+        for labels, (*counts, total) in self._series.items():
+            family.add_metric(
+                labels, list(zip(self._names, accumulate(counts), strict=True)), total
+            )
         yield family
