@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from relay.edges import openai_schema
 from relay.protocol.openapi import OPENAPI_PATH, openapi
 from relay.protocol.schema import ASYNCAPI_PATH, SCHEMA_PATH, Json, asyncapi, json_schema
 
@@ -17,8 +18,19 @@ def schema_routes() -> list[web.RouteDef]:
     return [
         web.get(SCHEMA_PATH, _serve(json_schema, "application/schema+json")),
         web.get(ASYNCAPI_PATH, _serve(asyncapi, "application/json")),
-        web.get(OPENAPI_PATH, _serve(openapi, "application/json")),
+        web.get(OPENAPI_PATH, _serve(document, "application/json")),
     ]
+
+
+def document() -> Json:
+    """Every HTTP route of the application but the page and these documents (OpenAPI 3.1)."""
+    made = openapi()
+    components = made["components"]
+    schemas = components["schemas"] | openai_schema.schemas()
+    return made | {
+        "paths": made["paths"] | openai_schema.paths(),
+        "components": components | {"schemas": schemas},
+    }
 
 
 def _serve(make: Callable[[], Json], content_type: str) -> Handler:

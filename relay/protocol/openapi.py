@@ -9,7 +9,7 @@ from relay.protocol.frames import PROTOCOL
 from relay.protocol.schema import Json, definitions_of
 
 OPENAPI_PATH = "/openapi.json"
-"""Where the server offers `openapi()`."""
+"""Where the server offers `openapi()`, with what other dialects add."""
 
 _PREFIX = "#/components/schemas/"
 _STREAM = {
@@ -22,7 +22,7 @@ _ERROR = {"$ref": "#/components/responses/Error"}
 
 @cache
 def openapi() -> Json:
-    """Every HTTP route of the contract but the page and these documents."""
+    """Every HTTP route of the relay's own: what other dialects add is not in it."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Chat relay", "version": PROTOCOL.rpartition(".v")[2] + ".0.0"},
