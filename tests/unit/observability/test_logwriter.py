@@ -113,7 +113,25 @@ def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
     writer.close()
 
 
-def test_no_line_is_left_lying_however_it_meets_the_thread_falling_asleep(monkeypatch):
+def test_a_line_that_comes_just_when_the_thread_falls_asleep_is_not_left_lying(monkeypatch):
+    monkeypatch.setattr(logwriter, "GATHER", 0)
+    monkeypatch.setattr(logwriter, "LOOK", 0)
+    kept, late = Kept(10), [Line(20, "late\n")]
+    writer = log_writer([kept], 1_000)
+    clear = writer._some.clear
+
+    def put_meanwhile():
+        clear()
+        if late:
+            writer.put(late.pop())
+
+    monkeypatch.setattr(writer._some, "clear", put_meanwhile)
+    writer.put(Line(20, "first\n"))
+    until(lambda: kept.texts == ["first\n", "late\n"])
+    writer.close()
+
+
+def test_lines_of_several_threads_all_arrive_each_threads_in_order(monkeypatch):
     monkeypatch.setattr(logwriter, "GATHER", 0)
     monkeypatch.setattr(logwriter, "LOOK", 0)
     kept = Kept(10)
