@@ -150,6 +150,7 @@ def test_two_processes_metrics_do_not_share_a_registry():
 @given(st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=30))
 def test_nothing_that_a_vendor_or_client_says_makes_a_series(said):
     told = metrics()
+    known = {"other", "gpt", "g1", "claude", "c1", "websocket", "sse"}
     for provider, model, outcome in said:
         told.observe_attempt(Attempt(provider, model, outcome, 1, True, Usage(1, 1, False)), 0.1)
         told.observe_stream_end(done(Attempt(provider, model, outcome, 1)), provider)
@@ -157,7 +158,7 @@ def test_nothing_that_a_vendor_or_client_says_makes_a_series(said):
     for family in told.registry.collect():
         for sample in family.samples:
             for label in ("provider", "model", "route", "transport", "reason"):
-                assert sample.labels.get(label, "other") in {"other", "gpt", "g1", "claude", "c1"}
+                assert sample.labels.get(label, "other") in known
 
 
 @pytest.mark.parametrize("reason", list(FinishReason))
