@@ -1,26 +1,26 @@
 """The stream log in Redis (7 or later, or Valkey): any node serves any stream.
 
 Streams live in Redis; a node holds those that it writes or that somebody reads here.
-`redis_courier` carries records both ways, `redis_keeper` keeps leases and takes over,
-`redis_claims` brings streams into being. What is kept where, and for how long:
-docs/scaling.md.
+`redis_courier` carries records both ways, `redis_keeper` keeps leases, `redis_takeover`
+takes over, `redis_claims` brings streams into being, `redis_index` looks them up, and
+`redis_calls` makes every other call. What is kept where, and for how long: docs/scaling.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
 
 import redis.asyncio as redis
 from redis.exceptions import BusyLoadingError
 
-from relay.errors import Code, Fenced, RelayError, StreamExpired
+from relay.errors import Code, Fenced, RelayError
 from relay.stores import redis_keys as keys
 from relay.stores.reading import ReadCursor
 from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, facts_of, owner_of
 from relay.stores.redis_courier import Courier
+from relay.stores.redis_index import Index, info
 from relay.stores.redis_keeper import Keeper, new_node
 from relay.stores.redis_limits import CALL_TIMEOUT, RedisLimits, redis_client
 from relay.stores.redis_listener import RETRY_PAUSE
@@ -35,7 +35,6 @@ from relay.streamlog import (
     Existing,
     Orphan,
     Spec,
-    Status,
     StreamInfo,
     StreamLog,
     Writer,
@@ -43,14 +42,12 @@ from relay.streamlog import (
 
 __all__ = ["RedisLimits", "RedisLog", "redis_client"]
 
-_FACTS = ("subject", "id", "next", "status", "fingerprint", "erased")
-
 
 class RedisLog(StreamLog):
     """Streams and sessions of all nodes on one Redis.
 
     Await `start` before use and `close` at the end. `client` must return bytes and must
-    not retry by itself: the courier does.
+    not retry by itself: `redis_calls` does.
     """
 
     def __init__(
@@ -78,6 +75,7 @@ class RedisLog(StreamLog):
             rewrite=lambda stream: self._claims.rewrite(stream),
             ending=lambda stream: self._sessions.ending(stream),
         )
+        self._index = Index(self._calls, self._streams)
         self._claims = Claims(self._calls, self._courier, self.node, terms)
         self._sessions = Sessions(self._calls, self._courier, clock, terms)
         self._heir = Heir(
@@ -176,30 +174,7 @@ class RedisLog(StreamLog):
 
     async def session_streams(self, session: str) -> list[StreamInfo]:
         """See `StreamLog.session_streams`."""
-        digest = keys.digest(session)
-        ids: list[bytes] = await self._ask(lambda: self._client.lrange(keys.order(digest), 0, -1))
-        if not ids:
-            return []
-        claims = await self._ask(lambda: self._client.hmget(keys.ids(digest), ids))
-        named = [
-            (id.decode(), _stream_in(claim)) for id, claim in zip(ids, claims, strict=True) if claim
-        ]
-        facts = await self._calls.ask(lambda: self._all_facts([name for _, name in named]))
-        return [
-            _info(id, name, known)
-            for (id, name), known in zip(named, facts, strict=True)
-            if known is not None
-        ]
-
-    async def _all_facts(self, names: list[str]) -> list[dict[str, str] | None]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hmget(keys.stream(name), _FACTS)
-            answers = await self._calls.checked(pipe)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return [_decoded(values) for values in answers]
+        return await self._index.session_streams(session)
 
     # Streams
 
@@ -230,38 +205,26 @@ class RedisLog(StreamLog):
             raise RelayError(
                 Code.BAD_REQUEST, f"id: {spec.id} already names a chat of other content"
             )
-        await self._known(name, spec.subject)
+        await self._index.known(name, spec.subject)
         return Existing(name)
 
     async def link(self, session: str, id: str, stream: str, subject: str | None) -> None:
         """See `StreamLog.link`."""
-        await self._claims.link(session, id, stream, await self._known(stream, subject))
+        await self._claims.link(session, id, stream, await self._index.known(stream, subject))
 
     async def find(self, session: str, id: str) -> str:
         """See `StreamLog.find`."""
-        ids = keys.ids(keys.digest(session))
-        claim = await self._ask(lambda: self._client.hget(ids, id))
-        if claim is None:
-            raise StreamExpired
-        name = _stream_in(claim)
-        if name not in self._streams and await self._facts(name) is None:
-            raise StreamExpired
-        return name
+        return await self._index.find(session, id)
 
     async def newest(self, conversation: str, session: str, subject: str | None) -> str:
         """See `StreamLog.newest`."""
-        digest = keys.conversation(subject, keys.digest(session), conversation)
-        name = await self._ask(lambda: self._client.get(keys.newest(digest)))
-        if name is None:
-            raise StreamExpired
-        await self._known(name.decode(), subject)
-        return str(name.decode())
+        return await self._index.newest(conversation, session, subject)
 
     async def attach(
         self, stream: str, after: int, wake: Callable[[], None], subject: str | None
     ) -> Cursor:
         """See `StreamLog.attach`."""
-        known = await self._known(stream, subject)
+        known = await self._index.known(stream, subject)
         held = self._stream(stream)
         last = max(held.reach, int(known["next"]))
         if not -1 <= after < last:
@@ -284,18 +247,18 @@ class RedisLog(StreamLog):
 
     async def info(self, stream: str, subject: str | None) -> StreamInfo:
         """See `StreamLog.info`."""
-        known = await self._known(stream, subject)
-        return _info(known["id"], stream, known)
+        known = await self._index.known(stream, subject)
+        return info(known["id"], stream, known)
 
     async def cancel(self, stream: str, subject: str | None) -> None:
         """See `StreamLog.cancel`."""
-        known = await self._known(stream, subject)
+        known = await self._index.known(stream, subject)
         if known["status"] == "running":
             await self._want_end(stream, erase=False)
 
     async def erase(self, stream: str, subject: str | None) -> None:
         """See `StreamLog.erase`. Where it was read, records go `ERASE_LINGER` after the end."""
-        await self._known(stream, subject)
+        await self._index.known(stream, subject)
         await self._want_end(stream, erase=True)
 
     async def _want_end(self, stream: str, *, erase: bool) -> None:
@@ -365,45 +328,3 @@ class RedisLog(StreamLog):
                 stream.lose(trouble)
             elif stream.cursors and not stream.records.ended:
                 stream.fail(trouble)
-
-    # What Redis knows
-
-    async def _ask(self, call: Callable[[], Any]) -> Any:
-        return await self._calls.ask(cast(Callable[[], Awaitable[Any]], call))
-
-    async def _facts(self, name: str) -> dict[str, str] | None:
-        """What is known of a stream; None for one that is gone or erased."""
-        held = self._streams.get(name)
-        if held is not None and held.owned:
-            return None if held.erased else _own_facts(held)
-        return _decoded(await self._ask(lambda: self._client.hmget(keys.stream(name), _FACTS)))
-
-    async def _known(self, name: str, subject: str | None) -> dict[str, str]:
-        facts = await self._facts(name)
-        if facts is None or facts["subject"] != owner_of(subject):
-            raise StreamExpired
-        return facts
-
-
-def _own_facts(stream: RedisStream) -> dict[str, str]:
-    held: Mapping[str, str | bytes] = stream.facts
-    facts = {name: str(held[name]) for name in ("subject", "id", "fingerprint")}
-    return facts | {"next": str(len(stream.records)), "status": "running"}
-
-
-def _decoded(values: list[bytes | None]) -> dict[str, str] | None:
-    if values[0] is None or values[_FACTS.index("erased")] is not None:
-        return None
-    return {
-        name: value.decode()
-        for name, value in zip(_FACTS, values, strict=True)
-        if value is not None
-    }
-
-
-def _stream_in(claim: bytes) -> str:
-    return claim.split()[0].decode()
-
-
-def _info(id: str, name: str, facts: Mapping[str, str]) -> StreamInfo:
-    return StreamInfo(id, name, int(facts["next"]) - 1, cast(Status, facts["status"]))
