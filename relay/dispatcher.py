@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
-
-import msgspec
 
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import Driver, Observer
@@ -159,13 +157,17 @@ class Dispatcher:
         if self.draining:
             return await self._find_only(session, id)
         route = self._lineup.route(request.provider)
-        asked = apply_route(msgspec.structs.replace(request, provider=route.name), route)
+        asked = apply_route(request, route)
         kept = self._policy.resume_grace if grace is None else grace
-        spec = Spec(secrets.token_urlsafe(16), session, id, subject, asked, kept)
+        spec = Spec(os.urandom(16).hex(), session, id, subject, asked, kept)
         claim = await self._log.create(spec)
         if isinstance(claim, Existing):
             return claim.stream
         self._drive(claim.writer, spec, route).begin()
+        try:
+            await asyncio.sleep(0)  # the request to the vendor leaves now; the rest can wait
+        finally:
+            self._observer.started(spec.stream, route.name)
         return spec.stream
 
     async def _find_only(self, session: str, id: str) -> str:
@@ -240,6 +242,7 @@ class Dispatcher:
             orphan.writer.append([*self._missing_start(orphan), self._not_takeable(orphan)])
             return
         driver = self._drive(orphan.writer, orphan.spec, route)
+        self._observer.started(orphan.spec.stream, route.name)
         if not orphan.chunks:
             driver.begin()
         elif not orphan.cancelled and not orphan.late:

@@ -130,7 +130,6 @@ class Driver:
         self._reported = 0
         self._due = inf
         self._terminal: Done | Failed | None = None
-        observer.started(writer.stream, route)
 
     @property
     def tasks(self) -> Sequence[asyncio.Task[None]]:

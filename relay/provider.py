@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 from relay.events import Event
 from relay.request import ChatRequest
@@ -26,8 +27,7 @@ class Form(StrEnum):
     """The conversation as it was; the model answers anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One upstream call. `request.messages` already hold any continuation turns."""
 
     model: str

@@ -37,7 +37,7 @@ class Route:
 
 
 def apply_route(request: ChatRequest, route: Route) -> ChatRequest:
-    """The chat as the route lets it through: what goes upstream.
+    """The chat as the route lets it through, under the route's name: what goes upstream.
 
     `max_tokens` is always set in it. Turns of the role `system` count as the client's
     system prompt. Raises `RelayError` BAD_REQUEST, naming the field that the route forbids.
@@ -47,6 +47,7 @@ def apply_route(request: ChatRequest, route: Route) -> ChatRequest:
     asked = request.max_tokens or route.max_output_tokens
     return msgspec.structs.replace(
         request,
+        provider=route.name,
         system=_system(request, route),
         max_tokens=min(asked, route.max_output_tokens),
     )
@@ -67,9 +68,10 @@ def _system_field(request: ChatRequest) -> str | None:
     """Where the client's own system prompt stands, if it sent one."""
     if request.system and request.system.strip():
         return "system"
-    turns = enumerate(request.messages)
-    spoken = (at for at, turn in turns if turn.role == "system" and text_of(turn.content).strip())
-    return next((f"messages.{at}.role" for at in spoken), None)
+    for at, turn in enumerate(request.messages):
+        if turn.role == "system" and text_of(turn.content).strip():
+            return f"messages.{at}.role"
+    return None
 
 
 def _forbidden(field: str, route: Route) -> RelayError:

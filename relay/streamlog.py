@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from msgspec import Struct
+
 from relay.events import Attempt, Record
 from relay.records import Chunk
 from relay.request import ChatRequest
@@ -20,8 +22,7 @@ from relay.request import ChatRequest
 Status = Literal["running", "done", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """What a stream is born with.
 
     `stream` is its unguessable name. `session` and `id` are the claim by which its client

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 from relay.errors import Code
 from relay.events import Target
 
@@ -67,8 +69,7 @@ class Condition:
     code: Code | None
 
 
-@dataclass(eq=False, slots=True)
-class Ticket:
+class Ticket(Struct, eq=False):
     """One attempt's leave to ask a target. `probe` where it is the one that finds out
     whether the target is back; `forced` where the breaker was open all the same."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -14,8 +13,7 @@ from relay.provider import Form
 Rescue = Literal["continue", "restart", "off"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """The rules for one answer: route, settings and request, already put together.
     Times are in seconds."""
 
@@ -38,8 +36,7 @@ class Plan:
         return self.targets if self.fallback else self.targets[:1]
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """Start attempt number `attempt` on `target`. `partial` is the text to go on from,
     in the given form; empty for an answer from the start."""
 
@@ -50,8 +47,7 @@ class Launch:
     hedge: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
+class Abort(Struct, frozen=True):
     """Cancel this attempt's task at once. Nothing it still says is listened to."""
 
     attempt: int

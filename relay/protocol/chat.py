@@ -250,7 +250,8 @@ class Chat(Strict):
                 raise refuse("messages is empty: at least one message is due")
         else:
             _check_turns(self.messages)
-        _check_tools(self.tools or [], self.tool_choice)
+        if self.tools or self.tool_choice:
+            _check_tools(self.tools or [], self.tool_choice)
         return self
 
 
@@ -264,16 +265,18 @@ class ChatBody(Chat):
 def _check_turns(messages: list[Message]) -> None:
     if not messages:
         raise refuse("messages is empty: at least one message is due")
-    if all(message.role == "system" for message in messages):
-        raise refuse("messages has system turns only: a user's message is due")
+    only_system = True
     called: set[str] = set()
     for at, message in enumerate(messages):
+        only_system = only_system and message.role == "system"
         for call in message.tool_calls or []:
             if call.call_id in called:
                 raise refuse("messages[{at}].tool_calls: a call_id is there twice", at=at)
             called.add(call.call_id)
         if message.call_id is not None and message.call_id not in called:
             raise refuse("messages[{at}].call_id: no turn before it made this call", at=at)
+    if only_system:
+        raise refuse("messages has system turns only: a user's message is due")
 
 
 def _check_tools(tools: list[Tool], choice: str | None) -> None:
@@ -295,7 +298,7 @@ def to_request(chat: Chat, provider: str) -> request.ChatRequest:
         system=chat.system or None,
         max_tokens=chat.max_tokens,
         stop=tuple(chat.stop or ()),
-        tools=tuple(request.Tool(t.name, t.description, t.parameters) for t in chat.tools or ()),
+        tools=_tools(chat.tools) if chat.tools else (),
         tool_choice=chat.tool_choice or "auto",
         conversation=chat.conversation,
         fallback=chat.fallback is not False,
@@ -305,19 +308,26 @@ def to_request(chat: Chat, provider: str) -> request.ChatRequest:
 def _turns(messages: str | list[Message]) -> tuple[request.Message, ...]:
     if isinstance(messages, str):
         return (request.Message("user", messages),)
-    return tuple(_turn(message) for message in messages)
+    return tuple([_turn(message) for message in messages])
 
 
 def _turn(message: Message) -> request.Message:
+    content = message.content
+    if not message.tool_calls and isinstance(content, str):
+        return request.Message(message.role, content, (), message.call_id)
     calls = tuple(
         request.PastCall(call.call_id, call.name, call.arguments, call.state)
         for call in message.tool_calls or ()
     )
-    return request.Message(message.role, _content(message.content), calls, message.call_id)
+    return request.Message(message.role, _content(content), calls, message.call_id)
 
 
 def _content(content: str | list[TextPart | ImagePart]) -> str | tuple[request.Part, ...]:
     return content if isinstance(content, str) else tuple(_part(part) for part in content)
+
+
+def _tools(tools: list[Tool]) -> tuple[request.Tool, ...]:
+    return tuple(request.Tool(tool.name, tool.description, tool.parameters) for tool in tools)
 
 
 def _part(part: TextPart | ImagePart) -> request.Part:

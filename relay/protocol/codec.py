@@ -58,27 +58,23 @@ def decode_object(data: str | bytes) -> dict[str, Any]:
     """
     try:
         text = data if isinstance(data, str) else data.decode()
-        if _too_many(text):
+        openings = text.count("[") + text.count("{")
+        if openings + text.count(",") > MAX_VALUES and _too_many(text):
             raise NotAFrame(f"JSON may have {MAX_VALUES:,} values at most")
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise NotAFrame("this is not JSON, or is nested too deep", is_json=False) from None
     if not isinstance(value, dict):
         raise NotAFrame("a JSON object is due")
-    if _too_deep(value):
+    if openings > MAX_DEPTH and _too_deep(value):
         raise NotAFrame(f"JSON may be nested {MAX_DEPTH} deep at most")
     return value
 
 
 def _too_many(text: str) -> bool:
-    """Counts at the speed of memory first, and leaves strings out only where it matters."""
-    if _structure(text) <= MAX_VALUES:
-        return False
-    return _structure(_STRING.sub("", text)) > MAX_VALUES
-
-
-def _structure(text: str) -> int:
-    return text.count(",") + text.count("[") + text.count("{")
+    """Leaves strings out, which only matters where there are many commas and brackets."""
+    bare = _STRING.sub("", text)
+    return bare.count(",") + bare.count("[") + bare.count("{") > MAX_VALUES
 
 
 def _too_deep(value: dict[str, Any]) -> bool:

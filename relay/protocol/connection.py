@@ -76,6 +76,8 @@ class Phase(Enum):
     CLOSED = "closed"
     """The connection has ended, or is about to."""
 
+    __hash__ = object.__hash__  # Enum's own is a function of Python's, asked at each frame
+
 
 class Input(Enum):
     """What may come from a client."""
@@ -89,6 +91,8 @@ class Input(Enum):
     BAD_HELLO = "faulty hello"
     BAD_FRAME = "faulty frame"
     NOISE = "no frame at all"
+
+    __hash__ = object.__hash__
 
 
 class Rule(Enum):

@@ -36,7 +36,7 @@ from relay.request import ChatRequest, Message
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """Where one upstream call's answer goes: its body to `decoder`, the events to `sink`,
     one call a read. `refused` makes the `Fault` for a status of 400 and above."""

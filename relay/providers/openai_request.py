@@ -120,6 +120,8 @@ def _assistant(message: Message) -> dict[str, Any]:
 
 
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
     parts = parts_of(content)
     if not any(isinstance(part, ImagePart) for part in parts):
         return text_of(content)

@@ -103,7 +103,7 @@ class MemoryLog(StreamLog):
         if session is None:
             session = self._add_session(spec.session, spec.subject, joined=False)
         if held := _named(session, spec.id):
-            if held.fingerprint != spec.request.fingerprint():
+            if not held.asks(spec.request):
                 raise RelayError(
                     Code.BAD_REQUEST, f"id: {spec.id} already names a chat of other content"
                 )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from relay.events import Attempt, Record
 from relay.records import Chunk
+from relay.request import ChatRequest
 from relay.stores.reading import Readable, ReadCursor
 from relay.streamlog import Cursor, Spec, Status, StreamInfo, Writer
 
@@ -47,14 +48,15 @@ class MemoryStream(Readable):
     one writer and no epoch but the first."""
 
     __slots__ = (
+        "_asked",
         "_cancel_callback",
         "_clock",
+        "_fingerprint",
         "_shelf",
         "attempts",
         "cancel_wanted",
         "conversation",
         "erasing",
-        "fingerprint",
         "names",
         "session",
         "spec_id",
@@ -73,7 +75,8 @@ class MemoryStream(Readable):
         self.session = session
         self.spec_id = spec.id
         self.subject = spec.subject
-        self.fingerprint = spec.request.fingerprint()
+        self._asked: ChatRequest | None = spec.request
+        self._fingerprint = ""
         self.conversation: tuple[str, str, str] | None = None
         self.names: list[tuple[MemorySession, str]] = []
         self.unread_since: float | None = clock()
@@ -97,6 +100,17 @@ class MemoryStream(Readable):
         last = self.records.take(len(self.records) - 2)
         return "done" if last and last.kind == "done" else "error"
 
+    def asks(self, request: ChatRequest) -> bool:
+        """Whether `request` is the chat that started it."""
+        return request.fingerprint() == self._digest()
+
+    def _digest(self) -> str:
+        """The chat's fingerprint, made when it is first needed: a new chat need not wait for
+        it. The chat itself is let go of then."""
+        if self._asked is not None:
+            self._fingerprint, self._asked = self._asked.fingerprint(), None
+        return self._fingerprint
+
     def append(self, records: Sequence[Record]) -> None:
         """See `Writer.append`."""
         kept = self.records
@@ -105,6 +119,7 @@ class MemoryStream(Readable):
         kept.extend(records)
         if kept.ended:
             self._cancel_callback = None  # what wrote the answer is not kept with it
+            self._digest()
             self._shelf.ended(self)
         if self._waiting:
             self.wake()

@@ -71,13 +71,14 @@ class Told:
     """An observer that remembers."""
 
     def __init__(self) -> None:
+        self.begun: list[tuple[str, str]] = []
         self.attempts: list[Attempt] = []
         self.ended_with: list[Record | None] = []
         self.answered: list[Target] = []
         self.defects: list[BaseException] = []
 
     def started(self, stream: str, route: str) -> None:
-        """Counted by `ended`."""
+        self.begun.append((stream, route))
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         self.answered.append(target)
@@ -372,17 +373,41 @@ async def test_a_defect_of_the_policy_ends_the_stream_with_internal(
     assert house.dispatcher.running == 0
 
 
+async def test_the_vendor_is_asked_before_start_returns() -> None:
+    gpt = ScriptedProvider("gpt", says("x"))
+    house = House(gpt)
+    stream = await house.start()
+    assert len(gpt.calls) == 1
+    assert house.told.begun == [(stream, "gpt")]
+
+
+async def test_a_start_whose_caller_goes_away_runs_on_and_is_observed() -> None:
+    house = House(ScriptedProvider("gpt", says("x")))
+    starting = asyncio.create_task(house.start())
+    await until(lambda: house.dispatcher.running == 1)
+    starting.cancel()
+    await until(lambda: house.dispatcher.running == 0)
+    assert len(house.told.begun) == len(house.told.ended_with) == 1
+    assert starting.cancelled()
+
+
 async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gpt = ScriptedProvider("gpt", says("x"))
-    house = House(gpt)
+    lost = asyncio.Event()
+
+    async def script(call: Call, sink: Sink) -> None:
+        await lost.wait()
+        await says("x")(call, sink)
+
+    house = House(ScriptedProvider("gpt", script))
     stream = await house.start()
 
     def fenced(self: object, records: object) -> None:
         raise Fenced
 
     monkeypatch.setattr("relay.stores.memory_stream.MemoryStream.append", fenced)
+    lost.set()
     await until(lambda: house.dispatcher.running == 0)
     assert house.told.ended_with == [None]
     assert [attempt.outcome for attempt in house.told.attempts] == ["cancelled"]
