@@ -115,8 +115,7 @@ class Dispatcher:
         }
         self._wheel = TimerWheel(clock)
         self._closing: set[asyncio.Task[None]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle = asyncio.Event()  # set by the last stream that ends while draining
         self.draining = False
         log.on_orphan(self.adopt)
 
@@ -198,7 +197,6 @@ class Dispatcher:
             ended=self._on_ended,
         )
         self._running[writer.stream] = driver
-        self._idle.clear()
         return driver
 
     def _attempt(
@@ -232,7 +230,7 @@ class Dispatcher:
         for task in driver.tasks:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        if not self._running:
+        if self.draining and not self._running:
             self._idle.set()
 
     def adopt(self, orphan: Orphan) -> None:
@@ -285,7 +283,8 @@ class Dispatcher:
         self._log.on_orphan(None)
         try:
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                if self._running:
+                    await self._idle.wait()
         except TimeoutError:
             for driver in list(self._running.values()):
                 await self._leave(driver)

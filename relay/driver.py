@@ -288,7 +288,8 @@ class Driver:
         deadline = self._failover.deadline
         if deadline is None or self._due <= deadline:
             return
-        self._disarm()
+        if self._due < inf:
+            self._disarm()
         self._due = deadline
         self._wheel.join(self, deadline)
 

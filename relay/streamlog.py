@@ -10,7 +10,6 @@ One contract suite (`tests/contract/stream_log.py`) holds every implementation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -38,8 +37,7 @@ class Spec(Struct, frozen=True):
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class StreamInfo:
+class StreamInfo(Struct, frozen=True):
     """A stream as a session lists it. `seq` is the last record's."""
 
     id: str
@@ -125,22 +123,19 @@ class Writer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """The claim was free: the caller owns the stream and has to write it."""
 
     writer: Writer
 
 
-@dataclass(frozen=True, slots=True)
-class Existing:
+class Existing(Struct, frozen=True):
     """The same chat was already claimed under this id: attach to it."""
 
     stream: str
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(Struct, frozen=True):
     """A stream whose owner died, now this node's to finish.
 
     `request` is None where it was too large to be kept: the answer can only be ended.

@@ -18,6 +18,11 @@ STEP = 0.05
 shortest wait of the failover policy is five times as long."""
 
 
+LOOP_TICK = 0.001
+"""Seconds that the event loop's timers may come early by: uvloop counts whole milliseconds.
+Without it the timer would be armed again and again until the clock has come so far."""
+
+
 class Member(Protocol):
     """Who has a deadline."""
 
@@ -70,4 +75,4 @@ class TimerWheel:
             self._timer.cancel()
         self._armed = self._order[0]
         wait = max(0.0, self._armed * STEP - self._clock())
-        self._timer = asyncio.get_running_loop().call_later(wait, self.turn)
+        self._timer = asyncio.get_running_loop().call_later(wait + LOOP_TICK, self.turn)

@@ -198,8 +198,9 @@ class Outbox:
 
     def _mark(self, reader: Reader) -> None:
         self._marked.append(reader)
-        if not self._scheduled:
-            self._schedule()
+        if not self._scheduled and self._stall is None:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
 
     def _schedule(self) -> None:
         if not self._scheduled and self._stall is None and not self._closed:

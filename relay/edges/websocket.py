@@ -85,7 +85,8 @@ class WebSocketEdge:
         self._pulse.join(served)
         self._service.observer.connected(served.name)
         try:
-            await served.run()
+            # A task of its own, so that a frame does not wake the whole stack of middlewares.
+            await asyncio.create_task(served.run())
         finally:
             self._sockets.discard(served)
             self._pulse.leave(served)

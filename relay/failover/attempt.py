@@ -174,13 +174,7 @@ class Attempts:
         usages = [attempt.usage for attempt in self.ended if attempt.usage]
         if self._unreported is not None:
             usages.append(self._unreported)
-        return Usage(
-            sum(usage.input_tokens for usage in usages),
-            sum(usage.output_tokens for usage in usages),
-            any(usage.estimated for usage in usages),
-            _sum_known([usage.cached_input_tokens for usage in usages]),
-            _sum_known([usage.reasoning_tokens for usage in usages]),
-        )
+        return usages[0] if len(usages) == 1 else _sum(usages)
 
     def dead_at(self, running: Running) -> float:
         """When an attempt is overdue, unless something comes before."""
@@ -196,14 +190,29 @@ class Attempts:
 
     def deadline(self) -> float | None:
         """When the first of them is overdue or to be hedged."""
-        due = [self.dead_at(running) for running in self.running]
+        plan, running = self._plan, self.running
+        if not running:
+            return None
+        due = running[0].dead_at(plan.first_token_timeout, plan.token_idle_timeout)
+        if len(running) > 1:
+            return min(due, *map(self.dead_at, running[1:]))
         hedge = self.hedge_due()
-        return min(due if hedge is None else [*due, hedge], default=None)
+        return due if hedge is None else min(due, hedge)
 
 
 def milliseconds(seconds: float) -> int:
     """Whole milliseconds, rounded."""
     return round(seconds * 1000)
+
+
+def _sum(usages: Sequence[Usage]) -> Usage:
+    return Usage(
+        sum(usage.input_tokens for usage in usages),
+        sum(usage.output_tokens for usage in usages),
+        any(usage.estimated for usage in usages),
+        _sum_known([usage.cached_input_tokens for usage in usages]),
+        _sum_known([usage.reasoning_tokens for usage in usages]),
+    )
 
 
 def _sum_known(counts: Sequence[int | None]) -> int | None:

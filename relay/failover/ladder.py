@@ -96,8 +96,10 @@ class Ladder:
         """The first target whose breaker lets an attempt through; where none does, the one
         that has rested longest."""
         allowed = self._plan.allowed
-        admitted = (target for target in allowed if self._breakers.admits(target, now))
-        return next(admitted, None) or self._breakers.longest_rested(allowed)
+        for target in allowed:
+            if self._breakers.admits(target, now):
+                return target
+        return self._breakers.longest_rested(allowed)
 
     def beside(self, now: float) -> Target | None:
         """A target for a hedge: not asked yet, its breaker closed."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from relay.protocol.chat import Chat
 from relay.protocol.frames import AnySent
@@ -27,8 +28,7 @@ class CloseCode(IntEnum):
     INTERNAL = 4500
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(Struct, frozen=True):
     """Verify `token` where there is one, take part in `session` (None: make one up), and
     call `opened` or `refused`."""
 
@@ -36,31 +36,27 @@ class Open:
     token: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """Verify `token` and call `renewed` or `refused`."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Greet:
+class Greet(Struct, frozen=True):
     """Send `ready`."""
 
     session: str
     resumed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StartChat:
+class StartChat(Struct, frozen=True):
     """Have the dispatcher start or find the chat, and call `started` or `failed`."""
 
     id: str
     chat: Chat
 
 
-@dataclass(frozen=True, slots=True)
-class Attach:
+class Attach(Struct, frozen=True):
     """Put a cursor behind `after` under `id`, in place of one that is there; call `failed`
     where that can't be (one that is there stays then). When the terminal record was sent,
     call `detached`. `first` says that nothing was read under `id` before."""
@@ -71,16 +67,14 @@ class Attach:
     first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Find:
+class Find(Struct, frozen=True):
     """Look up the session's stream `id` and call `found` or `failed`."""
 
     id: str
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """Let `id` (None: the stream's own name) name `stream`, or else the newest stream of
     `conversation`, and call `found` or `failed`."""
 
@@ -90,22 +84,19 @@ class Link:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """Want the session's stream `id` to end; call `failed` where there is none."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send this frame."""
 
     frame: AnySent
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """Send what is waiting, then close with `code`. The last action of a connection."""
 
     code: CloseCode

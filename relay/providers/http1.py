@@ -154,7 +154,7 @@ class ResponseParser:
 
     __slots__ = (
         "_barren",
-        "_head_size",
+        "_head",
         "_interim",
         "_parser",
         "_pieces",
@@ -174,7 +174,7 @@ class ResponseParser:
         self.error: TransportError | None = None
         self.reusable = False
         self._barren = 0
-        self._head_size = 0
+        self._head: list[tuple[bytes, bytes]] = []
         self._interim = False
         self._until_eof = False
         self._pieces: list[bytes] = []
@@ -211,31 +211,23 @@ class ResponseParser:
             self._break(Interrupted("the connection was closed before a response came"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser for headers and for trailers, which are not kept."""
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > MAX_HEAD_BYTES:
-            raise _too_long()
-        if not self.status and self._heeds(name):
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-            known = self.headers.get(key)
-            self.headers[key] = text if known is None else f"{known}, {text}"
-
-    def _heeds(self, name: bytes) -> bool:
-        assert self._parser is not None
-        return name.lower() in _HEEDED or self._parser.get_status_code() >= 400
+        """Called by the parser for headers and for trailers."""
+        self._head.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Called by the parser at the end of a head."""
         assert self._parser is not None
         status = self._parser.get_status_code()
+        head, self._head = self._head, []
+        if sum([len(name) + len(value) + 4 for name, value in head]) > MAX_HEAD_BYTES:
+            raise _too_long()
         if status < 200:
             self._interim = True
-            self.headers.clear()
             return
         self.status = status
-        self._head_size = 0
-        self._until_eof = self._ends_with_connection()
-        if self._encoded():
+        self.headers = headers = _headers(head, all=status >= 400)
+        self._until_eof = status not in _BODILESS and _ends_with_connection(headers)
+        if _encoded(headers):
             raise Unsupported("the upstream compressed its response although asked not to")
         if 300 <= status < 400:
             raise Unsupported("the upstream answered with a redirect")
@@ -262,20 +254,6 @@ class ResponseParser:
         for each response would be left to the garbage collector."""
         self._parser = None
 
-    def _ends_with_connection(self) -> bool:
-        if self.status in _BODILESS:
-            return False
-        coding = self.headers.get("transfer-encoding")
-        if coding is not None:
-            return not coding.rstrip().lower().endswith("chunked")
-        return "content-length" not in self.headers
-
-    def _encoded(self) -> bool:
-        named = f"{self.headers.get('content-encoding', '')},"
-        named += self.headers.get("transfer-encoding", "")
-        codings = {coding.strip().lower() for coding in named.split(",")}
-        return bool(codings - {"", "identity", "chunked"})
-
     def _count_barren(self, size: int) -> None:
         self._barren += size
         if self._barren > MAX_HEAD_BYTES and not self.over:
@@ -298,6 +276,34 @@ class ResponseParser:
     def _conclude(self) -> None:
         self.over = True
         self.reusable = False
+
+
+def _headers(head: list[tuple[bytes, bytes]], *, all: bool) -> dict[str, str]:
+    """A head's fields by lower-case name, repeated ones joined with commas: all of them, or
+    those that matter here."""
+    found: dict[str, str] = {}
+    for name, value in head:
+        name = name.lower()
+        if all or name in _HEEDED:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _ends_with_connection(headers: dict[str, str]) -> bool:
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        return not coding.rstrip().lower().endswith("chunked")
+    return "content-length" not in headers
+
+
+def _encoded(headers: dict[str, str]) -> bool:
+    transfer = headers.get("transfer-encoding", "")
+    if transfer == "chunked" and "content-encoding" not in headers:
+        return False  # which is how nearly all streams come
+    named = f"{headers.get('content-encoding', '')},{transfer}"
+    codings = {coding.strip().lower() for coding in named.split(",")}
+    return bool(codings - {"", "identity", "chunked"})
 
 
 def _too_long() -> Malformed:

@@ -121,7 +121,7 @@ class MemoryStream(Readable):
             self._cancel_callback = None  # what wrote the answer is not kept with it
             self._digest()
             self._shelf.ended(self)
-        if self._waiting:
+        if self.waiting:
             self.wake()
 
     def chunks(self) -> Sequence[Chunk]:

@@ -11,22 +11,23 @@ from relay.records import Chunk, Records
 class Readable:
     """One stream's records here, and the cursors over them.
 
-    `gone` once the records are let go: a cursor that has not had them all is told so.
-    `trouble` once the store can't keep its promise: every reader is told that instead.
+    `waiting` are the cursors to be woken by what follows. `gone` once the records are let
+    go: a cursor that has not had them all is told so. `trouble` once the store can't keep
+    its promise: every reader is told that instead.
     """
 
-    __slots__ = ("_waiting", "cursors", "gone", "records", "trouble")
+    __slots__ = ("cursors", "gone", "records", "trouble", "waiting")
 
     def __init__(self) -> None:
         self.records = Records()
         self.cursors: list[ReadCursor] = []  # few at a time: a set would weigh a fifth more
         self.gone = False
         self.trouble: RelayError | None = None
-        self._waiting: list[ReadCursor] = []
+        self.waiting: list[ReadCursor] = []
 
     def wake(self) -> None:
         """Tell the readers at the head that there is more, each once."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         for cursor in waiting:
             cursor.at_head = False
             cursor.wake()
@@ -44,12 +45,8 @@ class Readable:
     def left(self, cursor: ReadCursor) -> None:
         """A reader left."""
         self.cursors.remove(cursor)
-        if cursor in self._waiting:
-            self._waiting.remove(cursor)
-
-    def wait(self, cursor: ReadCursor) -> None:
-        """Have a reader at the head woken by what follows."""
-        self._waiting.append(cursor)
+        if cursor in self.waiting:
+            self.waiting.remove(cursor)
 
 
 class ReadCursor:
@@ -77,7 +74,7 @@ class ReadCursor:
             raise of.trouble
         if self.after >= records.newest and not self.at_head and of.trouble is None:
             self.at_head = True
-            of.wait(self)
+            of.waiting.append(self)
         return chunk
 
     def close(self) -> None:

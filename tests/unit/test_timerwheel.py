@@ -8,7 +8,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.timerwheel import STEP, TimerWheel
+from relay.timerwheel import LOOP_TICK, STEP, TimerWheel
 
 PATIENCE = 10.0
 
@@ -46,6 +46,17 @@ async def test_a_member_is_called_once_at_its_deadline_or_a_step_after():
     await at(clock, wheel, 1_007.01 + STEP)
     await at(clock, wheel, 1_008.0)
     assert member.called == [1_007.01 + STEP]
+
+
+async def test_a_timer_that_comes_early_is_not_armed_again_for_the_same_moment(monkeypatch):
+    clock, waits = Clock(), []
+    wheel = TimerWheel(clock)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda wait, call: waits.append(wait))
+    wheel.join(Member(clock), 1_001.0)
+    clock.now = 1_000.9997
+    wheel.turn()
+    assert waits[-1] >= LOOP_TICK
 
 
 async def test_a_deadline_that_has_passed_is_due_at_once():
