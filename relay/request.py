@@ -78,7 +78,8 @@ class ChatRequest(Struct, frozen=True, omit_defaults=True):
     def fingerprint(self) -> str:
         """A digest of the whole content: two chats of one id are the same chat only when
         these agree."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+        content = msgspec.json.encode(self, order="sorted")
+        return hashlib.blake2b(content, digest_size=32).hexdigest()
 
 
 def text_of(content: str | tuple[Part, ...]) -> str:

@@ -48,14 +48,15 @@ class TimerWheel:
         spoke = ceil(due / STEP)
         members = self._spokes.get(spoke)
         if members is None:
-            members = self._spokes[spoke] = set()
+            self._spokes[spoke] = {member}
             heapq.heappush(self._order, spoke)
             self._arm()
-        members.add(member)
+        else:
+            members.add(member)
 
     def leave(self, member: Member, due: float) -> None:
         """Do not call `member`, which had joined for `due`. Idempotent. A spoke that is left
-        empty stays until its time: there are only so many."""
+        empty stays until it is the next one: there are only so many."""
         if members := self._spokes.get(ceil(due / STEP)):
             members.discard(member)
 
@@ -69,6 +70,9 @@ class TimerWheel:
         self._arm()
 
     def _arm(self) -> None:
+        """Have the next spoke that holds somebody turned."""
+        while self._order and not self._spokes[self._order[0]]:
+            del self._spokes[heapq.heappop(self._order)]
         if not self._order or (self._timer is not None and self._armed <= self._order[0]):
             return
         if self._timer is not None:

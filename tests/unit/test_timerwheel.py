@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,20 @@ async def test_a_timer_that_comes_early_is_not_armed_again_for_the_same_moment(m
     clock.now = 1_000.9997
     wheel.turn()
     assert waits[-1] >= LOOP_TICK
+
+
+async def test_for_deadlines_that_were_all_left_no_timer_is_armed(monkeypatch):
+    clock, waits = Clock(), []
+    wheel = TimerWheel(clock)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda wait, call: waits.append(wait) or loop)
+    for due in (1_001.0, 1_002.0, 1_003.0, 1_009.0):
+        wheel.join(member := Member(clock), due)
+        if due < 1_009.0:
+            wheel.leave(member, due)
+    clock.now = 1_001.5
+    wheel.turn()
+    assert waits == pytest.approx([1.0 + LOOP_TICK, 7.5 + LOOP_TICK])
 
 
 async def test_a_deadline_that_has_passed_is_due_at_once():
