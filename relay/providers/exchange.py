@@ -21,6 +21,8 @@ LINGER = 1.0
 """Seconds that the rest of a response may take once its reader has all it wants: framing
 and end markers, for which an answer need not wait but after which its connection is good."""
 
+_POLLS = hasattr(select, "poll")  # not on Windows
+
 BodySink: TypeAlias = Callable[[bytes], bool]
 """Takes the body bytes that one read brought, and says whether it wants more. Synchronous.
 When it raises, the connection is closed and the exception comes out of `Response.ended`."""
@@ -208,7 +210,11 @@ class Connection(asyncio.Protocol):
         not seen yet: a server closes idle connections whenever it likes."""
         if self._transport is None or self._transport.is_closing():
             return False
-        return not _readable(self._transport.get_extra_info("socket").fileno())
+        if not _POLLS:
+            return True  # a closed connection is then found out by using it
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def done(self, *, reusable: bool, hint: str | None) -> None:
         """The response is over, whole or not."""
@@ -250,14 +256,6 @@ class Connection(asyncio.Protocol):
         if response is not None:
             response.lost(exc)
         self._lost(self)
-
-
-def _readable(descriptor: int) -> bool:
-    if not hasattr(select, "poll"):
-        return False  # Windows: a closed connection is then found out by using it
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _seconds(keep_alive: str) -> float:

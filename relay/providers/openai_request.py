@@ -91,7 +91,9 @@ def _tool_choice(choice: str) -> str | dict[str, Any]:
 def _message(message: Message, system_role: str) -> dict[str, Any]:
     match message.role:
         case "user":
-            return {"role": "user", "content": _content(message.content)}
+            content = message.content
+            said = content if isinstance(content, str) else _content(content)
+            return {"role": "user", "content": said}
         case "system":
             return {"role": system_role, "content": text_of(message.content)}
         case "tool":
@@ -119,9 +121,7 @@ def _assistant(message: Message) -> dict[str, Any]:
     return {"role": "assistant", "content": text or None, "tool_calls": calls}
 
 
-def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
-    if isinstance(content, str):
-        return content
+def _content(content: tuple[Part, ...]) -> str | list[dict[str, Any]]:
     parts = parts_of(content)
     if not any(isinstance(part, ImagePart) for part in parts):
         return text_of(content)
