@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
 from typing import Protocol
 
 from msgspec import structs
@@ -75,7 +74,7 @@ class LocalProvider:
         request = legible(call.request)
         wire = await self._ready()
         try:
-            await wire.run(replace(call, request=request), sink)
+            await wire.run(structs.replace(call, request=request), sink)
         except Fault as fault:
             if fault.code in MAYBE_A_CRASH:
                 await self._engine.settled()
