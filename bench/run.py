@@ -96,7 +96,7 @@ def _say(step: Result) -> None:
     )
 
 
-def run(systems: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
+def run(systems: list[str], rounds: int, *, quick: bool, climb: bool) -> dict[str, object]:
     """All rounds; the content of a results file."""
     measured: list[Result] = []
     climbed: list[Result] = []
@@ -110,7 +110,7 @@ def run(systems: list[str], rounds: int, *, quick: bool) -> dict[str, object]:
                     result = bench.measure(system, load) | {"round": number}
                     measured.append(result)
                     _say(result)
-            if not quick:
+            if climb:
                 climbed += _climb_all(bench, systems, guesses, number)
         idle = bench.idle(IDLE_SESSIONS) if not quick and "relay-ws" in systems else None
     return {
@@ -141,6 +141,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, no ladder")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--no-ladder",
+        action="store_true",
+        help="do not look for the most streams a core holds, which takes most of the hour",
+    )
     parser.add_argument("--systems", default="", help=f"some of {','.join(SYSTEMS)}")
     options = parser.parse_args()
     chosen = (
@@ -151,7 +156,12 @@ def main() -> None:
     os.sched_setaffinity(0, {machine.TOOLS_CORE})
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
     install({SYSTEMS[name].process for name in chosen})
-    results = run(chosen, 1 if options.quick else options.rounds, quick=options.quick)
+    results = run(
+        chosen,
+        1 if options.quick else options.rounds,
+        quick=options.quick,
+        climb=not (options.quick or options.no_ladder),
+    )
     target = HERE / "results" / time.strftime("%Y%m%d-%H%M%S")
     target.parent.mkdir(exist_ok=True)
     target.with_suffix(".json").write_text(json.dumps(results, indent=1))
