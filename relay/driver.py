@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
 from functools import partial
 from math import inf
 from typing import Protocol
@@ -76,9 +77,10 @@ class Driver:
     """One running answer, from the first attempt to the terminal record.
 
     `attempt` makes the coroutine of one upstream call for `request`; `wheel` goes by the
-    same clock; `ended` is called once, when the
-    terminal record is appended or another writer has taken the stream over. `grace` is how
-    many seconds it may run without a reader; its owner looks after that.
+    same clock; `ended` is called once, when the terminal record is appended or another
+    writer has taken the stream over. `grace` is how many seconds it may run without a
+    reader; its owner looks after that. Its attempts and deadlines run in the `context` that
+    it was made in, by which log lines know whose they are.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class Driver:
         "_terminal",
         "_upstreams",
         "_wheel",
+        "context",
         "finished",
         "grace",
         "writer",
@@ -126,6 +129,7 @@ class Driver:
         self._observer = observer
         self._ended = ended
         self._loop = asyncio.get_running_loop()
+        self.context = copy_context()
         self._upstreams: list[_Upstream] = []
         self._reported = 0
         self._due = inf
@@ -272,7 +276,7 @@ class Driver:
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
             return
-        task = self._loop.create_task(call)
+        task = self._loop.create_task(call, context=self.context)
         upstream.task = task
         self._upstreams.append(upstream)
         task.add_done_callback(upstream.ended)

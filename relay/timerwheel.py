@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from contextvars import Context
 from math import ceil, floor
 from typing import Protocol
 
@@ -24,7 +25,10 @@ Without it the timer would be armed again and again until the clock has come so 
 
 
 class Member(Protocol):
-    """Who has a deadline."""
+    """Who has a deadline. `context` is what its `tick` runs in: the timer's own is that of
+    whoever happened to arm it."""
+
+    context: Context
 
     def tick(self) -> None:
         """The deadline has come."""
@@ -66,7 +70,7 @@ class TimerWheel:
         loop, reached = asyncio.get_running_loop(), floor(self._clock() / STEP)
         while self._order and self._order[0] <= reached:
             for member in self._spokes.pop(heapq.heappop(self._order)):
-                loop.call_soon(member.tick)  # so that one that raises harms no other
+                loop.call_soon(member.tick, context=member.context)  # one may raise
         self._arm()
 
     def _arm(self) -> None:

@@ -112,18 +112,23 @@ class Layout:
         self._moments = _Moments()
 
     def said(self, said: Said) -> str:
-        """The line of what the code says."""
+        """The line of what the code says. One that can't be put together says so, in the same
+        format: a defect in it must not break who reads the lines."""
+        try:
+            return self._composed(said)
+        except Exception as error:
+            kind = type(error).__name__
+            return self._line_of(said, About(), f"a line could not be put together: {kind}", {})
+
+    def _composed(self, said: Said) -> str:
         values = [each if isinstance(each, _NUMBERS) else self._shown(each) for each in said.values]
-        return self.line(
-            Parts(
-                self._moments.written(said.moment),
-                LEVELS[said.level],
-                SOURCE,
-                said.about.within(said.outer).shown(),
-                said.message.format(*values),
-                {key: self._shown(value) for key, value in said.fields.items()},
-            )
-        )
+        about = said.about.within(said.outer).shown()
+        fields = {key: self._shown(value) for key, value in said.fields.items()}
+        return self._line_of(said, about, said.message.format(*values), fields)
+
+    def _line_of(self, said: Said, about: About, message: str, fields: Fields) -> str:
+        moment = self._moments.written(said.moment)
+        return self.line(Parts(moment, LEVELS[said.level], SOURCE, about, message, fields))
 
     def _shown(self, value: object) -> str:
         text = str(value)

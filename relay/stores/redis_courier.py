@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from relay.stores import redis_keys as keys
 from relay.stores.redis_calls import Calls
@@ -153,13 +153,12 @@ class Courier:
                 self._work.set()
 
     async def _round(self) -> None:
-        for name, stream in list(self._lost.items()):
-            if stream.owned:
-                await self._rewrite(stream)
-            self._lost.pop(name, None)
+        refusal = await self._rewrite_lost()
         writing, reading = self._pick_writing(), self._pick_reading()
         errands, self._errands = self._errands, deque(maxlen=ERRANDS)
         if not (writing or reading or errands):
+            if refusal is not None:
+                raise refusal
             return
         try:
             answers = await self._exchange(writing, reading, errands)
@@ -168,8 +167,28 @@ class Courier:
         except BaseException:
             self._put_back(writing, reading, errands)
             raise
+        if refusal is not None:
+            raise refusal
         if self._writing or self._reading:
             self._work.set()
+
+    async def _rewrite_lost(self) -> ResponseError | None:
+        """Write anew what Redis lost. What it refuses of one stream, which is returned, holds
+        up no other."""
+        refusal: ResponseError | None = None
+        for name, stream in list(self._lost.items()):
+            try:
+                if stream.owned:
+                    await self._rewrite(stream)
+            except NoScriptError:
+                raise
+            except ResponseError as error:
+                refusal = error
+                self._refused(stream)
+                if stream.owned:
+                    continue
+            self._lost.pop(name, None)
+        return refusal
 
     def _pick_writing(self) -> list[_Sent]:
         picked: list[_Sent] = []
@@ -197,7 +216,8 @@ class Courier:
         for sent in writing:
             self._writing.setdefault(sent.stream.name, sent.stream)
         for stream in reading:
-            self._reading.setdefault(stream.name, stream)
+            if not stream.dead:
+                self._reading.setdefault(stream.name, stream)
         self._errands.extendleft(reversed(errands))
 
     async def _exchange(
@@ -238,7 +258,9 @@ class Courier:
                 self._refused(stream)
                 if not stream.dead:
                     self._reading[stream.name] = stream
-            elif await self._read(stream, answer) and len(answer) == ENTRIES_A_READ:
+                continue
+            stream.refused_since = None
+            if await self._read(stream, answer) and len(answer) == ENTRIES_A_READ:
                 self._reading[stream.name] = stream
         if refusal is not None:
             raise refusal

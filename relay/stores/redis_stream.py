@@ -124,6 +124,7 @@ class RedisStream(Readable):
         self.facts = facts
         self.fenced = self.elsewhere = self.cancel_wanted = self.terminal_appended = False
         self.attempts, self.attempts_kept = (), 0
+        self.refused_since = None
         self.count_readers()
 
     def append(self, records: Sequence[Record]) -> None:

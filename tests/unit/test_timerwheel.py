@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextvars import ContextVar, copy_context
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ class Clock:
 class Member:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.context = copy_context()
         self.called: list[float] = []
 
     def tick(self) -> None:
@@ -80,6 +82,22 @@ async def test_a_deadline_that_has_passed_is_due_at_once():
     wheel.join(member, 12.0)
     await at(clock, wheel, clock.now)
     assert len(member.called) == 1
+
+
+async def test_each_is_called_in_its_own_context_whoever_armed_the_timer():
+    clock, whose, told = Clock(), ContextVar("whose", default="nobody's"), []
+    wheel = TimerWheel(clock)
+
+    class Named(Member):
+        def tick(self) -> None:
+            told.append(whose.get())
+
+    for name in ("a", "b"):
+        whose.set(name)
+        wheel.join(Named(clock), 1_001.0)
+    whose.set("c")
+    await at(clock, wheel, 1_002.0)
+    assert sorted(told) == ["a", "b"]
 
 
 async def test_who_left_is_not_called_and_may_leave_again():
@@ -159,6 +177,7 @@ async def test_the_earliest_deadline_arms_the_timer_of_a_real_loop():
     class Sets:
         def __init__(self, event: asyncio.Event) -> None:
             self.tick = event.set
+            self.context = copy_context()
 
     wheel.join(Sets(late), time.monotonic() + 3_600)
     wheel.join(Sets(early), time.monotonic() + 0.01)

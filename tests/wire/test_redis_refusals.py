@@ -14,6 +14,7 @@ from loguru import logger
 from relay.errors import Code
 from relay.events import Text
 from relay.stores.redis import RedisLog
+from relay.stores.redis_listener import RETRY_PAUSE
 from relay.streamlog import Orphan
 from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
@@ -303,6 +304,10 @@ async def test_what_is_refused_of_one_stream_ends_that_stream_and_no_other(
     for reader in (here, there):
         assert reader.error is not None
         assert (reader.text, reader.error.code, reader.error.retryable) == ("", Code.INTERNAL, True)
+    await until(lambda: a.healthy and b.healthy)
+    asked = store.info("commandstats")["cmdstat_xrange"]["calls"]
+    await asyncio.sleep(5 * RETRY_PAUSE)
+    assert store.info("commandstats")["cmdstat_xrange"]["calls"] <= asked + 2  # not for ever
     sound.append([DONE])
     await until(lambda: other.ended)
     assert (other.text, other.error) == (text(number + 1), None)

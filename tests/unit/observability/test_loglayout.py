@@ -1,5 +1,6 @@
 """How a line is put together from what the code says."""
 
+import json
 import time
 from datetime import UTC, datetime
 
@@ -53,6 +54,13 @@ def test_moments_carry_the_offset_of_their_own_time(monkeypatch, zone):
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_line_that_cannot_be_put_together_says_so_in_its_own_format():
+    made = json.loads(line("{} and {}", "only one", format="json", moment=10**18))
+    assert made["message"] == "a line could not be put together: IndexError"
+    assert made["level"] == "INFO"
+    assert made["time"].startswith("2001-09-")
 
 
 def test_a_session_is_shown_as_its_digest_and_a_stream_by_its_beginning():

@@ -28,6 +28,7 @@ def answered(line: str) -> Exception:
         ("NOPERM User default has no permissions", "does not let the user"),
         ("NOREPLICAS Not enough good replicas to write.", "lacks replicas"),
         ("CLUSTERDOWN Hash slot not served", "is one node of a cluster"),
+        ("MASTERDOWN Link with MASTER is down", "is a replica that lost its primary"),
         ("MOVED 3999 127.0.0.1:6381", "is one node of a cluster"),
         ("BUSY Redis is busy running a script.", "refuses what it is asked (BUSY)"),
         ("ERR max number of clients reached", "can't be reached"),
