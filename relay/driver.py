@@ -31,7 +31,9 @@ class Observer(Protocol):
     """Who is told what became of streams: logs, metrics and health. Never per token."""
 
     def started(self, stream: str, route: str) -> None:
-        """A stream is this process's to write: a chat was accepted, or one taken over."""
+        """A stream is this process's to write: a chat was accepted, or one taken over. Told
+        once its first attempt is on its way, so that the line of an answer which ends in that
+        very moment may come before."""
         ...
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:

@@ -16,8 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_HEAD_BYTES = 65_536
-"""Bytes of headers or trailers that one response may have, and bytes that may arrive in a
-row without any content (interim responses, chunk extensions)."""
+"""Bytes of headers that one response may have, and bytes that may arrive in a row without
+any content (interim responses, chunk extensions, trailers)."""
 
 _PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -147,9 +147,9 @@ class ResponseParser:
 
     `status` is 0 until the head is in; interim responses (1xx) are passed over. `headers`,
     by lower-case name, are all that a refusal (400 and above) has, and of another response
-    at most `keep-alive`. `over`
-    once nothing more is to come: then either `error` is None and the response is whole, or
-    it says what is wrong. `reusable` when the connection may carry another request.
+    at most `keep-alive`. `over` once nothing more is to come: then either `error` is None and
+    the response is whole, or it says what is wrong. `reusable` when the connection may carry
+    another request.
     """
 
     __slots__ = (
@@ -225,7 +225,7 @@ class ResponseParser:
             self._interim = True
             return
         self.status = status
-        self.headers = headers = _headers(head, all=status >= 400)
+        self.headers = headers = _headers(head, refused=status >= 400)
         self._until_eof = status not in _BODILESS and _ends_with_connection(headers)
         if _encoded(headers):
             raise Unsupported("the upstream compressed its response although asked not to")
@@ -278,13 +278,13 @@ class ResponseParser:
         self.reusable = False
 
 
-def _headers(head: list[tuple[bytes, bytes]], *, all: bool) -> dict[str, str]:
-    """A head's fields by lower-case name, repeated ones joined with commas: all of them, or
-    those that matter here."""
+def _headers(head: list[tuple[bytes, bytes]], *, refused: bool) -> dict[str, str]:
+    """A head's fields by lower-case name, repeated ones joined with commas: all of a
+    refusal's, else those that matter here."""
     found: dict[str, str] = {}
     for name, value in head:
         name = name.lower()
-        if all or name in _HEEDED:
+        if refused or name in _HEEDED:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             found[key] = f"{found[key]}, {text}" if key in found else text
     return found
