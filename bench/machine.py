@@ -72,8 +72,8 @@ def core_busy(core: int) -> tuple[int, int]:
     raise SystemExit(f"this machine has no core {core}; the bench needs two")
 
 
-def describe() -> dict[str, str]:
-    """The machine, as a results file names it."""
+def describe(python: str) -> dict[str, str]:
+    """The machine, as a results file names it, and the interpreter that runs the relay."""
     models = [line.partition(":")[2].strip() for line in _lines("cpuinfo", "model name")]
     memory = [line.split()[1] for line in _lines("meminfo", "MemTotal")]
     return {
@@ -81,8 +81,8 @@ def describe() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory_gb": f"{int(memory[0]) / 1e6:.1f}" if memory else "",
         "kernel": platform.release(),
-        "python": platform.python_version(),
-        "commit": _commit(),
+        "python": _said(python, "-V").removeprefix("Python "),
+        "commit": _said("git", "rev-parse", "--short", "HEAD"),
     }
 
 
@@ -91,11 +91,6 @@ def _lines(name: str, start: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(start)]
 
 
-def _commit() -> str:
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
+def _said(*command: str) -> str:
+    asked = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
     return asked.stdout.strip()

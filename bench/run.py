@@ -17,7 +17,7 @@ import time
 import machine
 from measuring import Bench, Load, Result
 from report import markdown
-from systems import HERE, SYSTEMS, install, install_plotting
+from systems import HERE, SYSTEMS, install, install_plotting, relay_python
 
 PEERS = ("nginx", "litellm", "portkey")
 QUICK = (*PEERS, "relay-ws")
@@ -115,7 +115,7 @@ def run(systems: list[str], rounds: int, *, quick: bool, climb: bool) -> dict[st
         idle = bench.idle(IDLE_SESSIONS) if not quick and "relay-ws" in systems else None
     return {
         "when": time.strftime("%Y-%m-%d %H:%M"),
-        "machine": machine.describe(),
+        "machine": machine.describe(relay_python()),
         "rounds": measured,
         "ladder": climbed,
         "idle": idle,
