@@ -156,11 +156,9 @@ class Records:
                 data += _encode(record.text)[1:-1]
                 ends.append(len(data))
                 self.newest += 1
-            elif isinstance(record, _WRITTEN):
+            else:
                 for piece in split_long((record,)):
                     self.append(*encode(piece))
-            else:
-                self.append(kind, _encode(record))
 
     def take(self, after: int, limit: int = MAX_FRAME_TEXT) -> Chunk | None:
         """The records that follow `after` (-1 for all), as many of one kind as fit `limit`

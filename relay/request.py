@@ -91,8 +91,4 @@ def text_of(content: str | tuple[Part, ...]) -> str:
 
 def estimate_input_characters(request: ChatRequest) -> int:
     """Characters that a request sends upstream, for estimated usage."""
-    characters = len(request.system or "")
-    for message in request.messages:
-        content = message.content
-        characters += len(content if isinstance(content, str) else text_of(content))
-    return characters
+    return len(request.system or "") + sum([len(text_of(m.content)) for m in request.messages])

@@ -18,7 +18,6 @@ STEP = 0.05
 """Seconds that a spoke covers: a member is called by so much after its deadline. The
 shortest wait of the failover policy is five times as long."""
 
-
 LOOP_TICK = 0.001
 """Seconds that the event loop's timers may come early by: uvloop counts whole milliseconds.
 Without it the timer would be armed again and again until the clock has come so far."""

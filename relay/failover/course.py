@@ -74,7 +74,7 @@ class Course:
         self._launch(target, now)
 
     def _launch(self, target: Target, now: float, *, hedge: bool = False) -> None:
-        text = self._answer.text() if self._answer.standing else ""
+        text = self._answer.text()
         form = self._ladder.form(target) if text.strip() else Form.RESTART
         discards = self._discards(text)
         seam = Seam(text, form) if text and not discards else None

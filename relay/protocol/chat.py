@@ -312,18 +312,18 @@ def _turns(messages: str | list[Message]) -> tuple[request.Message, ...]:
 
 
 def _turn(message: Message) -> request.Message:
-    content = message.content
-    if not message.tool_calls and isinstance(content, str):
-        return request.Message(message.role, content, (), message.call_id)
-    calls = tuple(
-        request.PastCall(call.call_id, call.name, call.arguments, call.state)
-        for call in message.tool_calls or ()
-    )
-    return request.Message(message.role, _content(content), calls, message.call_id)
+    calls = _calls(message.tool_calls) if message.tool_calls else ()
+    return request.Message(message.role, _content(message.content), calls, message.call_id)
 
 
 def _content(content: str | list[TextPart | ImagePart]) -> str | tuple[request.Part, ...]:
     return content if isinstance(content, str) else tuple(_part(part) for part in content)
+
+
+def _calls(calls: list[ToolCallPart]) -> tuple[request.PastCall, ...]:
+    return tuple(
+        request.PastCall(call.call_id, call.name, call.arguments, call.state) for call in calls
+    )
 
 
 def _tools(tools: list[Tool]) -> tuple[request.Tool, ...]:

@@ -89,7 +89,7 @@ class LeanTransport:
         Raises `Fault` for everything that the upstream did wrong. Cancelling closes the
         connection at once.
         """
-        ready = self._endpoints.get(model) or await self._endpoint(model, send)
+        ready = await self._endpoint(model, send)
         if ready is None:
             return False
         try:

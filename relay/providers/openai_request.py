@@ -91,9 +91,7 @@ def _tool_choice(choice: str) -> str | dict[str, Any]:
 def _message(message: Message, system_role: str) -> dict[str, Any]:
     match message.role:
         case "user":
-            content = message.content
-            said = content if isinstance(content, str) else _content(content)
-            return {"role": "user", "content": said}
+            return {"role": "user", "content": _content(message.content)}
         case "system":
             return {"role": system_role, "content": text_of(message.content)}
         case "tool":
@@ -121,7 +119,9 @@ def _assistant(message: Message) -> dict[str, Any]:
     return {"role": "assistant", "content": text or None, "tool_calls": calls}
 
 
-def _content(content: tuple[Part, ...]) -> str | list[dict[str, Any]]:
+def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
     parts = parts_of(content)
     if not any(isinstance(part, ImagePart) for part in parts):
         return text_of(content)

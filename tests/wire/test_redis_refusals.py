@@ -119,6 +119,14 @@ class TakesRightsAway(Refusal):
         self.store.acl_setuser("default", commands=["+evalsha"])
 
 
+def _url_before(trouble: Refusal, server: RedisProcess) -> str:
+    """Where nodes find the server, which has a password where another one is to come."""
+    if not isinstance(trouble, WantsAnotherPassword):
+        return server.url
+    trouble.store.config_set("requirepass", PASSWORD)
+    return f"{server.url}?password={PASSWORD}"
+
+
 REFUSALS = [CannotSave, WantsAPassword, WantsAnotherPassword, TakesRightsAway]
 
 
@@ -126,10 +134,8 @@ REFUSALS = [CannotSave, WantsAPassword, WantsAnotherPassword, TakesRightsAway]
 async def test_readers_get_the_whole_text_once_a_refusal_has_ended(
     server: RedisProcess, lines: list[str], refusal: Callable[[RedisProcess], Refusal]
 ) -> None:
-    trouble, url = refusal(server), server.url
-    if isinstance(trouble, WantsAnotherPassword):
-        trouble.store.config_set("requirepass", PASSWORD)
-        url += f"?password={PASSWORD}"
+    trouble = refusal(server)
+    url = _url_before(trouble, server)
     a, b = await started(url), await started(url)
     orphans: list[Orphan] = []
     for node in (a, b):
@@ -161,10 +167,8 @@ async def test_readers_get_the_whole_text_once_a_refusal_has_ended(
 async def test_readers_are_told_to_try_again_where_a_refusal_lasts(
     server: RedisProcess, lines: list[str], refusal: Callable[[RedisProcess], Refusal]
 ) -> None:
-    trouble, url = refusal(server), server.url
-    if isinstance(trouble, WantsAnotherPassword):
-        trouble.store.config_set("requirepass", PASSWORD)
-        url += f"?password={PASSWORD}"
+    trouble = refusal(server)
+    url = _url_before(trouble, server)
     a, b = await started(url, max_pause=3.5), await started(url, max_pause=3.5)
     writer = await begun(a)
     here, there = await Reader().attach(a), await Reader().attach(b)
