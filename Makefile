@@ -2,10 +2,12 @@
 
 SHELL := /bin/sh
 VENV := .venv/bin
+COMPILED = tests/unit tests/contract tests/wire/test_websocket*.py tests/wire/test_sse.py \
+	tests/wire/test_openai_chat.py tests/wire/test_failover*.py tests/wire/test_redis_faults.py
 SETUP = python=$$(sh scripts/python.sh) && "$$python" scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run local dev test faults chaos check lint format lock clean bench bench-quick
+.PHONY: help run local compile dev test faults chaos check lint format lock clean bench bench-quick
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,11 +19,17 @@ run: ## Set up once, then start the server on 127.0.0.1:3050
 local: ## Install the embedded model, also where a cloud key is set
 	@$(SETUP) local
 
+compile: ## Compile the modules on a token's way anew, with mypyc and a C compiler
+	@$(SETUP) compile
+
 dev: ## Set up what the tests and checks need
 	@$(SETUP) dev
 
-test: dev ## Run every test
-	@exec $(VENV)/python -m pytest
+test: dev ## Run every test, and those of the compiled modules on them
+	@$(VENV)/python scripts/compile.py || test $$? -eq 2
+	@$(VENV)/python -m pytest
+	@$(VENV)/python scripts/compile.py --able >/dev/null || exit 0; \
+	RELAY_TEST_COMPILED=1 exec $(VENV)/python -m pytest $(COMPILED)
 
 faults: dev ## Play every fault on every wire and transport; ARGS="--fast" and others pass on
 	@exec $(VENV)/python -m faults $(ARGS)
@@ -29,8 +37,7 @@ faults: dev ## Play every fault on every wire and transport; ARGS="--fast" and o
 chaos: dev ## Break two nodes and their Redis for MINUTES=10; ARGS="--kills 100" and others pass on
 	@exec $(VENV)/python -m chaos --minutes $(or $(MINUTES),10) $(ARGS)
 
-check: dev lint ## Format, lint, types, layers, then every test
-	@exec $(VENV)/python -m pytest
+check: lint test ## Format, lint, types, layers, then every test
 
 lint: dev ## Format, lint, types and layers, without the tests
 	$(VENV)/ruff format --check .
@@ -39,9 +46,11 @@ lint: dev ## Format, lint, types and layers, without the tests
 	$(VENV)/lint-imports
 
 bench: dev ## Measure the relay beside its peers (Linux, two cores, about an hour)
+	@$(VENV)/python scripts/compile.py || test $$? -eq 2
 	@exec $(VENV)/python bench/run.py
 
 bench-quick: dev ## One round of it, under three minutes
+	@$(VENV)/python scripts/compile.py || test $$? -eq 2
 	@exec $(VENV)/python bench/run.py --quick
 
 format: dev ## Bring the code into shape
@@ -52,4 +61,4 @@ lock: dev ## Write the exact versions and hashes anew from requirements*.txt
 	@exec $(VENV)/python scripts/lock.py
 
 clean: ## Remove the virtual environment and all caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

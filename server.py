@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from relay import __version__
-from relay.configuration.settings import load_settings
-from relay.configuration.variables import SettingsError
-from relay.serving import BAD_CONFIGURATION, run, run_check
+from relay import __version__, compiled
+
+compiled.use(arguments=sys.argv)  # before the rest is imported
+
+from relay.configuration.settings import load_settings  # noqa: E402
+from relay.configuration.variables import SettingsError  # noqa: E402
+from relay.serving import BAD_CONFIGURATION, run, run_check  # noqa: E402
 
 EPILOG = """\
 Configured by environment variables, which may stand in .env; docs/configuration.md lists
@@ -28,6 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--check",
         action="store_true",
         help="test the configuration and each provider's key, spend nothing, say a line each",
+    )
+    parser.add_argument(
+        compiled.INTERPRETED,
+        action="store_true",
+        help="leave compiled modules out, where there are any (`make compile`)",
     )
     parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args(arguments)

@@ -82,6 +82,7 @@ def describe(python: str) -> dict[str, str]:
         "memory_gb": f"{int(memory[0]) / 1e6:.1f}" if memory else "",
         "kernel": platform.release(),
         "python": _said(python, "-V").removeprefix("Python "),
+        "relay": _said(python, "-c", "from relay import compiled; print(compiled.use())"),
         "commit": _said("git", "rev-parse", "--short", "HEAD"),
     }
 
@@ -92,5 +93,7 @@ def _lines(name: str, start: str) -> list[str]:
 
 
 def _said(*command: str) -> str:
-    asked = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    asked = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
     return asked.stdout.strip()

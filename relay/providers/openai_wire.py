@@ -7,10 +7,7 @@ Source: the official SDK's types (`openai.types.chat`) and recorded streams.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from msgspec import Struct
 
 from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
@@ -38,63 +35,10 @@ from relay.providers.faults import (
     mentions,
     retry_after,
 )
+from relay.providers.openai_types import CallDelta, Choice, Chunk, Counts, Function, Piece
 from relay.providers.toolcalls import PartialCall, reason_with, whole_calls
 
-
-class _Function(Struct, gc=False):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-
-
-class _CallDelta(Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Piece(Struct, gc=False):
-    type: str = ""
-    text: str = ""
-    thinking: list[Any] | None = None
-
-
-class _Delta(Struct, gc=False):
-    content: str | list[_Piece] | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_CallDelta] | None = None
-
-
-class _Choice(Struct, gc=False):
-    index: int | None = None
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _InputDetails(Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class _OutputDetails(Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
-
-
-class _Chunk(Struct, gc=False):
-    choices: list[_Choice] | None = None
-    model: str | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.Decoder(Chunk).decode
 
 _REASONS: dict[str, FinishReason] = {
     "stop": FinishReason.STOP,
@@ -141,7 +85,7 @@ class OpenAIDecoder(Decoder):
         if chunk.usage is not None:
             _count(chunk.usage, out)
 
-    def _choice(self, choice: _Choice, out: list[Event]) -> None:
+    def _choice(self, choice: Choice, out: list[Event]) -> None:
         if (delta := choice.delta) is not None:
             if thought := delta.reasoning_content or delta.reasoning:
                 out.append(Reasoning(thought))
@@ -159,8 +103,8 @@ class OpenAIDecoder(Decoder):
                 raise fault(verdict, marks=(reason,))
             self._finish(_REASONS.get(reason, FinishReason.STOP), out)
 
-    def _call(self, delta: _CallDelta) -> None:
-        function = delta.function or _Function()
+    def _call(self, delta: CallDelta) -> None:
+        function = delta.function or Function()
         call = self._open_call(delta, function)
         if function.name and not call.name:
             call.name = function.name
@@ -169,7 +113,7 @@ class OpenAIDecoder(Decoder):
         elif function.arguments is not None:
             call.given = function.arguments
 
-    def _open_call(self, delta: _CallDelta, function: _Function) -> PartialCall:
+    def _open_call(self, delta: CallDelta, function: Function) -> PartialCall:
         """The call that a delta adds to. Some servers leave the index out, or give every
         parallel call the same one: a fresh id with a name opens a call of its own."""
         index = delta.index if delta.index is not None else max(self._by_index, default=0)
@@ -206,7 +150,7 @@ class OpenAIDecoder(Decoder):
                 raise fault(verdict, marks=marks, says=says)
 
 
-def _pieces(pieces: list[_Piece], out: list[Event]) -> None:
+def _pieces(pieces: list[Piece], out: list[Event]) -> None:
     """Mistral's reasoning models send content as a list of pieces."""
     for piece in pieces:
         if piece.text:
@@ -217,7 +161,7 @@ def _pieces(pieces: list[_Piece], out: list[Event]) -> None:
                 out.append(Reasoning(text))
 
 
-def _count(usage: _Usage, out: list[Event]) -> None:
+def _count(usage: Counts, out: list[Event]) -> None:
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return
     cached, reasoning = usage.prompt_tokens_details, usage.completion_tokens_details

@@ -356,6 +356,7 @@ async def test_a_defect_in_making_a_call_ends_the_stream_with_internal(
     assert house.dispatcher.running == 0
 
 
+@pytest.mark.interpreted
 async def test_a_defect_of_the_policy_ends_the_stream_with_internal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

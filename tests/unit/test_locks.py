@@ -6,7 +6,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-local.lock")
+RELAY, COMPILE, DEV = "requirements.lock", "requirements-compile.lock", "requirements-dev.lock"
+LOCKS = (RELAY, COMPILE, DEV, "requirements-local.lock")
 PIN = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
 
 
@@ -41,5 +42,7 @@ def test_a_lock_names_no_index_and_no_path(lock):
 
 def test_the_tests_run_against_the_versions_that_a_relay_installs():
     versions = re.compile(r"^([\w.-]+==[^\s;]+)", re.MULTILINE)
-    relay, dev = (set(versions.findall((ROOT / lock).read_text())) for lock in LOCKS[:2])
-    assert relay <= dev
+    relay, compile, dev = (
+        set(versions.findall((ROOT / lock).read_text())) for lock in (RELAY, COMPILE, DEV)
+    )
+    assert relay <= compile <= dev

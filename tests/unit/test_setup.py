@@ -17,7 +17,7 @@ def setup(tmp_path, monkeypatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("checkout_setup", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("requirements.lock", "requirements-local.lock"):
+    for name in ("requirements.lock", "requirements-local.lock", "requirements-compile.lock"):
         (tmp_path / name).write_text("one==1\n")
     (tmp_path / ".venv").mkdir()
     monkeypatch.setattr(module, "ROOT", tmp_path)
@@ -31,7 +31,14 @@ def setup(tmp_path, monkeypatch) -> ModuleType:
         module.calls.append(arguments[-1])
         return module.answer
 
+    module.scripts, module.able = [], False
+
+    def run_script(*command: str) -> bool:
+        module.scripts.append(command[1:])
+        return module.able
+
     monkeypatch.setattr(module, "pip", pip)
+    monkeypatch.setattr(module, "run_script", run_script)
     return module
 
 
@@ -87,6 +94,42 @@ def test_a_second_start_installs_nothing(setup, capsys):
     setup.prepare_run()
     assert setup.calls == []
     assert capsys.readouterr().out == ""
+
+
+COMPILE = "scripts/compile.py"
+
+
+def test_a_machine_that_cannot_compile_is_asked_once_and_gets_no_compiler(setup):
+    setup.prepare_run()
+    setup.prepare_run()
+    assert setup.scripts == [(COMPILE, "--able")]
+    assert "requirements-compile.lock" not in setup.calls
+
+
+def test_one_that_can_compiles_once(setup):
+    setup.able = True
+    setup.prepare_run()
+    setup.prepare_run()
+    assert setup.scripts == [(COMPILE, "--able"), (COMPILE,)]
+    assert setup.calls[-1] == "requirements-compile.lock"
+
+
+def test_what_is_compiled_already_is_left_alone_until_it_is_asked_for(setup):
+    setup.able = True
+    manifest = setup.ROOT / setup.COMPILED
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    setup.prepare_run()
+    assert setup.scripts == []
+    setup.compile_modules()
+    assert (COMPILE,) in setup.scripts
+
+
+def test_a_machine_without_a_wheel_of_the_compiler_goes_on_without(setup, capsys):
+    setup.able = True
+    setup.answer = "ERROR: No matching distribution found for mypy"
+    setup.compile_modules()
+    assert "runs without" in capsys.readouterr().out
 
 
 def test_a_changed_lock_is_installed_and_only_that(setup):

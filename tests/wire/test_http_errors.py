@@ -157,6 +157,7 @@ async def test_what_nobody_foresaw_is_told_as_internal_without_its_text(defect):
     assert json.loads(body) == {"error": {"code": "internal", "message": "internal error"}}
 
 
+@pytest.mark.interpreted
 async def test_an_answer_that_breaks_inside_ends_the_connection_and_never_looks_whole(relay):
     async with client(relay) as reader:
         relay.dispatcher.on_start = lambda writer: None

@@ -1,0 +1,126 @@
+"""Compile the modules on a token's way with mypyc, unless that was done.
+
+Leaves them in build/compiled, where `relay.compiled` finds them. The relay runs without
+them, too, only slower. Needs mypy, setuptools, a C compiler and Python's headers; exit
+status 0 compiled, or compiled before; 1 it failed; 2 this machine can't, which is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from relay import compiled  # noqa: E402  # from this checkout
+
+HOT = (
+    "relay.driver",
+    "relay.edges.http_stream",
+    "relay.edges.openai_chat",
+    "relay.edges.outbox",
+    "relay.edges.sse",
+    "relay.failover.answer",
+    "relay.failover.attempt",
+    "relay.failover.course",
+    "relay.failover.policy",
+    "relay.protocol.codec",
+    "relay.providers.anthropic_wire",
+    "relay.providers.decoding",
+    "relay.providers.exchange",
+    "relay.providers.gemini_wire",
+    "relay.providers.http1",
+    "relay.providers.openai_wire",
+    "relay.providers.sse",
+    "relay.providers.toolcalls",
+    "relay.records",
+    "relay.stores.memory_stream",
+    "relay.stores.reading",
+    "relay.stores.redis_stream",
+)
+"""What a token passes through. A new chat's way is not among them: gone through now and
+then, compact bytecode costs less than machine code that the caches have forgotten."""
+
+BUILD = """
+import json, sys
+from mypyc.build import mypycify
+from setuptools import setup
+files = json.loads(sys.argv.pop())
+modules = mypycify(["--config-file=mypy.ini", *files], opt_level="2", debug_level="0")
+setup(name="twins", packages=[], ext_modules=modules)
+"""
+CONFIGURATION = "[mypy]\nstrict = True\npython_version = {}.{}\n"
+
+
+def main() -> int:
+    """Compile what is not compiled yet, or say whether it is; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--able", action="store_true", help="only say whether it can be done")
+    able = parser.parse_args().able
+    if not able and compiled.use() == "compiled":
+        return 0
+    if lack := missing() or ("" if able or find_spec("mypyc") else "mypy is not installed"):
+        print(f"Not compiled: {lack}. The relay runs without, only slower.", flush=True)
+        return 2
+    return 0 if able else compile_hot()
+
+
+def compile_hot() -> int:
+    """Compile and install, saying how it goes; returns the exit status."""
+    print("Compiling the hot path, once: takes about half a minute", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="relay-compile-") as folder:
+        if error := build(Path(folder)):
+            print(f"{error}\nNot compiled. The relay runs without, only slower.", flush=True)
+            return 1
+        install(Path(folder) / "built")
+    print(f"  done in {time.monotonic() - began:.0f} s", flush=True)
+    return 0
+
+
+def missing() -> str:
+    """What compiling needs and this machine has not; empty where there is all."""
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "")
+    if not command or not shutil.which(command[0]):
+        return "there is no C compiler (on Debian: apt-get install gcc)"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "Python's headers are not there (on Debian: apt-get install python3-dev)"
+    return ""
+
+
+def build(folder: Path) -> str:
+    """Compile a copy of the package in `folder`; returns what went wrong."""
+    shutil.copytree(compiled.PACKAGE, folder / "relay")
+    (folder / "mypy.ini").write_text(CONFIGURATION.format(*sys.version_info))
+    files = [f"{name.replace('.', '/')}.py" for name in HOT]
+    command = [sys.executable, "-c", BUILD, "build_ext", "--build-lib=built", json.dumps(files)]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return "" if ended.returncode == 0 else f"{ended.stdout[-4_000:]}\n{ended.stderr[-4_000:]}"
+
+
+def install(built: Path) -> None:
+    """Put what was built where it is looked for, the manifest last."""
+    shutil.rmtree(compiled.HOME, ignore_errors=True)
+    compiled.HOME.mkdir(parents=True)
+    modules = []
+    for file in sorted(built.rglob(f"*{compiled.SUFFIX}")):
+        name = ".".join(file.relative_to(built).parts).removesuffix(compiled.SUFFIX)
+        shutil.copy(file, compiled.HOME / f"{name}{compiled.SUFFIX}")
+        modules.append(name)
+    manifest = {"sources": compiled.sources(), "suffix": compiled.SUFFIX, "modules": modules}
+    (compiled.HOME / compiled.MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

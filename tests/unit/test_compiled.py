@@ -1,0 +1,126 @@
+"""When compiled modules are used: only where they are of these very sources."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from relay import compiled
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with twins of these sources, as far as its manifest says."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(compiled, "state", "interpreted")
+    told(tmp_path)
+    (tmp_path / f"relay.records{compiled.SUFFIX}").touch()
+    return tmp_path
+
+
+def told(home: Path, **changes: object) -> None:
+    manifest = {
+        "sources": compiled.sources(),
+        "suffix": compiled.SUFFIX,
+        "modules": ["relay.records"],
+        **changes,
+    }
+    (home / compiled.MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compile", ROOT / "scripts" / "compile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_twins_of_these_sources_are_used(home: Path) -> None:
+    assert compiled.use(home) == compiled.state == "compiled"
+    found = sys.meta_path[0].find_spec("relay.records", None)
+    assert found is not None
+    assert found.origin == str(home / f"relay.records{compiled.SUFFIX}")
+    assert sys.meta_path[0].find_spec("relay.events", None) is None
+
+
+def test_without_twins_the_modules_run_as_they_are_written(tmp_path: Path) -> None:
+    finders = list(sys.meta_path)
+    assert compiled.use(tmp_path / "nowhere") == "interpreted"
+    assert sys.meta_path == finders
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sources": "others"},
+        {"suffix": ".cpython-300-other.so"},
+        {"sources": None},
+        {"modules": ["relay.records", "relay.gone"]},
+    ],
+    ids=["other_sources", "other_python", "no_sources", "a_file_is_gone"],
+)
+def test_twins_of_something_else_are_outdated_and_left_out(
+    home: Path, changes: dict[str, object]
+) -> None:
+    told(home, **changes)
+    finders = list(sys.meta_path)
+    assert compiled.use(home) == "outdated"
+    assert sys.meta_path == finders
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_a_manifest_that_is_none_is_as_good_as_no_twins(home: Path, text: str) -> None:
+    (home / compiled.MANIFEST).write_text(text)
+    assert compiled.use(home) == "interpreted"
+
+
+def test_they_are_left_out_on_request(home: Path) -> None:
+    assert compiled.use(home, ["server.py", compiled.INTERPRETED]) == "interpreted"
+
+
+def test_a_change_to_any_module_is_a_change_of_the_sources(tmp_path: Path) -> None:
+    copy = tmp_path / "relay"
+    shutil.copytree(compiled.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert compiled.sources(copy) == compiled.sources()
+    module = copy / "edges" / "sse.py"
+    module.write_text(module.read_text() + "\n")
+    changed = compiled.sources(copy)
+    assert changed != compiled.sources()
+    module.rename(copy / "edges" / "other.py")
+    assert compiled.sources(copy) != changed
+
+
+def test_what_is_compiled_is_there_and_makes_no_structs(script: ModuleType) -> None:
+    assert list(script.HOT) == sorted(set(script.HOT))
+    for name in script.HOT:
+        text = (ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8")
+        assert "(Struct" not in text, f"{name}: msgspec's classes don't survive compiling"
+
+
+def test_a_machine_without_a_compiler_is_told_what_is_missing(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    assert "apt-get install gcc" in script.missing()
+    monkeypatch.setenv("CC", "true")
+    monkeypatch.setattr(script.sysconfig, "get_path", lambda name: "/nowhere")
+    assert "python3-dev" in script.missing()
+
+
+def test_the_server_takes_the_argument_that_leaves_them_out() -> None:
+    program = "from relay import compiled; import server; print(compiled.state)"
+    command = [sys.executable, "-c", program, compiled.INTERPRETED]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "interpreted\n"
