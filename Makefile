@@ -19,8 +19,9 @@ run: ## Set up once, then start the server on 127.0.0.1:3050
 local: ## Install the embedded model, also where a cloud key is set
 	@$(SETUP) local
 
-compile: ## Compile the modules on a token's way anew, with mypyc and a C compiler
+compile: ## Compile the modules on a token's way, for more tokens a core; needs a C compiler
 	@$(SETUP) compile
+	@exec $(VENV)/python scripts/compile.py
 
 dev: ## Set up what the tests and checks need
 	@$(SETUP) dev

@@ -81,10 +81,12 @@ def compile_hot() -> int:
     print("Compiling the hot path, once: takes about half a minute", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="relay-compile-") as folder:
+        copy = Path(folder) / "relay"  # the sources may be edited meanwhile
+        shutil.copytree(compiled.PACKAGE, copy)
         if error := build(Path(folder)):
             print(f"{error}\nNot compiled. The relay runs without, only slower.", flush=True)
             return 1
-        install(Path(folder) / "built")
+        install(Path(folder) / "built", compiled.sources(copy))
     print(f"  done in {time.monotonic() - began:.0f} s", flush=True)
     return 0
 
@@ -100,8 +102,7 @@ def missing() -> str:
 
 
 def build(folder: Path) -> str:
-    """Compile a copy of the package in `folder`; returns what went wrong."""
-    shutil.copytree(compiled.PACKAGE, folder / "relay")
+    """Compile the copy of the package in `folder`; returns what went wrong."""
     (folder / "mypy.ini").write_text(CONFIGURATION.format(*sys.version_info))
     files = [f"{name.replace('.', '/')}.py" for name in HOT]
     command = [sys.executable, "-c", BUILD, "build_ext", "--build-lib=built", json.dumps(files)]
@@ -109,8 +110,9 @@ def build(folder: Path) -> str:
     return "" if ended.returncode == 0 else f"{ended.stdout[-4_000:]}\n{ended.stderr[-4_000:]}"
 
 
-def install(built: Path) -> None:
-    """Put what was built where it is looked for, the manifest last."""
+def install(built: Path, sources: str) -> None:
+    """Put what was built where it is looked for, the manifest last; `sources` is the digest
+    of what it was built from."""
     shutil.rmtree(compiled.HOME, ignore_errors=True)
     compiled.HOME.mkdir(parents=True)
     modules = []
@@ -118,7 +120,7 @@ def install(built: Path) -> None:
         name = ".".join(file.relative_to(built).parts).removesuffix(compiled.SUFFIX)
         shutil.copy(file, compiled.HOME / f"{name}{compiled.SUFFIX}")
         modules.append(name)
-    manifest = {"sources": compiled.sources(), "suffix": compiled.SUFFIX, "modules": modules}
+    manifest = {"sources": sources, "suffix": compiled.SUFFIX, "modules": modules}
     (compiled.HOME / compiled.MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 

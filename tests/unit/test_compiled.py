@@ -109,6 +109,21 @@ def test_what_is_compiled_is_there_and_makes_no_structs(script: ModuleType) -> N
         assert "(Struct" not in text, f"{name}: msgspec's classes don't survive compiling"
 
 
+def test_what_was_built_is_found_as_twins_of_what_it_was_built_from(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, built = tmp_path / "home", tmp_path / "built"
+    (built / "relay" / "edges").mkdir(parents=True)
+    for file in ("relay/records", "relay/edges/sse", "0123__mypyc"):
+        (built / f"{file}{compiled.SUFFIX}").touch()
+    monkeypatch.setattr(script.compiled, "HOME", home)
+    script.install(built, "a digest")
+    manifest = json.loads((home / compiled.MANIFEST).read_text())
+    assert manifest["sources"] == "a digest"
+    assert manifest["modules"] == ["0123__mypyc", "relay.edges.sse", "relay.records"]
+    assert (home / f"relay.edges.sse{compiled.SUFFIX}").is_file()
+
+
 def test_a_machine_without_a_compiler_is_told_what_is_missing(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

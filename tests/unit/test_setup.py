@@ -31,14 +31,7 @@ def setup(tmp_path, monkeypatch) -> ModuleType:
         module.calls.append(arguments[-1])
         return module.answer
 
-    module.scripts, module.able = [], False
-
-    def run_script(*command: str) -> bool:
-        module.scripts.append(command[1:])
-        return module.able
-
     monkeypatch.setattr(module, "pip", pip)
-    monkeypatch.setattr(module, "run_script", run_script)
     return module
 
 
@@ -96,40 +89,11 @@ def test_a_second_start_installs_nothing(setup, capsys):
     assert capsys.readouterr().out == ""
 
 
-COMPILE = "scripts/compile.py"
-
-
-def test_a_machine_that_cannot_compile_is_asked_once_and_gets_no_compiler(setup):
+def test_the_compiler_is_installed_where_it_is_asked_for_only(setup):
     setup.prepare_run()
-    setup.prepare_run()
-    assert setup.scripts == [(COMPILE, "--able")]
     assert "requirements-compile.lock" not in setup.calls
-
-
-def test_one_that_can_compiles_once(setup):
-    setup.able = True
-    setup.prepare_run()
-    setup.prepare_run()
-    assert setup.scripts == [(COMPILE, "--able"), (COMPILE,)]
+    setup.prepare_compile()
     assert setup.calls[-1] == "requirements-compile.lock"
-
-
-def test_what_is_compiled_already_is_left_alone_until_it_is_asked_for(setup):
-    setup.able = True
-    manifest = setup.ROOT / setup.COMPILED
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text("{}")
-    setup.prepare_run()
-    assert setup.scripts == []
-    setup.compile_modules()
-    assert (COMPILE,) in setup.scripts
-
-
-def test_a_machine_without_a_wheel_of_the_compiler_goes_on_without(setup, capsys):
-    setup.able = True
-    setup.answer = "ERROR: No matching distribution found for mypy"
-    setup.compile_modules()
-    assert "runs without" in capsys.readouterr().out
 
 
 def test_a_changed_lock_is_installed_and_only_that(setup):
