@@ -47,6 +47,9 @@ HOT = (
     "relay.records",
     "relay.stores.memory_stream",
     "relay.stores.reading",
+    "relay.stores.redis_calls",
+    "relay.stores.redis_courier",
+    "relay.stores.redis_entries",
     "relay.stores.redis_stream",
 )
 """What a token passes through. A new chat's way is not among them: gone through now and

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any
 
 from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic
@@ -39,26 +40,26 @@ class AnthropicProvider:
         """See `Provider.run`."""
         with secret_kept(self._client.api_key):
             decoder = AnthropicDecoder()
-            body = request_body(call)
+            body = partial(request_body, call)
             answer = Answer(decoder, sink, lambda reply: classify(reply, call))
             if await self._lean.run(call.model, body, self._sending(body), answer):
                 return
             with transport_faults(decoder, APIConnectionError), _status_faults(call):
                 async with (
-                    self._opening(body) as response,
+                    self._opening(body()) as response,
                     aclosing(response.iter_bytes()) as chunks,
                 ):
                     await pump(chunks, decoder, sink)
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
-        await self._lean.warm(model, self._sending(request_body(greeting(model))))
+        await self._lean.warm(model, self._sending(partial(request_body, greeting(model))))
 
     def _opening(self, body: dict[str, Any]) -> Any:
         return self._client.messages.with_streaming_response.create(**body)
 
-    def _sending(self, body: dict[str, Any]) -> Callable[[], Awaitable[object]]:
-        return lambda: self._opening(body).__aenter__()
+    def _sending(self, body: Callable[[], dict[str, Any]]) -> Callable[[], Awaitable[object]]:
+        return lambda: self._opening(body()).__aenter__()
 
     async def probe(self) -> None:
         """See `Provider.probe`."""

@@ -73,8 +73,12 @@ class Response:
 
     async def begun(self) -> None:
         """Wait for the head. Raises as `Client.post` does."""
-        while not self._parser.status and not self._over:
-            await self._wait()
+        try:
+            while not self._parser.status and not self._over:
+                await self._wait()
+        except asyncio.CancelledError:
+            self.close()
+            raise
         if self._error and (not self._parser.status or isinstance(self._error, Unsupported)):
             raise self._error
 
@@ -85,8 +89,12 @@ class Response:
         Raises `Interrupted` where it broke off, `Malformed`, or what the callback raised.
         Cancelling closes the connection at once.
         """
-        while not self._over:
-            await self._wait()
+        try:
+            while not self._over:
+                await self._wait()
+        except asyncio.CancelledError:
+            self.close()
+            raise
         if self._error is not None:
             raise self._error
 
@@ -166,13 +174,11 @@ class Response:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """What `_wake` ends. No coroutine: one more would be held for as long as an answer
+        streams."""
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        except asyncio.CancelledError:
-            self.close()
-            raise
+        return self._waiter
 
 
 class Connection(asyncio.Protocol):

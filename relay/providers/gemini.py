@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -49,9 +50,9 @@ class GeminiProvider:
         """See `Provider.run`."""
         with secret_kept(self._client._api_client.api_key):
             decoder = GeminiDecoder(f"call-{uuid4().hex[:12]}")
-            body = request_body(call)
+            body = partial(request_body, call)
             answer = Answer(decoder, sink, lambda reply: classify(reply, call))
-            send = self._sending(call, body)
+            send = self._sending(call)
             if await self._lean.run(call.model, body, send, answer):
                 return
             with transport_faults(decoder):
@@ -63,11 +64,10 @@ class GeminiProvider:
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
-        call = greeting(model)
-        await self._lean.warm(model, self._sending(call, request_body(call)))
+        await self._lean.warm(model, self._sending(greeting(model)))
 
-    def _sending(self, call: Call, body: dict[str, Any]) -> Callable[[], Awaitable[Any]]:
-        return lambda: self._send("post", path(call.model), body, call, True)
+    def _sending(self, call: Call) -> Callable[[], Awaitable[Any]]:
+        return lambda: self._send("post", path(call.model), request_body(call), call, True)
 
     async def probe(self) -> None:
         """See `Provider.probe`."""

@@ -78,13 +78,13 @@ class LeanTransport:
     async def run(
         self,
         model: str,
-        body: Mapping[str, Any],
+        body: Callable[[], Mapping[str, Any]],
         send: Callable[[], Awaitable[object]],
         answer: Answer,
     ) -> bool:
         """Make one call; False where it has to be made through the SDK, nothing having
-        been decoded. `send` has the SDK send `body` to `model`: that is how its headers
-        are learnt.
+        been decoded. `body` makes what is sent, which nobody keeps while the answer streams;
+        `send` has the SDK send it to `model`: that is how its headers are learnt.
 
         Raises `Fault` for everything that the upstream did wrong. Cancelling closes the
         connection at once.
@@ -93,8 +93,11 @@ class LeanTransport:
         if ready is None:
             return False
         try:
-            response = await self._client.post(ready, _encode(body), answer.take)
-            await _read(response, answer)
+            response = await self._client.post(ready, _encode(body()), answer.take)
+            await response.ended()
+            if response.status >= 400:
+                raise answer.refused(_reply_of(response))
+            answer.end()
         except Unsupported:
             self._endpoints[model] = None
             return False
@@ -140,13 +143,8 @@ def greeting(model: str) -> Call:
     return Call(model, ChatRequest(provider="", messages=(Message("user", "Hello"),)), 1)
 
 
-async def _read(response: Response, answer: Answer) -> None:
-    await response.ended()
-    if response.status >= 400:
-        raise answer.refused(
-            Reply(response.status, response.headers, response.content, time.time())
-        )
-    answer.end()
+def _reply_of(response: Response) -> Reply:
+    return Reply(response.status, response.headers, response.content, time.time())
 
 
 def _fault(error: TransportError) -> Fault:

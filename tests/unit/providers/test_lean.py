@@ -35,7 +35,7 @@ def answer(events):
 async def aside(transport, send) -> bool:
     """Whether the call is left to the SDK; where it is not, port 9 refuses it."""
     try:
-        return not await transport.run("m", {}, send, answer([]))
+        return not await transport.run("m", dict, send, answer([]))
     except Exception:
         return False
     finally:
