@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FixedLocator, NullLocator
 
 Results = dict[str, Any]
 OURS, THEIRS = "#0b6e4f", "#8a8f98"
@@ -33,8 +34,10 @@ def cpu(results: Results, target: Path) -> None:
     ]
     figure, axes = plt.subplots(figsize=(7, 0.45 * len(order) + 1))
     colours = [OURS if name.startswith("relay") else THEIRS for name in order]
-    axes.barh(order, middles, xerr=errors, color=colours, capsize=3)
-    axes.set_xscale("log")
+    bars = axes.barh(order, middles, xerr=errors, color=colours, capsize=3)
+    axes.bar_label(bars, fmt="%.0f", label_type="center", color="white", fontsize=8)
+    axes.set(xscale="log", xlim=(10, max(middles) * 1.3))
+    _plain(axes.xaxis, [10, 20, 50, 100, 200, 500])
     axes.set_xlabel("CPU µs a token, 50 paced streams (log scale; less is better)")
     axes.invert_yaxis()
     _save(figure, target)
@@ -55,10 +58,19 @@ def latency(results: Results, target: Path) -> None:
         axes.plot(streams, middles, marker="o", markersize=3, label=name)
     axes.axhline(LIMIT_MS, color="#c0392b", linewidth=0.8, linestyle="--")
     axes.set(xscale="log", yscale="log")
+    _plain(axes.xaxis, [10, 20, 50, 100, 200, 500, 1000, 2000])
+    _plain(axes.yaxis, [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500])
     axes.set_xlabel("paced streams at a time (a token each 20 ms)")
     axes.set_ylabel("delivery p99, ms")
     axes.legend(frameon=False, fontsize=8)
     _save(figure, target)
+
+
+def _plain(axis: Any, ticks: list[float]) -> None:
+    """Numbers as people write them, where a log scale would have powers of ten."""
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter("{x:g}")
 
 
 def _save(figure: Any, target: Path) -> None:
