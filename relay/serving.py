@@ -191,7 +191,7 @@ def _tell_outdated() -> None:
     if compiled.state == "outdated":
         logger.warning(
             "the compiled modules are not of these sources, so the plain ones run, slower: "
-            "make compile, or make clean"
+            "run make compile"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+from relay import compiled, serving
 from relay.app import Relay
 from relay.configuration.settings import Settings, load_settings
 from relay.serving import CANT_LISTEN, cant_listen, catalog_of, greeting
@@ -47,6 +48,22 @@ async def test_a_start_warns_of_a_model_that_will_be_switched_off(
 ) -> None:
     env = {"OPENAI_API_KEY": "sk-secret-secret-secret", "OPENAI_MODEL_DEFAULT": "gpt-4o"}
     assert any("gpt-4o is deprecated" in line for line in lines_of(monkeypatch, **env))
+
+
+def test_a_start_warns_of_compiled_modules_that_are_not_of_these_sources(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[str] = []
+    handler = logger.add(lines.append, format="{level} {message}")
+    try:
+        for state in ("interpreted", "compiled", "outdated"):
+            monkeypatch.setattr(compiled, "state", state)
+            serving._tell_outdated()
+    finally:
+        logger.remove(handler)
+    assert len(lines) == 1
+    assert lines[0].startswith("WARNING the compiled modules")
+    assert "make compile" in lines[0]
 
 
 @pytest.mark.parametrize(
