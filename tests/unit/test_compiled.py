@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import shutil
@@ -107,6 +108,37 @@ def test_what_is_compiled_is_there_and_makes_no_structs(script: ModuleType) -> N
     for name in script.HOT:
         text = (ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8")
         assert "(Struct" not in text, f"{name}: msgspec's classes don't survive compiling"
+
+
+def awaits_in_handlers(tree: ast.AST) -> list[int]:
+    """Lines that await within an `except` or a `finally`."""
+    handled = [
+        statement
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try)
+        for block in (node.finalbody, *(handler.body for handler in node.handlers))
+        for statement in block
+    ]
+    waits = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
+    return [
+        inner.lineno
+        for statement in handled
+        for inner in ast.walk(statement)
+        if isinstance(inner, waits)
+    ]
+
+
+def test_an_await_within_a_handler_is_found() -> None:
+    text = "async def f():\n try:\n  await g()\n except E:\n  await h()\n finally:\n  await i()\n"
+    assert sorted(awaits_in_handlers(ast.parse(text))) == [5, 7]
+
+
+def test_nothing_compiled_awaits_while_it_handles_an_exception(script: ModuleType) -> None:
+    """mypyc's coroutines leave the exception with the thread while they wait, where other
+    tasks find it as their exceptions' context."""
+    for name in script.HOT:
+        text = (ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8")
+        assert not awaits_in_handlers(ast.parse(text)), name
 
 
 def test_what_was_built_is_found_as_twins_of_what_it_was_built_from(
