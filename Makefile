@@ -7,7 +7,7 @@ COMPILED = tests/unit tests/contract tests/wire/test_websocket*.py tests/wire/te
 SETUP = python=$$(sh scripts/python.sh) && "$$python" scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run local compile dev test faults chaos check lint format lock clean bench bench-quick
+.PHONY: help run local compile dev twins test faults chaos check lint format lock clean bench bench-quick
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,8 +26,10 @@ compile: ## Compile the modules on a token's way, for more tokens a core; needs 
 dev: ## Set up what the tests and checks need
 	@$(SETUP) dev
 
-test: dev ## Run every test, and those of the compiled modules on them
+twins: dev
 	@$(VENV)/python scripts/compile.py || test $$? -eq 2
+
+test: twins ## Run every test, and those of the compiled modules on them
 	@$(VENV)/python -m pytest
 	@$(VENV)/python scripts/compile.py --able >/dev/null || exit 0; \
 	RELAY_TEST_COMPILED=1 exec $(VENV)/python -m pytest $(COMPILED)
@@ -46,12 +48,10 @@ lint: dev ## Format, lint, types and layers, without the tests
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
-bench: dev ## Measure the relay beside its peers (Linux, two cores, about an hour)
-	@$(VENV)/python scripts/compile.py || test $$? -eq 2
+bench: twins ## Measure the relay beside its peers (Linux, two cores, about an hour)
 	@exec $(VENV)/python bench/run.py
 
-bench-quick: dev ## One round of it, under three minutes
-	@$(VENV)/python scripts/compile.py || test $$? -eq 2
+bench-quick: twins ## One round of it, under three minutes
 	@exec $(VENV)/python bench/run.py --quick
 
 format: dev ## Bring the code into shape

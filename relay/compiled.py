@@ -60,9 +60,14 @@ def use(home: Path = HOME, arguments: Sequence[str] = ()) -> State:
     is. `outdated` where there are twins, but of other sources or another Python, or not all.
     """
     global state
-    state = _state(home, arguments)
-    if state == "compiled":
-        sys.meta_path.insert(0, Twins(home, _manifest(home)["modules"]))
+    manifest = _manifest(home)
+    if not manifest or INTERPRETED in arguments:
+        state = "interpreted"
+    elif _fits(manifest, home):
+        state = "compiled"
+        sys.meta_path.insert(0, Twins(home, manifest["modules"]))
+    else:
+        state = "outdated"
     return state
 
 
@@ -77,13 +82,12 @@ def sources(package: Path = PACKAGE) -> str:
     return digest.hexdigest()
 
 
-def _state(home: Path, arguments: Sequence[str]) -> State:
-    manifest = _manifest(home)
-    if not manifest or INTERPRETED in arguments:
-        return "interpreted"
-    fits = manifest.get("suffix") == SUFFIX and manifest.get("sources") == sources()
-    whole = all((home / f"{name}{SUFFIX}").is_file() for name in manifest.get("modules", ()))
-    return "compiled" if fits and whole else "outdated"
+def _fits(manifest: Mapping[str, str | list[str]], home: Path) -> bool:
+    return (
+        manifest.get("suffix") == SUFFIX
+        and manifest.get("sources") == sources()
+        and all((home / f"{name}{SUFFIX}").is_file() for name in manifest.get("modules", ()))
+    )
 
 
 def _manifest(home: Path) -> dict[str, str | list[str]]:

@@ -188,7 +188,6 @@ async def test_nothing_is_shown_before_redis_has_it(
     assert reader.text == "held"
 
 
-@pytest.mark.interpreted
 async def test_a_reader_may_come_to_the_owner_with_more_than_it_knows_to_be_safe(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

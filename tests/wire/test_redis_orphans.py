@@ -120,7 +120,6 @@ async def test_after_its_end_and_its_last_connection_all_is_kept_for_the_window_
             assert 0 < store.pttl(key) <= WINDOW * 1000, key
 
 
-@pytest.mark.interpreted
 async def test_records_that_come_while_a_look_is_answered_are_not_missed(
     make_node: MakeNode,
 ) -> None:
@@ -145,7 +144,6 @@ async def test_records_that_come_while_a_look_is_answered_are_not_missed(
     assert reader.text == said
 
 
-@pytest.mark.interpreted
 async def test_a_take_over_that_another_node_overtakes_takes_nothing_from_it(
     make_node: MakeNode, server: RedisProcess
 ) -> None:
@@ -177,7 +175,6 @@ async def test_a_take_over_that_another_node_overtakes_takes_nothing_from_it(
     assert reader.text == "one two "
 
 
-@pytest.mark.interpreted
 async def test_a_node_that_gave_up_amid_a_take_over_leaves_the_answer_to_the_next(
     make_node: MakeNode,
 ) -> None:
