@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from relay.continuation import CONTINUATION_PROMPT, call_of
-from relay.driver import Driver, Observer
+from relay.driver import Attempting, Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import Failed, Start, Target
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Failover, Launch, Plan, Rescue
-from relay.provider import Form, Provider, Sink
+from relay.provider import Direct, Form, Provider, Upstream
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
 from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
+from relay.tasked import Tasked
 from relay.timerwheel import TimerWheel
 
 Status = Literal["ok", "degraded", "down", "unknown"]
@@ -109,12 +111,17 @@ class Dispatcher:
             route.name: partial(self._attempt, route.max_output_tokens)
             for route in lineup.routes.values()
         }
+        self._direct = {
+            name: provider.begin
+            for name, provider in lineup.providers.items()
+            if isinstance(provider, Direct)
+        }
         self._forms = {
             route.name: {target: self._forms_of(target) for target in route.targets}
             for route in lineup.routes.values()
         }
         self._wheel = TimerWheel(clock)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()  # set by the last stream that ends while draining
         self.draining = False
         log.on_orphan(self.adopt)
@@ -200,10 +207,19 @@ class Dispatcher:
         return driver
 
     def _attempt(
-        self, max_tokens: int, request: ChatRequest, launch: Launch, sink: Sink
-    ) -> Coroutine[None, None, None]:
+        self, max_tokens: int, request: ChatRequest, launch: Launch, attempt: Attempting
+    ) -> Upstream:
         call = call_of(request, launch, max_tokens, self._policy.continuation_prompt)
-        return self._lineup.providers[launch.target.provider].run(call, sink)
+        name = launch.target.provider
+        if begin := self._direct.get(name):
+            with suppress(Exception):  # `run` raises it again, and it is the target's fault
+                if upstream := begin(call, attempt):
+                    return upstream
+        run = self._lineup.providers[name].run(call, attempt.take)
+        tasked = Tasked(run, attempt, attempt.context)
+        self._tasks.add(tasked.task)
+        tasked.task.add_done_callback(self._tasks.discard)
+        return tasked
 
     def _forms_of(self, target: Target) -> tuple[Form, ...]:
         return self._lineup.providers[target.provider].forms(target.model)
@@ -227,9 +243,6 @@ class Dispatcher:
 
     def _on_ended(self, driver: Driver) -> None:
         del self._running[driver.writer.stream]
-        for task in driver.tasks:
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
         if self.draining and not self._running:
             self._idle.set()
 
@@ -288,8 +301,8 @@ class Dispatcher:
         except TimeoutError:
             for driver in list(self._running.values()):
                 await self._leave(driver)
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=1.0)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
 
     async def _leave(self, driver: Driver) -> None:
         try:

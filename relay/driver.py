@@ -2,23 +2,20 @@
 
 There is no task a stream. Everything that can happen to an answer is a callback (a batch
 from an attempt's upstream, an attempt's end, a timer, a cancel), each is put to the
-policy, and its step is carried out before the callback returns. Only attempts are tasks,
-so that cancelling one closes its upstream.
+policy, and its step is carried out before the callback returns.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextvars import copy_context
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from math import inf
 from typing import Protocol
 
 from relay.errors import Code, Fault, Fenced
 from relay.events import Attempt, Done, Event, Failed, Record, Target
 from relay.failover.policy import Abort, Failover, Launch, Step
-from relay.provider import Sink
+from relay.provider import NotDirect, Upstream
 from relay.records import Chunk, announced, shown
 from relay.request import ChatRequest
 from relay.streamlog import Writer
@@ -54,50 +51,68 @@ class Observer(Protocol):
         ...
 
 
-class _Upstream:
-    """One attempt under way: its task, and what its end calls. `silent` until it says
-    something."""
+class Attempting:
+    """One attempt under way, the `Caller` of its upstream call; a task for that belongs in
+    `context`. `silent` until it says something."""
 
-    __slots__ = ("_driver", "began", "number", "silent", "target", "task")
+    __slots__ = ("_driver", "_upstream", "began", "launch", "number", "silent")
 
-    def __init__(self, driver: Driver, number: int, target: Target, began: float) -> None:
-        self.number = number
-        self.target = target
+    def __init__(self, driver: Driver, launch: Launch, began: float) -> None:
+        self.number = launch.attempt
+        self.launch = launch
         self.began = began
         self.silent = True
-        self.task: asyncio.Task[None] | None = None
         self._driver = driver
+        self._upstream: Upstream | None = None
 
-    def ended(self, task: asyncio.Task[None]) -> None:
-        """Called by the event loop when the task is done. A task that failed holds this
-        object in its traceback: letting go of it leaves no cycle for the collector."""
-        self.task = None
-        self._driver.attempt_ended(self, task)
+    @property
+    def context(self) -> Context:
+        """The driver's."""
+        return self._driver.context
+
+    def carried_by(self, upstream: Upstream) -> None:
+        """Whose closing ends the call."""
+        self._upstream = upstream
+
+    def close(self) -> None:
+        """Close the upstream, if it is open."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.close()
+
+    def take(self, events: Sequence[Event]) -> None:
+        """See `Caller.take`."""
+        self._driver.batch(self, events)
+
+    def ended(self, error: BaseException | None) -> None:
+        """See `Caller.ended`. An exception holds this object in its traceback: letting go of
+        the upstream leaves no cycle for the collector."""
+        self._upstream = None
+        self._driver.context.run(self._driver.attempt_ended, self, error)
 
 
 class Driver:
     """One running answer, from the first attempt to the terminal record.
 
-    `attempt` makes the coroutine of one upstream call for `request`; `wheel` goes by the
-    same clock; `ended` is called once, when the terminal record is appended or another
-    writer has taken the stream over. `grace` is how many seconds it may run without a
-    reader; its owner looks after that. Its attempts and deadlines run in the `context` that
-    it was made in, by which log lines know whose they are.
+    `attempt` makes one upstream call for `request`; `wheel` goes by the same clock;
+    `ended` is called once, when the terminal record is appended or another writer has taken
+    the stream over. `grace` is how many seconds it may run without a reader; its owner looks
+    after that. Its attempts and deadlines run in the `context` that it was made in, by which
+    log lines know whose they are.
     """
 
     __slots__ = (
         "_attempt",
+        "_attempts",
         "_clock",
         "_due",
         "_ended",
         "_failover",
-        "_loop",
         "_observer",
         "_reported",
         "_request",
         "_route",
         "_terminal",
-        "_upstreams",
         "_wheel",
         "context",
         "finished",
@@ -113,7 +128,7 @@ class Driver:
         route: str,
         grace: float,
         request: ChatRequest,
-        attempt: Callable[[ChatRequest, Launch, Sink], Coroutine[None, None, None]],
+        attempt: Callable[[ChatRequest, Launch, Attempting], Upstream],
         clock: Callable[[], float],
         wheel: TimerWheel,
         observer: Observer,
@@ -130,17 +145,11 @@ class Driver:
         self._wheel = wheel
         self._observer = observer
         self._ended = ended
-        self._loop = asyncio.get_running_loop()
         self.context = copy_context()
-        self._upstreams: list[_Upstream] = []
+        self._attempts: list[Attempting] = []
         self._reported = 0
         self._due = inf
         self._terminal: Done | Failed | None = None
-
-    @property
-    def tasks(self) -> Sequence[asyncio.Task[None]]:
-        """The attempts whose upstream is still open."""
-        return [upstream.task for upstream in self._upstreams if upstream.task]
 
     def begin(self) -> None:
         """Append the `start` record and make the first attempt."""
@@ -183,15 +192,15 @@ class Driver:
 
     # What happens
 
-    def _batch(self, upstream: _Upstream, events: Sequence[Event]) -> None:
-        """What one read of an upstream brought. The hot path: plain text goes from the
+    def batch(self, attempt: Attempting, events: Sequence[Event]) -> None:
+        """What one read of an attempt's upstream brought. The hot path: plain text goes from the
         policy to the log, and leaves the deadline alone, which it only moves away."""
         if self.finished:
             return
         now = self._clock()
         try:
-            records = self._failover.passing(upstream.number, events, now)
-            step = None if records else self._hear(upstream, events, now)
+            records = self._failover.passing(attempt.number, events, now)
+            step = None if records else self._hear(attempt, events, now)
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
             return
@@ -203,28 +212,30 @@ class Driver:
         except Fenced:
             self._lose()
 
-    def _hear(self, upstream: _Upstream, events: Sequence[Event], now: float) -> Step:
-        if upstream.silent:
-            upstream.silent = False
-            seconds = now - upstream.began
-            self._observer.answering(self.writer.stream, upstream.target, seconds)
-        return self._failover.batch(upstream.number, events, now)
+    def _hear(self, attempt: Attempting, events: Sequence[Event], now: float) -> Step:
+        if attempt.silent:
+            attempt.silent = False
+            seconds = now - attempt.began
+            self._observer.answering(self.writer.stream, attempt.launch.target, seconds)
+        return self._failover.batch(attempt.number, events, now)
 
-    def attempt_ended(self, upstream: _Upstream, task: asyncio.Task[None]) -> None:
-        """An attempt's task is done; its upstream is closed."""
-        self._upstreams.remove(upstream)
-        if task.cancelled():
+    def attempt_ended(self, attempt: Attempting, error: BaseException | None) -> None:
+        """An attempt's upstream call is over, or one that was closed raised against it."""
+        under_way = attempt in self._attempts
+        if under_way and isinstance(error, NotDirect):
+            self._call(attempt)
             return
-        number, error = upstream.number, task.exception()
+        if under_way:
+            self._attempts.remove(attempt)
         if error is None:
-            self._carry_out(lambda now: self._failover.returned(number, now))
+            self._carry_out(lambda now: self._failover.returned(attempt.number, now))
         elif isinstance(error, Fault):
             fault = error
-            self._carry_out(lambda now: self._failover.failed(number, fault, now))
+            self._carry_out(lambda now: self._failover.failed(attempt.number, fault, now))
         elif not isinstance(error, Fenced):
             self._observer.unexpected(self.writer.stream, error)
             unknown = Fault(Code.PROVIDER_ERROR, "the provider failed in an unknown way")
-            self._carry_out(lambda now: self._failover.failed(number, unknown, now))
+            self._carry_out(lambda now: self._failover.failed(attempt.number, unknown, now))
 
     def tick(self) -> None:
         """The deadline that the wheel was given has come; the policy knows which."""
@@ -271,22 +282,21 @@ class Driver:
     def _launch(self, launch: Launch) -> None:
         if self.finished:
             return
-        upstream = _Upstream(self, launch.attempt, launch.target, self._clock())
-        sink = partial(self._batch, upstream)
+        attempt = Attempting(self, launch, self._clock())
+        self._attempts.append(attempt)
+        self._call(attempt)
+
+    def _call(self, attempt: Attempting) -> None:
         try:
-            call = self._attempt(self._request, launch, sink)
+            attempt.carried_by(self._attempt(self._request, attempt.launch, attempt))
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
-            return
-        task = self._loop.create_task(call, context=self.context)
-        upstream.task = task
-        self._upstreams.append(upstream)
-        task.add_done_callback(upstream.ended)
 
     def _abort(self, abort: Abort) -> None:
-        for upstream in self._upstreams:
-            if upstream.number == abort.attempt and upstream.task:
-                upstream.task.cancel()
+        for attempt in list(self._attempts):
+            if attempt.number == abort.attempt:
+                self._attempts.remove(attempt)
+                attempt.close()
 
     def _arm(self) -> None:
         """Have `tick` called by the deadline. A tick that comes early arms anew, so content
@@ -333,8 +343,9 @@ class Driver:
             self._observer.unexpected(self.writer.stream, error)
 
     def _close_upstreams(self) -> None:
-        for task in self.tasks:
-            task.cancel()
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.close()
 
     def _finish(self) -> None:
         if self.finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
@@ -14,6 +14,32 @@ from relay.request import ChatRequest
 Sink: TypeAlias = Callable[[Sequence[Event]], None]
 """Takes what one read of the upstream's socket brought. Synchronous; never call it with
 an empty batch. It may raise: let that pass through."""
+
+
+class NotDirect(Exception):
+    """`Direct.begin` began a call that only `run` can make. Nothing was taken of it."""
+
+
+class Caller(Protocol):
+    """Who made an upstream call."""
+
+    def take(self, events: Sequence[Event]) -> None:
+        """See `Sink`."""
+        ...
+
+    def ended(self, error: BaseException | None) -> None:
+        """The call is over, and `error` is what `Provider.run` would have raised; None where
+        it would have returned. Told once; not after the upstream was closed, unless with
+        what was raised against that."""
+        ...
+
+
+class Upstream(Protocol):
+    """One upstream call under way."""
+
+    def close(self) -> None:
+        """Close the upstream at once; its caller is given nothing more. Idempotent."""
+        ...
 
 
 class Form(StrEnum):
@@ -71,4 +97,17 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Let go of connections. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """A provider that can make a call without a task: the short way of `Provider.run`."""
+
+    def begin(self, call: Call, caller: Caller) -> Upstream | None:
+        """Make one upstream call, now; None where `run` has to make it, nothing being done.
+
+        `caller` hears of it from the event loop, never from within `begin`. Where it is told
+        `NotDirect`, `run` has to make the call after all.
+        """
         ...

@@ -13,13 +13,13 @@ from typing import Any
 
 from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic
 
-from relay.provider import Call, Form, Sink
+from relay.provider import Call, Caller, Form, Sink, Upstream
 from relay.providers.anthropic_request import request_body
 from relay.providers.anthropic_wire import AnthropicDecoder, classify
 from relay.providers.decoding import pump
 from relay.providers.families import family
 from relay.providers.http import http_client, reply_of, secret_kept, transport_faults
-from relay.providers.lean import Answer, LeanTransport, greeting
+from relay.providers.lean import LeanTransport, greeting
 
 BASE_URL = "https://api.anthropic.com"
 
@@ -36,20 +36,20 @@ class AnthropicProvider:
         """See `Provider.forms`."""
         return family("anthropic", model).forms
 
+    def begin(self, call: Call, caller: Caller) -> Upstream | None:
+        """See `Direct.begin`."""
+        return self._lean.begin(call, partial(request_body, call), AnthropicDecoder(), caller)
+
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
-        with secret_kept(self._client.api_key):
-            decoder = AnthropicDecoder()
-            body = partial(request_body, call)
-            answer = Answer(decoder, sink, lambda reply: classify(reply, call))
-            if await self._lean.run(call.model, body, self._sending(body), answer):
-                return
-            with transport_faults(decoder, APIConnectionError), _status_faults(call):
-                async with (
-                    self._opening(body()) as response,
-                    aclosing(response.iter_bytes()) as chunks,
-                ):
-                    await pump(chunks, decoder, sink)
+        body = partial(request_body, call)
+        if await self._lean.run(call, body, self._sending(body), AnthropicDecoder(), sink):
+            return
+        decoder = AnthropicDecoder()
+        key = self._client.api_key
+        with secret_kept(key), transport_faults(decoder, APIConnectionError), _status_faults(call):
+            async with self._opening(body()) as response, aclosing(response.iter_bytes()) as chunks:
+                await pump(chunks, decoder, sink)
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
@@ -93,4 +93,5 @@ def anthropic(
         max_retries=0,
         http_client=http_client(uds),
     )
-    return AnthropicProvider(name, client, LeanTransport(uds=uds, on=lean))
+    transport = LeanTransport(classify, api_key, uds=uds, on=lean)
+    return AnthropicProvider(name, client, transport)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import select
-import socket
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
-from relay.providers.http1 import Interrupted, Origin, ResponseParser, Unsupported
+from relay.providers.http1 import Interrupted, Origin, ResponseParser
 
 MAX_ERROR_BODY = 65_536
 """Bytes of an error response's body that are kept; what follows is not waited for."""
@@ -23,9 +22,21 @@ and end markers, for which an answer need not wait but after which its connectio
 
 _POLLS = hasattr(select, "poll")  # not on Windows
 
-BodySink: TypeAlias = Callable[[bytes], bool]
-"""Takes the body bytes that one read brought, and says whether it wants more. Synchronous.
-When it raises, the connection is closed and the exception comes out of `Response.ended`."""
+
+class Reader(Protocol):
+    """Who a response is for."""
+
+    def take(self, body: bytes) -> bool:
+        """The body bytes that one read brought; whether more is wanted. What it raises
+        closes the connection, and is told to `over`."""
+        ...
+
+    def over(self, response: Response, error: Exception | None) -> None:
+        """All of the response came that is wanted, or is there by its framing; where it has
+        none, its connection was closed without an error. Else `error` is what went wrong:
+        a `TransportError`, or what `take` raised. Told once, and nothing follows."""
+        ...
+
 
 Done: TypeAlias = Callable[["Connection", bool], None]
 Lost: TypeAlias = Callable[["Connection"], None]
@@ -33,32 +44,24 @@ Lost: TypeAlias = Callable[["Connection"], None]
 
 class Response:
     """One response under way: `status` and `headers` (lower-case names; repeated ones
-    joined with commas), and the body where it is an error's."""
+    joined with commas), and the body where it is an error's.
 
-    __slots__ = (
-        "_connection",
-        "_content",
-        "_error",
-        "_on_body",
-        "_over",
-        "_parser",
-        "_timer",
-        "_waiter",
-    )
+    Body bytes go to its reader; with a status of 400 and above they are collected in `content`.
+    """
 
-    def __init__(self, connection: Connection, on_body: BodySink) -> None:
-        self._connection: Connection | None = connection
-        self._timer: asyncio.TimerHandle | None = None
-        self._on_body = on_body
+    __slots__ = ("_connection", "_content", "_opening", "_parser", "_reader", "_timer")
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader: Reader | None = reader
         self._parser = ResponseParser()
-        self._content = bytearray()
-        self._over = False
-        self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._content = b""
+        self._connection: Connection | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def status(self) -> int:
-        """The status code."""
+        """The status code; 0 before the head is in."""
         return self._parser.status
 
     @property
@@ -68,95 +71,76 @@ class Response:
 
     @property
     def content(self) -> bytes:
-        """An error response's body, at most `MAX_ERROR_BODY` bytes; whole after `ended`."""
-        return bytes(self._content)
+        """An error response's body, at most `MAX_ERROR_BODY` bytes; whole at its end."""
+        return self._content
 
-    async def begun(self) -> None:
-        """Wait for the head. Raises as `Client.post` does."""
-        try:
-            while not self._parser.status and not self._over:
-                await self._wait()
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        if self._error and (not self._parser.status or isinstance(self._error, Unsupported)):
-            raise self._error
+    @property
+    def wanted(self) -> bool:
+        """Whether its reader still waits for it."""
+        return self._reader is not None
 
-    async def ended(self) -> None:
-        """Wait until the callback wants no more or the body is complete, by its framing;
-        where it has none, until the connection was closed without an error.
+    def waits_for(self, opening: asyncio.Task[None]) -> None:
+        """The task that is opening the connection."""
+        self._opening = opening
 
-        Raises `Interrupted` where it broke off, `Malformed`, or what the callback raised.
-        Cancelling closes the connection at once.
-        """
-        try:
-            while not self._over:
-                await self._wait()
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        if self._error is not None:
-            raise self._error
+    def carried_by(self, connection: Connection) -> None:
+        """The connection that its request is sent on."""
+        self._opening = None
+        self._connection = connection
 
     def close(self) -> None:
-        """Want no more of it: closes the connection at once unless the response is over.
-        Idempotent."""
-        if not self._over:
-            self.drop()
-
-    def drop(self) -> None:
-        """Let go of the connection at once, whatever state the response is in."""
-        self._finish(Interrupted("the response was closed by its reader"))
-        self._release()
+        """Want no more of it: its reader hears nothing from here on, and the connection is
+        closed at once unless the response is over. Idempotent."""
+        if self._reader is not None:
+            self._reader = None
+            if self._opening is not None:
+                self._opening.cancel()
+            self._release()
 
     def received(self, data: bytes) -> None:
         """Take what one read brought. Called by the connection: the hot path, all in one
         function because each further one is cold when a token wakes the process."""
         parser = self._parser
-        known = parser.status
         body = parser.feed(data)
-        if body and not self._over:
+        if body and self._reader is not None:
             if parser.status >= 400:
                 self._collect(body)
             else:
                 try:
-                    wanted = self._on_body(body)
+                    wanted = self._reader.take(body)
                 except Exception as error:
-                    self._finish(error)
-                    self._release()
+                    self.fail(error)
                 else:
                     if not wanted:
                         self._linger()
         if parser.over:
-            self._finish(parser.error)
-            self._release()
-        elif not known and parser.status:
-            self._wake()
+            self.fail(parser.error)
 
     def lost(self, error: Exception | None) -> None:
         """The connection is no more. Called by the connection."""
         if not self._parser.over:
             self._parser.eof(clean=error is None)
-        self._finish(self._parser.error)
+        self.fail(self._parser.error)
+
+    def fail(self, error: Exception | None) -> None:
+        """It ends here, where it has not before; None for well."""
         self._release()
+        self._tell(error)
 
     def _collect(self, body: bytes) -> None:
         self._content += body[: MAX_ERROR_BODY - len(self._content)]
         if len(self._content) == MAX_ERROR_BODY:
-            self._finish(None)
-            self._release()
+            self.fail(None)
 
     def _linger(self) -> None:
-        self._finish(None)
         if not self._parser.over and self._connection is not None:
             self._timer = asyncio.get_running_loop().call_later(LINGER, self._release)
+        self._tell(None)
 
-    def _finish(self, error: Exception | None) -> None:
-        """Come to the end for the reader, once; whatever ends first is the end."""
-        if not self._over:
-            self._over = True
-            self._error = error
-            self._wake()
+    def _tell(self, error: Exception | None) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.over(self, error)
 
     def _release(self) -> None:
         """Give the connection back, once: to be used again if all of the response is in."""
@@ -169,16 +153,6 @@ class Response:
         whole = parser.over and parser.error is None and parser.reusable
         connection.done(reusable=whole, hint=parser.headers.get("keep-alive"))
         parser.release()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _wait(self) -> asyncio.Future[None]:
-        """What `_wake` ends. No coroutine: one more would be held for as long as an answer
-        streams."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        return self._waiter
 
 
 class Connection(asyncio.Protocol):
@@ -206,6 +180,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes, response: Response) -> None:
         """Write a request, whose answer `response` will take."""
         self._response = response
+        response.carried_by(self)
         if self._transport is None:
             response.lost(None)
         else:
@@ -233,7 +208,7 @@ class Connection(asyncio.Protocol):
     def shut(self) -> None:
         """Close at once; a response under way has then been interrupted."""
         if self._response is not None:
-            self._response.drop()
+            self._response.fail(Interrupted("the connection was closed from this side"))
         self.abort()
 
     def abort(self) -> None:
@@ -243,10 +218,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
+        # TCP_NODELAY is set by the event loops themselves.
         self._transport = cast(asyncio.Transport, transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop with what one read brought."""

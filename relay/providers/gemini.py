@@ -20,13 +20,13 @@ from google.genai import errors
 from google.genai.types import HttpOptions, HttpRetryOptions
 
 from relay.errors import Code, Fault
-from relay.provider import Call, Form, Sink
+from relay.provider import Call, Caller, Form, Sink, Upstream
 from relay.providers.decoding import pump
 from relay.providers.families import family
 from relay.providers.gemini_request import api_version, path, request_body
 from relay.providers.gemini_wire import GeminiDecoder, classify
 from relay.providers.http import http_client, reply_of, secret_kept, transport_faults
-from relay.providers.lean import Answer, LeanTransport, greeting
+from relay.providers.lean import LeanTransport, greeting
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 
@@ -46,21 +46,22 @@ class GeminiProvider:
         """See `Provider.forms`."""
         return family("gemini", model).forms
 
+    def begin(self, call: Call, caller: Caller) -> Upstream | None:
+        """See `Direct.begin`."""
+        return self._lean.begin(call, partial(request_body, call), _decoder(), caller)
+
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
-        with secret_kept(self._client._api_client.api_key):
-            decoder = GeminiDecoder(f"call-{uuid4().hex[:12]}")
-            body = partial(request_body, call)
-            answer = Answer(decoder, sink, lambda reply: classify(reply, call))
-            send = self._sending(call)
-            if await self._lean.run(call.model, body, send, answer):
-                return
-            with transport_faults(decoder):
-                response = await send()
-                try:
-                    await pump(response.aiter_bytes(), decoder, sink)
-                finally:
-                    await response.aclose()
+        body, send = partial(request_body, call), self._sending(call)
+        if await self._lean.run(call, body, send, _decoder(), sink):
+            return
+        decoder = _decoder()
+        with secret_kept(self._client._api_client.api_key), transport_faults(decoder):
+            response = await send()
+            try:
+                await pump(response.aiter_bytes(), decoder, sink)
+            finally:
+                await response.aclose()
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
@@ -95,6 +96,10 @@ class GeminiProvider:
         await self._http.aclose()
 
 
+def _decoder() -> GeminiDecoder:
+    return GeminiDecoder(f"call-{uuid4().hex[:12]}")
+
+
 def gemini(
     name: str, api_key: str, base_url: str | None, uds: str | None, *, lean: bool = True
 ) -> GeminiProvider:
@@ -108,4 +113,5 @@ def gemini(
         httpx_async_client=http,
     )
     client = genai.Client(api_key=api_key, vertexai=False, http_options=options)
-    return GeminiProvider(name, client, http, LeanTransport(uds=uds, on=lean))
+    transport = LeanTransport(classify, api_key, uds=uds, on=lean)
+    return GeminiProvider(name, client, http, transport)

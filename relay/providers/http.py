@@ -95,28 +95,21 @@ def transport_faults(
             raise transport_fault(error if bare else error.__cause__) from None
 
 
-class secret_kept:  # named and used as `contextmanager` functions are
-    """Take the provider's own key out of a `Fault`'s message, where a server echoed it.
+@contextmanager
+def secret_kept(secret: str | None) -> Iterator[None]:
+    """Take the provider's own key out of a `Fault`'s message, where a server echoed it."""
+    try:
+        yield
+    except Fault as fault:
+        without_secret(fault, secret)
+        raise
 
-    A class and no generator: it is held for as long as an answer streams, and a suspended
-    generator weighs ten times as much.
-    """
 
-    __slots__ = ("_secret",)
-
-    def __init__(self, secret: str | None) -> None:
-        self._secret = secret
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        secret = self._secret
-        if secret is None or len(secret) < SHORTEST_SECRET or not isinstance(error, Fault):
-            return
-        if secret in error.message:
-            error.message = error.message.replace(secret, "***")
-            error.args = (error.message,)
+def without_secret(fault: Fault, secret: str | None) -> None:
+    """Take `secret` out of the fault's message."""
+    if secret is not None and len(secret) >= SHORTEST_SECRET and secret in fault.message:
+        fault.message = fault.message.replace(secret, "***")
+        fault.args = (fault.message,)
 
 
 def transport_fault(error: BaseException | None) -> Fault:

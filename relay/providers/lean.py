@@ -7,20 +7,21 @@ same functions that feed the SDK. What this way cannot do is left to the SDK.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from relay.errors import Code, Fault
-from relay.provider import Call, Sink
+from relay.events import Event
+from relay.provider import Call, Caller, NotDirect, Sink
 from relay.providers.decoding import Decoder
 from relay.providers.exchange import Response
 from relay.providers.faults import Reply, closed_early
-from relay.providers.http import CONNECT_TIMEOUT, rehearse
+from relay.providers.http import CONNECT_TIMEOUT, rehearse, without_secret
 from relay.providers.http1 import (
     ConnectTimeout,
     Endpoint,
@@ -36,75 +37,123 @@ from relay.request import ChatRequest, Message
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
 class Answer:
-    """Where one upstream call's answer goes: its body to `decoder`, the events to `sink`,
-    one call a read. `refused` makes the `Fault` for a status of 400 and above."""
+    """Where one upstream call's answer goes: its body to `decoder`, the events, one call a
+    read, and its end to `caller`."""
 
-    decoder: Decoder
-    sink: Sink
-    refused: Callable[[Reply], Fault]
+    __slots__ = ("_call", "_caller", "_decoder", "_transport")
+
+    def __init__(
+        self, transport: LeanTransport, call: Call, decoder: Decoder, caller: Caller
+    ) -> None:
+        self._transport = transport
+        self._call = call
+        self._decoder = decoder
+        self._caller = caller
 
     def take(self, body: bytes) -> bool:
-        """What one read brought; whether more is wanted. Raises the decoder's `Fault`."""
-        decoder = self.decoder
+        """See `Reader.take`. Raises the decoder's `Fault`."""
+        decoder = self._decoder
         if events := decoder.feed(body):
-            self.sink(events)
+            self._caller.take(events)
         if decoder.fault:
             raise decoder.fault
         return not decoder.ended
 
-    def end(self) -> None:
-        """The body is over. Raises the decoder's `Fault` where the answer is not whole."""
-        if events := self.decoder.eof():
-            self.sink(events)
-        if self.decoder.fault:
-            raise self.decoder.fault
+    def over(self, response: Response, error: Exception | None) -> None:
+        """See `Reader.over`."""
+        if error is None:
+            error = self._conclusion(response)
+        elif isinstance(error, Unsupported):
+            self._transport.stand_aside(self._call.model)
+            error = NotDirect()
+        elif isinstance(error, TransportError):
+            error = None if self._decoder.finished else _fault(error)
+        if isinstance(error, Fault):
+            without_secret(error, self._transport.secret)
+        self._caller.ended(error)
+
+    def _conclusion(self, response: Response) -> Exception | None:
+        """What the body's end leaves, where the response is whole."""
+        if response.status >= 400:
+            return self._transport.classify(_reply_of(response), self._call)
+        try:
+            if events := self._decoder.eof():
+                self._caller.take(events)
+        except Exception as error:
+            return error
+        return self._decoder.fault
 
 
 class LeanTransport:
     """One provider's connections, and what its SDK sends to each of its models.
 
-    `uds` is the path of a Unix socket to connect to. `on` False leaves every call to the
-    SDK.
+    `classify` makes the `Fault` of a refusal; the provider's key, `secret`, is kept out of
+    its words. `uds` is the path of a Unix socket to connect to. `on` False leaves every
+    call to the SDK.
     """
 
-    def __init__(self, *, uds: str | None = None, on: bool = True) -> None:
+    def __init__(
+        self,
+        classify: Callable[[Reply, Call | None], Fault],
+        secret: str | None,
+        *,
+        uds: str | None = None,
+        on: bool = True,
+    ) -> None:
+        self.classify = classify
+        self.secret = secret
         self._client = Client(uds=uds, connect_timeout=CONNECT_TIMEOUT)
         self._uds = uds
         self._on = on
         self._endpoints: dict[str, Endpoint | None] = {}
 
+    def begin(
+        self,
+        call: Call,
+        body: Callable[[], Mapping[str, Any]],
+        decoder: Decoder,
+        caller: Caller,
+    ) -> Response | None:
+        """Make one call, as `Direct.begin` does; None where it is not known yet what the SDK
+        sends, or this way cannot send it. `body` makes what is sent, which nobody keeps
+        while the answer streams."""
+        ready = self._endpoints.get(call.model)
+        if ready is None:
+            return None
+        answer = Answer(self, call, decoder, caller)
+        return self._client.post(ready, _encode(body()), answer)
+
     async def run(
         self,
-        model: str,
+        call: Call,
         body: Callable[[], Mapping[str, Any]],
         send: Callable[[], Awaitable[object]],
-        answer: Answer,
+        decoder: Decoder,
+        sink: Sink,
     ) -> bool:
         """Make one call; False where it has to be made through the SDK, nothing having
-        been decoded. `body` makes what is sent, which nobody keeps while the answer streams;
-        `send` has the SDK send it to `model`: that is how its headers are learnt.
+        been decoded. `send` has the SDK send it: that is how its headers are learnt.
 
         Raises `Fault` for everything that the upstream did wrong. Cancelling closes the
         connection at once.
         """
-        ready = await self._endpoint(model, send)
-        if ready is None:
+        await self._endpoint(call.model, send)
+        waiting = _Waiting(sink)
+        response = self.begin(call, body, decoder, waiting)
+        if response is None:
             return False
         try:
-            response = await self._client.post(ready, _encode(body()), answer.take)
-            await response.ended()
-            if response.status >= 400:
-                raise answer.refused(_reply_of(response))
-            answer.end()
-        except Unsupported:
-            self._endpoints[model] = None
+            await waiting.over
+        except NotDirect:
             return False
-        except TransportError as error:
-            if not answer.decoder.finished:
-                raise _fault(error) from None
+        finally:
+            response.close()
         return True
+
+    def stand_aside(self, model: str) -> None:
+        """Leave the calls of `model` to the SDK from here on."""
+        self._endpoints[model] = None
 
     async def warm(self, model: str, send: Callable[[], Awaitable[object]]) -> None:
         """Learn what the SDK sends to `model` and open a connection, so that the first
@@ -136,6 +185,25 @@ class LeanTransport:
             return endpoint(url, first.headers) if supports(url, uds=self._uds) else None
         except ValueError:
             return None
+
+
+class _Waiting:
+    """A caller that awaits: `over` is done when its call is."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, events: Sequence[Event]) -> None:
+        self._sink(events)
+
+    def ended(self, error: BaseException | None) -> None:
+        if self.over.done():
+            return
+        if error is None:
+            self.over.set_result(None)
+        else:
+            self.over.set_exception(error)
 
 
 def greeting(model: str) -> Call:

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, Omit
 
-from relay.provider import Call, Form, Sink
+from relay.provider import Call, Caller, Form, Sink, Upstream
 from relay.providers.decoding import pump
 from relay.providers.families import ASKED_TO, CONTINUES, family
 from relay.providers.http import http_client, reply_of, secret_kept, transport_faults
-from relay.providers.lean import Answer, LeanTransport, greeting
+from relay.providers.lean import LeanTransport, greeting
 from relay.providers.openai_request import (
     BEHIND_A_GATEWAY,
     COMPATIBLE,
@@ -60,20 +60,21 @@ class OpenAIProvider:
             return CONTINUES if self._prefill else ASKED_TO
         return family(self._dialect.vendor, model).forms
 
+    def begin(self, call: Call, caller: Caller) -> Upstream | None:
+        """See `Direct.begin`."""
+        body = partial(request_body, call, self._dialect)
+        return self._lean.begin(call, body, OpenAIDecoder(), caller)
+
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
-        with secret_kept(self._client.api_key):
-            decoder = OpenAIDecoder()
-            body = partial(request_body, call, self._dialect)
-            answer = Answer(decoder, sink, lambda reply: classify(reply, call))
-            if await self._lean.run(call.model, body, self._sending(body), answer):
-                return
-            with transport_faults(decoder, APIConnectionError), _status_faults(call):
-                async with (
-                    self._opening(body()) as response,
-                    aclosing(response.iter_bytes()) as chunks,
-                ):
-                    await pump(chunks, decoder, sink)
+        body = partial(request_body, call, self._dialect)
+        if await self._lean.run(call, body, self._sending(body), OpenAIDecoder(), sink):
+            return
+        decoder = OpenAIDecoder()
+        key = self._client.api_key
+        with secret_kept(key), transport_faults(decoder, APIConnectionError), _status_faults(call):
+            async with self._opening(body()) as response, aclosing(response.iter_bytes()) as chunks:
+                await pump(chunks, decoder, sink)
 
     async def warm(self, model: str) -> None:
         """Make ready for the first call of `model`. Costs nothing, raises nothing."""
@@ -115,7 +116,8 @@ def openai(
     host = urlsplit(url).hostname or ""
     official = host == "openai.com" or host.endswith(".openai.com")
     dialect = OPENAI if official else BEHIND_A_GATEWAY
-    return OpenAIProvider(name, client, dialect, LeanTransport(uds=uds, on=lean))
+    transport = LeanTransport(classify, api_key, uds=uds, on=lean)
+    return OpenAIProvider(name, client, dialect, transport)
 
 
 def compatible(
@@ -142,7 +144,7 @@ def compatible(
         default_headers=_without_openais(),  # type: ignore[arg-type]
         http_client=http_client(uds),
     )
-    transport = LeanTransport(uds=uds, on=lean)
+    transport = LeanTransport(classify, api_key, uds=uds, on=lean)
     return OpenAIProvider(name, client, dialect, transport, prefill=prefill)
 
 

@@ -18,8 +18,8 @@ import ssl
 from functools import cache
 from typing import Any
 
-from relay.providers.exchange import BodySink, Connection, Response
-from relay.providers.http1 import ConnectTimeout, Endpoint, Origin, Unreachable
+from relay.providers.exchange import Connection, Reader, Response
+from relay.providers.http1 import ConnectTimeout, Endpoint, Interrupted, Origin, Unreachable
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that name lookup, TCP and TLS together may take."""
@@ -56,26 +56,29 @@ class Client:
         self._max_idle = max_idle
         self._idle: dict[Origin, list[Connection]] = {}
         self._busy: set[Connection] = set()
+        self._opening: dict[asyncio.Task[None], Response] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         # Bound once, and not for every connection.
         self._callbacks = (self._done, self._lost)
 
-    async def post(self, endpoint: Endpoint, body: bytes, on_body: BodySink) -> Response:
-        """Send `body` and return once the response's head is in.
+    def post(self, endpoint: Endpoint, body: bytes, reader: Reader) -> Response:
+        """Send `body`: now, where there is a connection to use again, else as soon as one
+        is opened. `reader` hears of the response, never from within this call.
 
-        With a status below 400 body bytes go to `on_body`, the first ones perhaps before
-        this returns; from 400 on they are collected in `Response.content`. Await
-        `Response.ended` next. Cancelling closes the connection at once.
-
-        Raises `Unreachable`, `Interrupted`, `Malformed`, or `Unsupported` for a response
-        that has to be asked for by other means.
+        The errors it may be told: `Unreachable`, `Interrupted`, `Malformed`, `Unsupported`
+        for a response that has to be asked for by other means, and its own.
         """
-        connection = self._checkout(endpoint.origin) or await self._connect(endpoint.origin)
-        self._busy.add(connection)
-        response = Response(connection, on_body)
-        connection.send(endpoint.request(body), response)
-        await response.begun()
+        response = Response(reader)
+        connection = self._checkout(endpoint.origin)
+        if connection is not None:
+            self._send(connection, endpoint, body, response)
+        else:
+            opening = self._open_for(endpoint, body, response)
+            task = asyncio.get_running_loop().create_task(opening)
+            response.waits_for(task)
+            self._opening[task] = response
+            task.add_done_callback(self._opening.pop)
         return response
 
     async def warm(self, origin: Origin, count: int = 1) -> None:
@@ -101,7 +104,11 @@ class Client:
             self._sweeper.cancel()
         for connection in [c for idle in self._idle.values() for c in idle] + list(self._busy):
             connection.shut()
-        await asyncio.sleep(0)
+        opening = dict(self._opening)
+        for task, response in opening.items():
+            task.cancel()
+            response.fail(Interrupted("the connection was given up before it was open"))
+        await asyncio.gather(asyncio.sleep(0), *opening, return_exceptions=True)
 
     def _done(self, connection: Connection, reusable: bool) -> None:
         self._busy.discard(connection)
@@ -151,6 +158,20 @@ class Client:
         if any(self._idle.values()):
             self._sweeper = loop.call_later(self._idle_limit, self._sweep)
 
+    def _send(
+        self, connection: Connection, endpoint: Endpoint, body: bytes, response: Response
+    ) -> None:
+        self._busy.add(connection)
+        connection.send(endpoint.request(body), response)
+
+    async def _open_for(self, endpoint: Endpoint, body: bytes, response: Response) -> None:
+        try:
+            connection = await self._connect(endpoint.origin)
+        except Unreachable as error:
+            response.fail(error)
+        else:
+            self._send(connection, endpoint, body, response)
+
     async def _connect(self, origin: Origin) -> Connection:
         tls = (self._tls or _sdk_trust()) if origin.scheme == "https" else None
         try:
@@ -167,18 +188,19 @@ class Client:
     async def _open(self, origin: Origin, tls: ssl.SSLContext | None) -> Connection:
         loop = asyncio.get_running_loop()
         name = origin.host if tls else None
-
-        def made() -> Connection:
-            return Connection(origin, *self._callbacks)
-
-        if self._uds is not None:
-            _, connection = await loop.create_unix_connection(
-                made, self._uds, ssl=tls, server_hostname=name
-            )
-        else:
-            _, connection = await loop.create_connection(
-                made, origin.host, origin.port, ssl=tls, server_hostname=name
-            )
+        connection = Connection(origin, *self._callbacks)
+        try:
+            if self._uds is not None:
+                await loop.create_unix_connection(
+                    lambda: connection, self._uds, ssl=tls, server_hostname=name
+                )
+            else:
+                await loop.create_connection(
+                    lambda: connection, origin.host, origin.port, ssl=tls, server_hostname=name
+                )
+        except asyncio.CancelledError:
+            connection.abort()  # it may have come about in that very moment
+            raise
         return connection
 
 

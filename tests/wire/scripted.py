@@ -115,21 +115,49 @@ async def until(condition) -> None:
             await asyncio.sleep(0)
 
 
-async def opened(client, up, on_body=more, body=b"{}"):
+class Asked:
+    """One request, made at once, and its response as a test awaits it."""
+
+    def __init__(self, client, endpoint, body=b"{}", take=more):
+        self.take = take
+        self.told = []
+        self._response = client.post(endpoint, body, self)
+
+    def __getattr__(self, name):
+        return getattr(self._response, name)
+
+    def over(self, response, error):
+        assert response is self._response
+        self.told.append(error)
+
+    async def begun(self):
+        """Wait for the head."""
+        await until(lambda: self._response.status or self.told)
+        if self.told and self.told[0] is not None and not self._response.status:
+            raise self.told[0]
+        return self
+
+    async def ended(self):
+        """Wait for the end."""
+        await until(lambda: self.told)
+        if self.told[0] is not None:
+            raise self.told[0]
+
+
+async def opened(client, up, take=more, body=b"{}"):
     """A response whose head is in, and the peer that is sending it."""
-    asked = asyncio.create_task(client.post(up.endpoint, body, on_body))
+    asked = Asked(client, up.endpoint, body, take)
     peer = await up.peer()
     await peer.request()
     await peer.say(STREAM)
-    return await asked, peer
+    return await asked.begun(), peer
 
 
 async def answered(client, up, peer=None):
     """One whole exchange, on a new connection or on `peer`'s."""
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    asked = Asked(client, up.endpoint)
     peer = peer or await up.peer()
     await peer.request()
     await peer.say(OK)
-    response = await asked
-    await response.ended()
+    await asked.ended()
     return peer

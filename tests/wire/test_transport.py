@@ -19,11 +19,11 @@ from relay.providers.transport import Client
 from tests.wire.scripted import (
     OK,
     STREAM,
+    Asked,
     Upstream,
     all_of,
     answered,
     chunk,
-    more,
     opened,
     until,
     upstream,
@@ -52,14 +52,14 @@ async def client():
 
 async def test_the_request_arrives_whole_and_the_body_comes_back_as_it_is_sent(client, up):
     got = []
-    asked = asyncio.create_task(client.post(up.endpoint, b'{"a":1}', all_of(got)))
+    response = Asked(client, up.endpoint, b'{"a":1}', all_of(got))
     peer = await up.peer()
     head, body = await peer.request()
     assert head.startswith(b"POST /v1 HTTP/1.1\r\n")
     assert b"x-a: 1\r\n" in head
     assert body == b'{"a":1}'
     await peer.say(STREAM + chunk(b"one"))
-    response = await asked
+    await response.begun()
     assert response.status == 200
     await until(lambda: got == [b"one"])
     await peer.say(chunk(b"two") + b"0\r\n\r\n")
@@ -77,21 +77,21 @@ async def test_what_one_read_brought_is_one_call(client, up):
 
 async def test_a_large_request_body_arrives_whole(client, up):
     body = bytes(range(256)) * 32_768
-    asked = asyncio.create_task(client.post(up.endpoint, body, more))
+    asked = Asked(client, up.endpoint, body)
     peer = await up.peer()
     _, arrived = await peer.request()
     assert arrived == body
     await peer.say(OK)
-    await (await asked).ended()
+    await asked.ended()
 
 
 async def test_a_reset_before_the_head_is_an_interruption(client, up):
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    asked = Asked(client, up.endpoint)
     peer = await up.peer()
     await peer.request()
     peer.reset()
     with pytest.raises(Interrupted, match="before a response"):
-        await asked
+        await asked.ended()
 
 
 @pytest.mark.parametrize("how", ["reset", "hang_up"])
@@ -108,33 +108,31 @@ async def test_a_connection_lost_in_the_middle_of_the_body_is_an_interruption(cl
 
 async def test_a_body_without_framing_is_whole_when_the_connection_ends(client, up):
     got = []
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", all_of(got)))
+    asked = Asked(client, up.endpoint, b"{}", all_of(got))
     peer = await up.peer()
     await peer.request()
     await peer.say(b"HTTP/1.1 200 OK\r\n\r\nall")
-    response = await asked
+    await asked.begun()
     await until(lambda: got == [b"all"])
     peer.hang_up()
-    await response.ended()
+    await asked.ended()
 
 
 async def test_interim_responses_are_passed_over(client, up):
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    asked = Asked(client, up.endpoint)
     peer = await up.peer()
     await peer.request()
     await peer.say(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
-    response = await asked
-    await response.ended()
-    assert response.status == 200
+    await asked.ended()
+    assert asked.status == 200
 
 
 async def test_an_error_body_is_collected_and_not_streamed(client, up):
     got = []
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", all_of(got)))
+    response = Asked(client, up.endpoint, b"{}", all_of(got))
     peer = await up.peer()
     await peer.request()
     await peer.say(b"HTTP/1.1 429 No\r\nRetry-After: 2\r\nContent-Length: 4\r\n\r\nslow")
-    response = await asked
     await response.ended()
     assert (response.status, response.content, got) == (429, b"slow", [])
     assert response.headers["retry-after"] == "2"
@@ -143,12 +141,11 @@ async def test_an_error_body_is_collected_and_not_streamed(client, up):
 
 async def refused(client, up, size, body):
     """A 500 that claims `size` bytes of body and sends `body` of it."""
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    response = Asked(client, up.endpoint)
     peer = await up.peer()
     await peer.request()
     await peer.say(b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n" % size)
     await peer.say(body)
-    response = await asked
     await response.ended()
     return response, peer
 
@@ -176,37 +173,33 @@ async def test_an_error_body_beyond_the_limit_is_cut_and_not_waited_for(client, 
     ids=["compressed", "redirect", "not HTTP"],
 )
 async def test_an_answer_that_cannot_be_read_here_raises_and_closes(client, up, answer, error):
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    asked = Asked(client, up.endpoint)
     peer = await up.peer()
     await peer.request()
     await peer.say(answer)
     with pytest.raises(error):
-        await asked
+        await asked.ended()
     await peer.gone()
 
 
-async def test_cancelling_before_the_head_closes_the_upstream(client, up):
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+async def test_closing_before_the_head_closes_the_upstream(client, up):
+    asked = Asked(client, up.endpoint)
     peer = await up.peer()
     await peer.request()
-    asked.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asked
+    asked.close()
     assert await peer.gone() == b""
+    assert asked.told == []
 
 
-async def test_cancelling_in_the_middle_of_the_body_closes_the_upstream(client, up):
+async def test_closing_in_the_middle_of_the_body_closes_the_upstream(client, up):
     got = []
     response, peer = await opened(client, up, all_of(got))
     await peer.say(chunk(b"half"))
     await until(lambda: got)
-    ended = asyncio.create_task(response.ended())
-    await asyncio.sleep(0)
-    ended.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await ended
+    response.close()
     assert await peer.gone() == b""
     assert client.idle(up.origin) == 0
+    assert response.told == []
 
 
 async def test_nothing_is_delivered_after_close(client, up):
@@ -214,13 +207,13 @@ async def test_nothing_is_delivered_after_close(client, up):
     response, peer = await opened(client, up, all_of(got))
     response.close()
     response.close()
-    with pytest.raises(Interrupted, match="by its reader"):
-        await response.ended()
+    await peer.say(chunk(b"unheard"))
     assert await peer.gone() == b""
-    assert got == []
+    assert (got, response.told) == ([], [])
 
 
-async def test_a_reader_may_close_from_within_its_callback(client, up):
+@pytest.mark.parametrize("last", [b"", b"0\r\n\r\n"], ids=["in the middle", "at the end"])
+async def test_a_reader_may_close_from_within_its_callback(client, up, last):
     got = []
 
     def once(body):
@@ -229,11 +222,33 @@ async def test_a_reader_may_close_from_within_its_callback(client, up):
         return True
 
     response, peer = await opened(client, up, once)
-    await peer.say(chunk(b"a"))
-    with pytest.raises(Interrupted):
-        await response.ended()
-    await peer.gone()
-    assert got == [b"a"]
+    await peer.say(chunk(b"a") + last)
+    await until(lambda: got)
+    await asyncio.sleep(0)
+    assert (got, response.told) == ([b"a"], [])
+    if last:
+        await answered(client, up, peer)
+    else:
+        assert await peer.gone() == b""
+
+
+async def test_a_reader_may_ask_again_from_within_its_end(client, up):
+    again = []
+
+    class Asking(Asked):
+        def over(self, response, error):
+            super().over(response, error)
+            again.append(Asked(client, up.endpoint))
+
+    asked = Asking(client, up.endpoint)
+    peer = await up.peer()
+    await peer.request()
+    await peer.say(OK)
+    await asked.ended()
+    await peer.request()
+    await peer.say(OK)
+    await again[0].ended()
+    assert up.accepted == 1
 
 
 async def test_what_the_callback_raises_closes_the_upstream_and_comes_out_at_the_end(client, up):
@@ -282,14 +297,11 @@ async def test_tls_streams_reuses_and_closes_as_in_the_clear(certificate, server
         peer = await answered(client, up)
         await answered(client, up, peer)
         got = []
-        asked = asyncio.create_task(client.post(up.endpoint, b"{}", all_of(got)))
+        asked = Asked(client, up.endpoint, b"{}", all_of(got))
         await peer.request()
         await peer.say(STREAM + chunk(b"half"))
-        response = await asked
         await until(lambda: got == [b"half"])
-        ended = asyncio.create_task(response.ended())
-        await asyncio.sleep(0)
-        ended.cancel()
+        asked.close()
         assert await peer.gone() == b""
         assert up.accepted == 1
         await client.close()
@@ -299,7 +311,7 @@ async def test_a_certificate_that_is_not_trusted_is_unreachable(server_tls):
     async with upstream(server_tls) as up:
         client = Client()
         with pytest.raises(Unreachable):
-            await client.post(up.endpoint, b"{}", more)
+            await Asked(client, up.endpoint).ended()
         await client.close()
 
 

@@ -8,7 +8,7 @@ import uvloop
 
 from relay.providers.http1 import Interrupted, Unreachable, endpoint
 from relay.providers.transport import Client
-from tests.wire.scripted import OK, answered, chunk, more, opened, until, upstream
+from tests.wire.scripted import OK, Asked, answered, chunk, opened, until, upstream
 
 
 @pytest.fixture(
@@ -49,6 +49,12 @@ async def test_streams_at_once_have_a_connection_each_and_leave_them_to_the_next
     assert up.accepted == 3
 
 
+async def test_what_is_sent_leaves_at_once(client, up):
+    await answered(client, up)
+    sock = client._idle[up.origin][0]._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -59,22 +65,21 @@ async def test_streams_at_once_have_a_connection_each_and_leave_them_to_the_next
     ids=["close", "an answer too many", "keep-alive over"],
 )
 async def test_a_connection_that_may_not_be_used_again_is_not(client, up, answer):
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    response = Asked(client, up.endpoint)
     peer = await up.peer()
     await peer.request()
     await peer.say(answer)
-    await (await asked).ended()
+    await response.ended()
     await answered(client, up)
     assert up.accepted == 2
 
 
 async def test_a_response_before_the_whole_request_was_taken_ends_the_connection(client, up):
-    asked = asyncio.create_task(client.post(up.endpoint, b"x" * 50_000_000, more))
+    asked = Asked(client, up.endpoint, b"x" * 50_000_000)
     peer = await up.peer()
     await peer.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
-    response = await asked
-    await response.ended()
-    assert response.status == 413
+    await asked.ended()
+    assert asked.status == 413
     assert client.idle(up.origin) == 0
 
 
@@ -115,11 +120,11 @@ class FakeTransport:
 
 async def test_a_reused_connection_that_dies_after_the_write_is_not_tried_again(client, up):
     peer = await answered(client, up)
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    asked = Asked(client, up.endpoint)
     await peer.request()
     peer.reset()
     with pytest.raises(Interrupted):
-        await asked
+        await asked.ended()
     assert up.accepted == 1
 
 
@@ -153,23 +158,34 @@ async def test_warm_connections_are_there_before_the_first_request(client, up):
     assert client.idle(up.origin) == 2
     await client.warm(up.origin, 2)
     peers = [await up.peer(), await up.peer()]
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    asked = Asked(client, up.endpoint)
     reading = [asyncio.create_task(peer.request()) for peer in peers]
     done, waiting = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
-    for task in (asked, *waiting):
+    for task in waiting:
         task.cancel()
+    asked.close()
     assert len(done) == 1
     assert up.accepted == 2
 
 
-async def test_cancelling_while_connecting_leaves_nothing_open(client, up):
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
-    await asyncio.sleep(0)
-    asked.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asked
+@pytest.mark.parametrize("turns", range(8))
+async def test_closing_while_connecting_leaves_nothing_open(client, up, turns):
+    asked = Asked(client, up.endpoint)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asked.close()
+    await asyncio.sleep(0.02)
+    assert asked.told == []
     if up.accepted:
-        assert await (await up.peer()).gone() == b""
+        await (await up.peer()).gone()
+    assert client.idle(up.origin) == 0
+
+
+async def test_closing_the_client_gives_up_what_is_connecting(client, up):
+    asked = Asked(client, up.endpoint)
+    await client.close()
+    with pytest.raises(Interrupted, match="before it was open"):
+        await asked.ended()
 
 
 async def test_a_reader_that_has_all_need_not_wait_for_the_end(client, up):
@@ -205,7 +221,7 @@ async def test_closing_the_client_does_not_wait_for_such_an_end(client, up):
 async def test_a_refused_connection_is_unreachable_and_says_where(client, unused_tcp_port):
     nowhere = endpoint(f"http://127.0.0.1:{unused_tcp_port}/", {})
     with pytest.raises(Unreachable, match=f"127.0.0.1:{unused_tcp_port}"):
-        await client.post(nowhere, b"{}", more)
+        await Asked(client, nowhere).ended()
     with pytest.raises(Unreachable):
         await client.warm(nowhere.origin, 2)
 
@@ -219,22 +235,22 @@ async def test_a_connection_that_takes_too_long_is_unreachable():
             sock.connect_ex(address)
         client = Client(connect_timeout=0.05)
         with pytest.raises(Unreachable, match=r"within 0\.05 s"):
-            await client.post(endpoint(f"http://127.0.0.1:{address[1]}/", {}), b"", more)
+            await Asked(client, endpoint(f"http://127.0.0.1:{address[1]}/", {})).ended()
         await client.close()
         for sock in held:
             sock.close()
 
 
 async def test_closing_the_client_interrupts_what_is_under_way(client, up):
-    asked = asyncio.create_task(client.post(up.endpoint, b"{}", more))
+    asked = Asked(client, up.endpoint)
     peer = await up.peer()
     await peer.request()
     await peer.say(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
-    response = await asked
+    await asked.begun()
     idle = await answered(client, up)
     await client.close()
     await client.close()
     with pytest.raises(Interrupted):
-        await response.ended()
+        await asked.ended()
     assert await peer.gone() == b""
     assert await idle.gone() == b""
