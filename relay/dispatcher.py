@@ -211,7 +211,8 @@ class Dispatcher:
     ) -> Upstream:
         call = call_of(request, launch, max_tokens, self._policy.continuation_prompt)
         name = launch.target.provider
-        if begin := self._direct.get(name):
+        begin = self._direct.get(name)
+        if begin is not None and attempt.direct:
             with suppress(Exception):  # `run` raises it again, and it is the target's fault
                 if upstream := begin(call, attempt):
                     return upstream

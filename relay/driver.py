@@ -53,15 +53,16 @@ class Observer(Protocol):
 
 class Attempting:
     """One attempt under way, the `Caller` of its upstream call; a task for that belongs in
-    `context`. `silent` until it says something."""
+    `context`. `silent` until it says something; `direct` until the short way was tried."""
 
-    __slots__ = ("_driver", "_upstream", "began", "launch", "number", "silent")
+    __slots__ = ("_driver", "_upstream", "began", "direct", "launch", "number", "silent")
 
     def __init__(self, driver: Driver, launch: Launch, began: float) -> None:
         self.number = launch.attempt
         self.launch = launch
         self.began = began
         self.silent = True
+        self.direct = True
         self._driver = driver
         self._upstream: Upstream | None = None
 
@@ -223,6 +224,7 @@ class Driver:
         """An attempt's upstream call is over, or one that was closed raised against it."""
         under_way = attempt in self._attempts
         if under_way and isinstance(error, NotDirect):
+            attempt.direct = False
             self._call(attempt)
             return
         if under_way:

@@ -35,7 +35,6 @@ from relay.protocol.actions import (
     Send,
     StartChat,
 )
-from relay.protocol.chat import to_request
 from relay.protocol.codec import encode
 from relay.protocol.connection import Connection, Phase
 from relay.protocol.frames import (
@@ -284,7 +283,7 @@ class ServedSocket:
         session = self._of_session()
         with self._service.observer.naming(self.name, session):
             stream = await self._service.dispatcher.start(
-                to_request(action.chat, action.chat.provider or ""),
+                action.request,
                 session=session,
                 id=action.id,
                 subject=self._rules.subject,

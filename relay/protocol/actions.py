@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from relay.protocol.chat import Chat
 from relay.protocol.frames import AnySent
+from relay.request import ChatRequest
 
 
 class CloseCode(IntEnum):
@@ -53,7 +53,7 @@ class StartChat(Struct, frozen=True):
     """Have the dispatcher start or find the chat, and call `started` or `failed`."""
 
     id: str
-    chat: Chat
+    request: ChatRequest
 
 
 class Attach(Struct, frozen=True):

@@ -6,16 +6,31 @@ What a client sends is never quoted back: messages name the field and what is du
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from relay.errors import Code, RelayError
 from relay.events import TEXTUAL, Kind
-from relay.protocol.chat import SEMANTIC
-from relay.protocol.frames import CLIENT_FRAMES, AnyClientFrame, AnySent, ErrorFrame, Id
+from relay.protocol.chat import SEMANTIC, to_request
+from relay.protocol.frames import (
+    CLIENT_FRAMES,
+    AnySent,
+    CancelFrame,
+    ChatFrame,
+    ErrorFrame,
+    HelloFrame,
+    Id,
+    PingFrame,
+    PongFrame,
+    ResumeFrame,
+)
+from relay.protocol.plainchat import Asked, read_plain
 from relay.records import Chunk
+
+ReadFrame: TypeAlias = Asked | HelloFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame
+"""What a client's frame is read as: a `chat` as `Asked`, any other as its model."""
 
 MAX_DEPTH = 64
 """How deep a client's JSON may be nested."""
@@ -92,8 +107,13 @@ def _too_deep(value: dict[str, Any]) -> bool:
     return True
 
 
-def decode_frame(text: str) -> AnyClientFrame:
-    """The frame that a client sent. Raises `NotAFrame` or `BadFrame`."""
+def decode_frame(text: str) -> ReadFrame:
+    """The frame that a client sent; `Asked` for a `chat`. Raises `NotAFrame` or `BadFrame`."""
+    return read_plain(text) or read_by_schema(text)
+
+
+def read_by_schema(text: str) -> ReadFrame:
+    """As `decode_frame`, with no shorter way for any frame."""
     value = decode_object(text)
     kind = value.get("type")
     if not isinstance(kind, str):
@@ -103,12 +123,15 @@ def decode_frame(text: str) -> AnyClientFrame:
         known = ", ".join(CLIENT_FRAMES)
         raise BadFrame(f"type: there is no such frame; there is {known}", id=_id_of(value))
     try:
-        return model.model_validate(value)
+        frame = model.model_validate(value)
     except ValidationError as error:
         code, message = explain(error)
         if kind != "chat":
             code = Code.BAD_FRAME
         raise BadFrame(message, code=code, id=_id_of(value), type=kind) from None
+    if isinstance(frame, ChatFrame):
+        return Asked(frame.id, to_request(frame, frame.provider or ""))
+    return frame
 
 
 _id_adapter: TypeAdapter[str] = TypeAdapter(Id)

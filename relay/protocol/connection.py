@@ -31,16 +31,15 @@ from relay.protocol.actions import (
     Send,
     StartChat,
 )
-from relay.protocol.codec import BadFrame, NotAFrame, decode_frame, error_frame
+from relay.protocol.codec import BadFrame, NotAFrame, ReadFrame, decode_frame, error_frame
 from relay.protocol.frames import (
-    AnyClientFrame,
     CancelFrame,
-    ChatFrame,
     HelloFrame,
     PingFrame,
     PongFrame,
     ResumeFrame,
 )
+from relay.protocol.plainchat import Asked
 
 MAX_STRIKES = 3
 """Messages in a row that are no frames; the last of them closes the connection."""
@@ -125,7 +124,7 @@ client may send it again put right."""
 
 INPUT_OF: Mapping[type, Input] = {
     HelloFrame: Input.HELLO,
-    ChatFrame: Input.CHAT,
+    Asked: Input.CHAT,
     CancelFrame: Input.CANCEL,
     ResumeFrame: Input.RESUME,
     PingFrame: Input.PING,
@@ -133,7 +132,7 @@ INPUT_OF: Mapping[type, Input] = {
     NotAFrame: Input.NOISE,
 }
 
-Received: TypeAlias = AnyClientFrame | BadFrame | NotAFrame
+Received: TypeAlias = ReadFrame | BadFrame | NotAFrame
 
 
 def _input_of(received: Received) -> Input:
@@ -227,9 +226,9 @@ class Connection:
         match received:
             case HelloFrame():
                 return self._hello_again(received)
-            case ChatFrame():
+            case Asked():
                 id = received.id or self.new_id()
-                return self._with_room(id, StartChat(id, received))
+                return self._with_room(id, StartChat(id, received.request))
             case CancelFrame(id=id):
                 return [Cancel(id)]
             case ResumeFrame():

@@ -29,7 +29,7 @@ from relay.events import (
 )
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
-from relay.provider import Call, Form, Sink
+from relay.provider import Call, Caller, Form, NotDirect, Sink
 from relay.records import decode
 from relay.request import ChatRequest, Message
 from relay.routing import Route
@@ -390,6 +390,94 @@ async def test_a_start_whose_caller_goes_away_runs_on_and_is_observed() -> None:
     await until(lambda: house.dispatcher.running == 0)
     assert len(house.told.begun) == len(house.told.ended_with) == 1
     assert starting.cancelled()
+
+
+class DirectProvider(ScriptedProvider):
+    """Makes each call without a task, by what `heard` is told of the caller."""
+
+    def __init__(self, name: str, heard: Callable[[Caller], None], *scripts: Script) -> None:
+        super().__init__(name, *scripts)
+        self.heard = heard
+
+    def begin(self, call: Call, caller: Caller) -> DirectProvider | None:
+        asyncio.get_running_loop().call_soon(self.heard, caller)
+        return self
+
+    def close(self) -> None:  # type: ignore[override]
+        self.closed += 1
+
+
+async def test_a_call_that_can_be_begun_at_once_needs_no_task() -> None:
+    def answers(caller: Caller) -> None:
+        caller.take([Text("he")])
+        caller.take([Text("llo"), Finish(FinishReason.STOP)])
+        caller.ended(None)
+
+    house = House(DirectProvider("gpt", answers))
+    before = asyncio.all_tasks()
+    records = await house.records(await house.start())
+    assert asyncio.all_tasks() == before
+    assert text_of(records) == "hello"
+    assert isinstance(records[-1], Done)
+
+
+async def test_a_call_that_was_begun_and_fails_goes_to_the_next_target() -> None:
+    def breaks_off(caller: Caller) -> None:
+        caller.take([Text("he")])
+        caller.ended(Fault(Code.PROVIDER_INTERRUPTED, "cut", remedy="fallback"))
+
+    claude = ScriptedProvider("claude", says("hello"))
+    house = House(DirectProvider("gpt", breaks_off), claude)
+    records = await house.records(await house.start())
+    assert text_of(records) == "hello"
+    assert isinstance(records[-1], Done)
+
+
+async def test_a_call_that_cannot_be_made_directly_after_all_is_run() -> None:
+    gpt = DirectProvider("gpt", lambda caller: caller.ended(NotDirect()), says("hello"))
+    house = House(gpt)
+    records = await house.records(await house.start())
+    assert text_of(records) == "hello"
+    assert [attempt.outcome for attempt in house.told.attempts] == ["ok"]
+
+
+async def test_a_defect_in_beginning_a_call_leaves_it_to_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpt = DirectProvider("gpt", print, says("hello"))
+    monkeypatch.setattr(gpt, "begin", lambda call, caller: 1 / 0)
+    records = await (house := House(gpt)).records(await house.start())
+    assert text_of(records) == "hello"
+
+
+async def test_cancel_closes_a_call_that_was_begun_and_hears_no_more_of_it() -> None:
+    callers: list[Caller] = []
+    gpt = DirectProvider("gpt", callers.append)
+    house = House(gpt)
+    stream = await house.start()
+    await until(lambda: bool(callers))
+    await house.log.cancel(stream, None)
+    assert gpt.closed == 1
+    callers[0].take([Text("late")])
+    callers[0].ended(Fault(Code.PROVIDER_ERROR, "late"))
+    callers[0].ended(NotDirect())
+    assert gpt.calls == []
+    assert [type(record) for record in await house.records(stream)] == [Start, Done]
+
+
+async def test_what_a_task_raises_against_its_end_is_told_as_a_defect() -> None:
+    async def stubborn(call: Call, sink: Sink) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("secret detail")
+
+    house = House(ScriptedProvider("gpt", stubborn))
+    stream = await house.start()
+    await house.log.cancel(stream, None)
+    await until(lambda: bool(house.told.defects))
+    assert isinstance(house.told.defects[0], KeyError)
+    assert house.dispatcher.running == 0
 
 
 async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothing(
