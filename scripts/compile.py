@@ -35,6 +35,7 @@ HOT = (
     "relay.failover.course",
     "relay.failover.policy",
     "relay.protocol.codec",
+    "relay.providers.answer",
     "relay.providers.anthropic_wire",
     "relay.providers.decoding",
     "relay.providers.exchange",

@@ -8,81 +8,25 @@ same functions that feed the SDK. What this way cannot do is left to the SDK.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from relay.errors import Code, Fault
+from relay.errors import Fault
 from relay.events import Event
 from relay.provider import Call, Caller, NotDirect, Sink
+from relay.providers.answer import Answer
 from relay.providers.decoding import Decoder
 from relay.providers.exchange import Response
-from relay.providers.faults import Reply, closed_early
-from relay.providers.http import CONNECT_TIMEOUT, rehearse, without_secret
-from relay.providers.http1 import (
-    ConnectTimeout,
-    Endpoint,
-    TransportError,
-    Unreachable,
-    Unsupported,
-    endpoint,
-    supports,
-)
+from relay.providers.faults import Reply
+from relay.providers.http import CONNECT_TIMEOUT, rehearse
+from relay.providers.http1 import Endpoint, TransportError, endpoint, supports
 from relay.providers.transport import Client
 from relay.request import ChatRequest, Message
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Answer:
-    """Where one upstream call's answer goes: its body to `decoder`, the events, one call a
-    read, and its end to `caller`."""
-
-    __slots__ = ("_call", "_caller", "_decoder", "_transport")
-
-    def __init__(
-        self, transport: LeanTransport, call: Call, decoder: Decoder, caller: Caller
-    ) -> None:
-        self._transport = transport
-        self._call = call
-        self._decoder = decoder
-        self._caller = caller
-
-    def take(self, body: bytes) -> bool:
-        """See `Reader.take`. Raises the decoder's `Fault`."""
-        decoder = self._decoder
-        if events := decoder.feed(body):
-            self._caller.take(events)
-        if decoder.fault:
-            raise decoder.fault
-        return not decoder.ended
-
-    def over(self, response: Response, error: Exception | None) -> None:
-        """See `Reader.over`."""
-        if error is None:
-            error = self._conclusion(response)
-        elif isinstance(error, Unsupported):
-            self._transport.stand_aside(self._call.model)
-            error = NotDirect()
-        elif isinstance(error, TransportError):
-            error = None if self._decoder.finished else _fault(error)
-        if isinstance(error, Fault):
-            without_secret(error, self._transport.secret)
-        self._caller.ended(error)
-
-    def _conclusion(self, response: Response) -> Exception | None:
-        """What the body's end leaves, where the response is whole."""
-        if response.status >= 400:
-            return self._transport.classify(_reply_of(response), self._call)
-        try:
-            if events := self._decoder.eof():
-                self._caller.take(events)
-        except Exception as error:
-            return error
-        return self._decoder.fault
 
 
 class LeanTransport:
@@ -101,8 +45,8 @@ class LeanTransport:
         uds: str | None = None,
         on: bool = True,
     ) -> None:
-        self.classify = classify
         self.secret = secret
+        self._classify = classify
         self._client = Client(uds=uds, connect_timeout=CONNECT_TIMEOUT)
         self._uds = uds
         self._on = on
@@ -150,6 +94,10 @@ class LeanTransport:
         finally:
             response.close()
         return True
+
+    def classify(self, reply: Reply, call: Call | None) -> Fault:
+        """See `Vendor.classify`."""
+        return self._classify(reply, call)
 
     def stand_aside(self, model: str) -> None:
         """Leave the calls of `model` to the SDK from here on."""
@@ -209,17 +157,3 @@ class _Waiting:
 def greeting(model: str) -> Call:
     """The smallest call there is, to see what an SDK makes of it."""
     return Call(model, ChatRequest(provider="", messages=(Message("user", "Hello"),)), 1)
-
-
-def _reply_of(response: Response) -> Reply:
-    return Reply(response.status, response.headers, response.content, time.time())
-
-
-def _fault(error: TransportError) -> Fault:
-    """What a failure below HTTP means. Its text is dropped: it may hold an address."""
-    if isinstance(error, ConnectTimeout):
-        seconds = f"{CONNECT_TIMEOUT:g} s"
-        return Fault(Code.PROVIDER_TIMEOUT, f"no connection to the provider within {seconds}")
-    if isinstance(error, Unreachable):
-        return Fault(Code.PROVIDER_ERROR, "the provider cannot be reached")
-    return closed_early()

@@ -31,9 +31,9 @@ STREAMS_A_ROUND = 256
 BYTES_A_ROUND = 4 * 1024 * 1024
 """Bytes of records after which a round trip takes no more along."""
 
-ROUND_SECONDS = 0.003
+ROUND_SECONDS = 0.005
 """Seconds from the start of one round trip to that of the next at least: under load they
-carry more each, which costs node and Redis half; a lone stream's tokens do not wait."""
+carry more each, which costs node and Redis less than half; a lone stream's tokens do not wait."""
 
 ERRANDS = 10_000
 """Commands without an answer that may wait; beyond it the oldest are dropped, and what

@@ -5,18 +5,8 @@ import itertools
 import pytest
 
 from relay.errors import Code, Fault
-from relay.events import Text
-from relay.provider import NotDirect
 from relay.providers.http import http_client, rehearse
-from relay.providers.http1 import (
-    ConnectTimeout,
-    Interrupted,
-    Malformed,
-    Unreachable,
-    Unsupported,
-    endpoint,
-)
-from relay.providers.lean import Answer, LeanTransport, greeting
+from relay.providers.lean import LeanTransport, greeting
 from relay.providers.openai_wire import OpenAIDecoder
 
 URL = "http://127.0.0.1:9/v1/chat"
@@ -43,20 +33,6 @@ def transport(**options):
         return Fault(Code.PROVIDER_ERROR, f"no: {reply.body.decode()}")
 
     return LeanTransport(classify, "sk-12345678", **options)
-
-
-class Told:
-    """A caller that remembers."""
-
-    def __init__(self):
-        self.events = []
-        self.ends = []
-        self.take = self.events.extend
-        self.ended = self.ends.append
-
-
-def answer(caller):
-    return Answer(transport(), greeting("m"), OpenAIDecoder(), caller)
 
 
 async def aside(transport, send) -> bool:
@@ -133,84 +109,9 @@ async def test_a_key_is_not_in_what_might_be_logged(sdk):
     await lean.close()
 
 
-def test_an_answer_goes_on_until_its_end_marker():
-    caller = Told()
-    taken = answer(caller)
-    assert taken.take(CHUNK)
-    assert Text("hi") in caller.events
-    assert taken.take(FINISH)
-    assert not taken.take(b"data: [DONE]\n\n")
-
-
-def test_an_answer_that_breaks_raises_after_what_came_before():
-    caller = Told()
-    with pytest.raises(Fault, match="cannot be read"):
-        answer(caller).take(CHUNK + b"data: {oops\n\n")
-    assert Text("hi") in caller.events
-
-
-class Head:
-    """A response as far as its end is told."""
-
-    def __init__(self, status=200, content=b""):
-        self.status = status
-        self.headers = {}
-        self.content = content
-
-
-def told(error=None, head=None, body=CHUNK, caller=None):
-    """What an answer's end is told as, where the transport says `error`."""
-    caller = caller or Told()
-    taken = answer(caller)
-    taken.take(body)
-    taken.over(head or Head(), error)
-    (end,) = caller.ends
-    return end
-
-
-def test_a_body_that_ends_before_its_finish_is_a_fault():
-    fault = told()
-    assert isinstance(fault, Fault)
-    assert fault.code is Code.PROVIDER_INTERRUPTED
-
-
-@pytest.mark.parametrize("error", [None, Interrupted("cut")], ids=["whole", "cut"])
-def test_a_body_that_ends_after_its_finish_is_well(error):
-    assert told(error, body=CHUNK + FINISH) is None
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (Interrupted("at 10.0.0.1"), Code.PROVIDER_INTERRUPTED),
-        (Malformed("at 10.0.0.1"), Code.PROVIDER_INTERRUPTED),
-        (Unreachable("at 10.0.0.1"), Code.PROVIDER_ERROR),
-        (ConnectTimeout("at 10.0.0.1"), Code.PROVIDER_TIMEOUT),
-    ],
-)
-def test_what_failed_below_http_is_a_fault_without_its_words(error, code):
-    fault = told(error)
-    assert (fault.code, "10.0.0.1" in fault.message) == (code, False)
-
-
-def test_a_refusal_is_classified_without_the_key_that_it_echoes():
-    fault = told(head=Head(500, b"sk-12345678 is no key"))
-    assert fault.message == "no: *** is no key"
-
-
-def test_what_a_caller_raises_at_the_bodys_end_is_told():
-    def defect(events):
-        raise ZeroDivisionError
-
-    caller = Told()
-    caller.take = defect
-    unfinished = FINISH.rstrip()  # its line's end is the body's
-    assert isinstance(told(body=unfinished, caller=caller), ZeroDivisionError)
-
-
 async def test_a_call_is_begun_at_once_where_its_model_was_learnt(sdk):
     lean = transport()
-    arguments = (greeting("m"), dict, OpenAIDecoder(), Told())
+    arguments = (greeting("m"), dict, OpenAIDecoder(), None)
     assert lean.begin(*arguments) is None
     await lean.warm("m", lambda: sdk.post(URL))
     begun = lean.begin(*arguments)
@@ -218,15 +119,6 @@ async def test_a_call_is_begun_at_once_where_its_model_was_learnt(sdk):
     lean.stand_aside("m")
     assert lean.begin(*arguments) is None
     await lean.close()
-
-
-def test_a_response_of_another_kind_is_left_to_the_sdk():
-    caller, lean = Told(), transport()
-    lean._endpoints["m"] = endpoint(URL, {})
-    taken = Answer(lean, greeting("m"), OpenAIDecoder(), caller)
-    taken.over(Head(), Unsupported("compressed"))
-    assert isinstance(caller.ends[0], NotDirect)
-    assert lean._endpoints == {"m": None}
 
 
 def test_a_greeting_is_a_whole_small_call():
