@@ -22,7 +22,7 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.provider import Call, Form, Provider
+from relay.provider import Call, Form, NotDirect, Provider
 from relay.providers.registry import build
 from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 from tests import upstreams as up
@@ -39,17 +39,50 @@ MODELS = {
 ANY = pytest.mark.parametrize("kind", VENDORS)
 
 
-TRANSPORT: dict[str, bool] = {}
+WAY = {"way": ""}
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["sdk", "lean"])
-def transport(request, monkeypatch):
-    """The whole suite holds for the SDK's own transport and for the lean one."""
-    monkeypatch.setitem(TRANSPORT, "lean", request.param)
+@pytest.fixture(autouse=True, params=["sdk", "lean", "direct"])
+def way(request, monkeypatch):
+    """The whole suite holds for the SDK's own transport and for the lean one, awaited and
+    called back."""
+    monkeypatch.setitem(WAY, "way", request.param)
 
 
 def made(kind: str, **options) -> Provider:
-    return build(kind, **{"name": "p", "api_key": "k-123", **options}, **TRANSPORT)
+    given = {"name": "p", "api_key": "k-123", **options}
+    return build(kind, **given, lean=WAY["way"] != "sdk")
+
+
+async def run(provider: Provider, asked: Call, sink) -> None:
+    """One call, as the dispatcher makes it."""
+    if WAY["way"] == "direct":
+        await provider.warm(asked.model)
+        caller = Calling(sink)
+        upstream = provider.begin(asked, caller)
+        try:
+            await caller.over
+            return
+        except NotDirect:
+            assert provider.begin(asked, caller) is None
+        finally:
+            upstream.close()
+    await provider.run(asked, sink)
+
+
+class Calling:
+    """A caller whose call can be awaited."""
+
+    def __init__(self, sink) -> None:
+        self.take = sink
+        self.over = asyncio.get_running_loop().create_future()
+
+    def ended(self, error) -> None:
+        assert not self.over.done() or self.over.cancelled(), "told twice"
+        if error is not None:
+            self.over.set_exception(error)
+        else:
+            self.over.set_result(None)
 
 
 class Heard(list[list[Event]]):
@@ -85,14 +118,14 @@ async def connected(kind: str, script=None, **options):
 
 async def hear(provider: Provider, asked: Call) -> Heard:
     heard = Heard()
-    await asyncio.wait_for(provider.run(asked, heard), 10)
+    await asyncio.wait_for(run(provider, asked, heard), 10)
     return heard
 
 
 async def fail(provider: Provider, asked: Call) -> tuple[Fault, Heard]:
     heard = Heard()
     with pytest.raises(Fault) as caught:
-        await asyncio.wait_for(provider.run(asked, heard), 10)
+        await asyncio.wait_for(run(provider, asked, heard), 10)
     return caught.value, heard
 
 
@@ -224,7 +257,7 @@ async def test_system_tools_stop_and_max_tokens_reach_the_vendor(kind):
 async def test_cancelling_closes_the_upstream_at_once(kind):
     async with connected(kind, up.stalls_after("one", " two")) as (upstream, provider):
         first = asyncio.Event()
-        running = asyncio.create_task(provider.run(call(kind), lambda batch: first.set()))
+        running = asyncio.create_task(run(provider, call(kind), lambda batch: first.set()))
         await asyncio.wait_for(first.wait(), 10)
         running.cancel()
         started = time.monotonic()
@@ -238,7 +271,7 @@ async def test_cancelling_closes_the_upstream_at_once(kind):
 @ANY
 async def test_cancelling_before_the_headers_closes_the_upstream(kind):
     async with connected(kind, [up.Hang()]) as (upstream, provider):
-        running = asyncio.create_task(provider.run(call(kind), Heard()))
+        running = asyncio.create_task(run(provider, call(kind), Heard()))
         request = await upstream.request()
         running.cancel()
         await asyncio.wait_for(request.closed.wait(), 10)
@@ -257,7 +290,7 @@ async def test_what_the_sink_raises_passes_through_and_closes_the_upstream(kind)
 
     async with connected(kind, up.stalls_after("one")) as (upstream, provider):
         with pytest.raises(Stop):
-            await asyncio.wait_for(provider.run(call(kind), sink), 10)
+            await asyncio.wait_for(run(provider, call(kind), sink), 10)
         await asyncio.wait_for(upstream.requests[0].closed.wait(), 10)
 
 
@@ -393,7 +426,7 @@ async def test_the_finish_is_heard_while_the_connection_stays_open(kind):
             if any(isinstance(event, Finish) for event in batch):
                 finished.set()
 
-        running = asyncio.create_task(provider.run(call(kind), sink))
+        running = asyncio.create_task(run(provider, call(kind), sink))
         await asyncio.wait_for(finished.wait(), 10)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -430,7 +463,7 @@ async def test_a_read_that_holds_only_comments_is_a_sign_of_life():
     script = [up.Raw(b": ping\n\n"), up.Pause(until=release), *up.answer("a")]
     async with connected("openai", script) as (_, provider):
         heard = Heard()
-        running = asyncio.create_task(provider.run(call("openai"), heard))
+        running = asyncio.create_task(run(provider, call("openai"), heard))
         async with asyncio.timeout(10):
             while not heard:
                 await asyncio.sleep(0)
