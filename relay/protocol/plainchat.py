@@ -7,6 +7,7 @@ whatever is not plain, every mistake included, is left to it.
 
 from __future__ import annotations
 
+from string import ascii_letters, digits
 from typing import Annotated, Literal
 
 import msgspec
@@ -37,14 +38,17 @@ class _Turn(Struct, forbid_unknown_fields=True):
 
 class _PlainChat(Struct, forbid_unknown_fields=True, tag_field="type", tag="chat"):
     messages: _Text | Annotated[list[_Turn], Meta(max_length=MAX_MESSAGES)]
-    # Not `$`, which in Python lets a line's end through.
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")] | None = None
+    id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     provider: _Name | None = None
     system: str | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_OUTPUT)] | None = None
     conversation: _Name | None = None
     fallback: bool | None = None
 
+
+_ID_CHARS = f"{ascii_letters}{digits}._-"
+"""Those of `ID_PATTERN`: an id is stripped of them, which a regular expression takes far longer
+to look at."""
 
 _decode = msgspec.json.Decoder(_PlainChat).decode
 
@@ -58,7 +62,7 @@ def read_plain(text: str) -> Asked | None:
     except (msgspec.MsgspecError, UnicodeError):
         return None
     turns = _turns(chat.messages)
-    if turns is None:
+    if turns is None or (chat.id is not None and chat.id.strip(_ID_CHARS)):
         return None
     request = ChatRequest(
         provider=chat.provider or "",
