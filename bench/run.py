@@ -32,7 +32,7 @@ MAX_FILES = 20_000
 """Open files that every process here may have: two for each stream at a gateway."""
 
 LADDER_START = 10
-LADDER_STEP = 1.25
+LADDER_STEP = 1.12
 MAX_STREAMS = 5_000
 LADDER_LIMIT_MS = 20.0
 """A core holds so many paced streams while the 99th percentile of delivery is under this."""
