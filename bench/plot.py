@@ -62,7 +62,7 @@ def latency(results: Results, target: Path) -> None:
     _plain(axes.yaxis, [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500])
     axes.set_xlabel("paced streams at a time (a token each 20 ms)")
     axes.set_ylabel("delivery p99, ms")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, target)
 
 
@@ -77,7 +77,7 @@ def _save(figure: Any, target: Path) -> None:
     for side in ("top", "right"):
         figure.axes[0].spines[side].set_visible(False)
     figure.tight_layout()
-    figure.savefig(target, metadata={"Date": None})
+    figure.savefig(target, bbox_inches="tight", metadata={"Date": None})
     print(target)
 
 
