@@ -74,11 +74,6 @@ class Response:
         """An error response's body, at most `MAX_ERROR_BODY` bytes; whole at its end."""
         return self._content
 
-    @property
-    def wanted(self) -> bool:
-        """Whether its reader still waits for it."""
-        return self._reader is not None
-
     def waits_for(self, opening: asyncio.Task[None]) -> None:
         """The task that is opening the connection."""
         self._opening = opening
