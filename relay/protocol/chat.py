@@ -14,7 +14,10 @@ from pydantic_core import PydanticCustomError
 
 from relay import request
 
-ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+MAX_ID_CHARS = 64
+"""Characters of an `id`."""
+
+ID_PATTERN = rf"^[A-Za-z0-9._-]{{1,{MAX_ID_CHARS}}}$"
 """An `id`: a stream's name within its session, chosen by the client."""
 
 TOOL_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from relay.protocol.chat import MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
+from relay.protocol.chat import MAX_ID_CHARS, MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
 from relay.request import ChatRequest, Message
 
 MAX_PLAIN_CHARS = 65_536
@@ -38,7 +38,7 @@ class _Turn(Struct, forbid_unknown_fields=True):
 
 class _PlainChat(Struct, forbid_unknown_fields=True, tag_field="type", tag="chat"):
     messages: _Text | Annotated[list[_Turn], Meta(max_length=MAX_MESSAGES)]
-    id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
     provider: _Name | None = None
     system: str | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_OUTPUT)] | None = None

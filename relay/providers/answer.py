@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from relay.errors import Code, Fault
+from relay.errors import Fault
 from relay.provider import Call, Caller, NotDirect
 from relay.providers.decoding import Decoder
 from relay.providers.exchange import Response
 from relay.providers.faults import Reply, closed_early
-from relay.providers.http import CONNECT_TIMEOUT, without_secret
+from relay.providers.http import connect_timed_out, unreachable, without_secret
 from relay.providers.http1 import ConnectTimeout, TransportError, Unreachable, Unsupported
 
 
@@ -81,8 +81,7 @@ def _reply_of(response: Response) -> Reply:
 def _fault(error: TransportError) -> Fault:
     """What a failure below HTTP means. Its text is dropped: it may hold an address."""
     if isinstance(error, ConnectTimeout):
-        seconds = f"{CONNECT_TIMEOUT:g} s"
-        return Fault(Code.PROVIDER_TIMEOUT, f"no connection to the provider within {seconds}")
+        return connect_timed_out()
     if isinstance(error, Unreachable):
-        return Fault(Code.PROVIDER_ERROR, "the provider cannot be reached")
+        return unreachable()
     return closed_early()

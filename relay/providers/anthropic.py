@@ -43,9 +43,9 @@ class AnthropicProvider:
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
         body = partial(request_body, call)
-        if await self._lean.run(call, body, self._sending(body), AnthropicDecoder(), sink):
-            return
         decoder = AnthropicDecoder()
+        if await self._lean.run(call, body, self._sending(body), decoder, sink):
+            return
         key = self._client.api_key
         with secret_kept(key), transport_faults(decoder, APIConnectionError), _status_faults(call):
             async with self._opening(body()) as response, aclosing(response.iter_bytes()) as chunks:

@@ -52,10 +52,9 @@ class GeminiProvider:
 
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
-        body, send = partial(request_body, call), self._sending(call)
-        if await self._lean.run(call, body, send, _decoder(), sink):
+        body, send, decoder = partial(request_body, call), self._sending(call), _decoder()
+        if await self._lean.run(call, body, send, decoder, sink):
             return
-        decoder = _decoder()
         with secret_kept(self._client._api_client.api_key), transport_faults(decoder):
             response = await send()
             try:

@@ -112,13 +112,23 @@ def without_secret(fault: Fault, secret: str | None) -> None:
         fault.args = (fault.message,)
 
 
+def connect_timed_out() -> Fault:
+    """The fault of a connection that did not come about within `CONNECT_TIMEOUT`."""
+    seconds = f"{CONNECT_TIMEOUT:g} s"
+    return Fault(Code.PROVIDER_TIMEOUT, f"no connection to the provider within {seconds}")
+
+
+def unreachable() -> Fault:
+    """The fault of a provider that no connection leads to."""
+    return Fault(Code.PROVIDER_ERROR, "the provider cannot be reached")
+
+
 def transport_fault(error: BaseException | None) -> Fault:
     """What a failure below HTTP means. Its text is dropped: it may hold an address."""
     if isinstance(error, httpx2.ConnectTimeout):
-        seconds = f"{CONNECT_TIMEOUT:g} s"
-        return Fault(Code.PROVIDER_TIMEOUT, f"no connection to the provider within {seconds}")
+        return connect_timed_out()
     if isinstance(error, httpx2.ConnectError):
-        return Fault(Code.PROVIDER_ERROR, "the provider cannot be reached")
+        return unreachable()
     if isinstance(error, httpx2.TimeoutException):
         return Fault(Code.PROVIDER_TIMEOUT, "the provider did not answer in time")
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):

@@ -68,9 +68,9 @@ class OpenAIProvider:
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
         body = partial(request_body, call, self._dialect)
-        if await self._lean.run(call, body, self._sending(body), OpenAIDecoder(), sink):
-            return
         decoder = OpenAIDecoder()
+        if await self._lean.run(call, body, self._sending(body), decoder, sink):
+            return
         key = self._client.api_key
         with secret_kept(key), transport_faults(decoder, APIConnectionError), _status_faults(call):
             async with self._opening(body()) as response, aclosing(response.iter_bytes()) as chunks:

@@ -174,7 +174,7 @@ async def test_closing_while_connecting_leaves_nothing_open(client, up, turns):
     for _ in range(turns):
         await asyncio.sleep(0)
     asked.close()
-    await asyncio.sleep(0.02)
+    await until(lambda: not client._opening)
     assert asked.told == []
     if up.accepted:
         await (await up.peer()).gone()
