@@ -80,6 +80,8 @@ class Fault(Exception):
     (seconds) is the vendor's own wish. `message` is free of secrets.
     `prefill_refused` is set when the vendor refused a conversation that ends in an
     assistant turn: the next form of continuation may then be tried on the same target.
+    `recurs` is set for what a server that does it once does each time: it is not asked for
+    ever.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Fault(Exception):
         remedy: Remedy = "retry",
         retry_after: float | None = None,
         prefill_refused: bool = False,
+        recurs: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -97,6 +100,7 @@ class Fault(Exception):
         self.remedy = remedy
         self.retry_after = retry_after
         self.prefill_refused = prefill_refused
+        self.recurs = recurs
 
 
 class Fenced(Exception):

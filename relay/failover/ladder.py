@@ -13,7 +13,8 @@ from relay.failover.plan import Plan
 from relay.provider import Form
 
 FRUITLESS = 2
-"""Attempts in a row on one target that may yield nothing."""
+"""Attempts in a row on one target that may yield nothing, and attempts in all that may break
+by what its server does each time."""
 
 BACKOFF = 0.25
 """Seconds before a target that failed is asked again, and as many again of jitter."""
@@ -36,11 +37,13 @@ class Choice(NamedTuple):
 @dataclass(slots=True)
 class _Rung:
     """What this answer has seen of one target. `tries` counts attempts in a row that
-    yielded nothing; `free_at` is when its rate limit ends, `told` where the vendor said so."""
+    yielded nothing, `recurred` faults that recur; `free_at` is when its rate limit ends,
+    `told` where the vendor said so."""
 
     target: Target
     made: int = 0
     tries: int = 0
+    recurred: int = 0
     spent: bool = False
     free_at: float = 0.0
     told: bool = False
@@ -113,7 +116,8 @@ class Ladder:
         """An attempt on `target` failed. `final` where it is not to be asked again, whatever
         the fault's remedy says: it kept silent, or it was a probe."""
         rung = self._rung(target)
-        if final or fault.remedy != "retry":
+        rung.recurred += fault.recurs
+        if final or fault.remedy != "retry" or rung.recurred >= FRUITLESS:
             rung.spent = True
         if fault.retry_after is not None:
             rung.free_at, rung.told = now + fault.retry_after, True

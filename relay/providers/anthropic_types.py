@@ -6,31 +6,35 @@ msgspec makes. Source: the official SDK's types (`anthropic.types.raw_message_st
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Struct
+
+from relay.providers.tolerant import COUNT, SHOWN, WORDS
+
+Count: TypeAlias = Annotated[int, COUNT]
 
 
 class OutputDetails(Struct, gc=False):
     """Of the answer's tokens."""
 
-    thinking_tokens: int | None = None
+    thinking_tokens: Count | None = None
 
 
 class Counts(Struct, gc=False):
     """What the answer cost so far, in tokens."""
 
-    input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    output_tokens: Count | None = None
     output_tokens_details: OutputDetails | None = None
 
 
 class Message(Struct, gc=False):
     """The message that begins."""
 
-    model: str = ""
+    model: str | None = None
     usage: Counts | None = None
 
 
@@ -38,10 +42,10 @@ class Block(Struct, gc=False):
     """A content block that begins."""
 
     type: str = ""
-    text: str | None = None
-    thinking: str | None = None
-    id: str = ""
-    name: str = ""
+    text: Annotated[str | None, WORDS] = None
+    thinking: Annotated[str | None, SHOWN] = None
+    id: str | None = None
+    name: Annotated[str, WORDS] = ""
     input: Any = None
 
 
@@ -49,9 +53,9 @@ class Delta(Struct, gc=False):
     """What an event adds to a block, or to the message."""
 
     type: str = ""
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
+    text: Annotated[str | None, WORDS] = None
+    thinking: Annotated[str | None, SHOWN] = None
+    partial_json: Annotated[str | None, WORDS] = None
     stop_reason: str | None = None
 
 
@@ -59,9 +63,9 @@ class StreamEvent(Struct, gc=False):
     """One event, of any type."""
 
     type: str = ""
-    index: int = 0
+    index: int | None = None
     message: Message | None = None
-    content_block: Block | None = None
-    delta: Delta | None = None
+    content_block: Annotated[Block | None, WORDS] = None
+    delta: Annotated[Delta | None, WORDS] = None
     usage: Counts | None = None
     error: Any = None

@@ -6,6 +6,8 @@ list of error types, and recorded streams.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from relay.errors import Fault
@@ -13,28 +15,33 @@ from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, U
 from relay.provider import Call, Form
 from relay.providers.anthropic_types import Block, Counts, Delta, Message, StreamEvent
 from relay.providers.decoding import Decoder
+from relay.providers.failures import message
 from relay.providers.faults import (
+    Reply,
+    bad_arguments,
+    fault,
+    json_object,
+    retry_after,
+    unknown_reason,
+)
+from relay.providers.tolerant import fit, parse, parse_arguments
+from relay.providers.toolcalls import CallsInPieces, reason_with
+from relay.providers.verdicts import (
     BROKEN,
-    CONTEXT_PHRASES,
     MALFORMED,
     MISSING,
     OUT_OF_QUOTA,
     OVERLOADED,
-    POLICY_PHRASES,
     RATE_LIMITED,
     REFUSED,
     TIMED_OUT,
     TOO_LONG,
     UNAUTHENTIC,
-    Reply,
     Verdict,
+    by_code,
     by_status,
-    fault,
-    json_object,
-    mentions,
-    retry_after,
+    by_words,
 )
-from relay.providers.toolcalls import PartialCall, reason_with, whole_calls
 
 _decode = msgspec.json.Decoder(StreamEvent).decode
 
@@ -47,6 +54,9 @@ _REASONS: dict[str, FinishReason] = {
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
+_SILENT = frozenset({"ping", "content_block_stop"})
+_TYPED = frozenset({"type"})
+_NONE: frozenset[str] = frozenset()
 
 
 class AnthropicDecoder(Decoder):
@@ -54,21 +64,30 @@ class AnthropicDecoder(Decoder):
 
     Signatures of thinking blocks count as life and are not kept: only a request that
     turns thinking on has to send them back. Unknown event types are passed over, as the
-    vendor asks of its clients.
+    vendor asks of its clients, unless they tell of a failure.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls: dict[int, PartialCall] = {}
+        self._calls = CallsInPieces()
         self._input = 0
         self._cached: int | None = None
 
     def _payload(self, payload: bytes, out: list[Event]) -> None:
         event = _decode(payload)
+        if not self._event(event, out):
+            self._other(parse(payload), out)
+
+    def _object(self, value: dict[str, Any], out: list[Event]) -> None:
+        if not self._event(fit(value, StreamEvent), out):
+            self._other(value, out)
+
+    def _event(self, event: StreamEvent, out: list[Event]) -> bool:
+        """Take an event; False where its type is none that is taken."""
         match event.type:
             case "content_block_delta":
                 if event.delta is not None:
-                    self._delta(event.index, event.delta, out)
+                    self._delta(event.index or 0, event.delta, out)
             case "content_block_start":
                 if event.content_block is not None:
                     self._block(event.index, event.content_block, out)
@@ -77,24 +96,45 @@ class AnthropicDecoder(Decoder):
             case "message_delta":
                 self._message_delta(event, out)
             case "message_stop":
-                if not self.finished:
-                    self._finish(FinishReason.STOP, out)
-                self.ended = True
+                self._stopped(out)
             case "error":
                 self._error(event.error, out)
+            case _:
+                return event.type in _SILENT
+        return True
+
+    def _other(self, value: object, out: list[Event]) -> None:
+        if isinstance(value, dict) and value.get("type") == "message":
+            self._unstreamed(value, out)
+        else:
+            typed = isinstance(value, dict) and isinstance(value.get("type"), str)
+            self._strange(value, out, _TYPED if typed else _NONE)
+
+    def _unstreamed(self, whole: dict[str, Any], out: list[Event]) -> None:
+        """Take the message of a server that does not stream, as the events that it would be."""
+        content = whole.get("content") or []
+        blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        for event in (
+            {"type": "message_start", "message": whole},
+            *(
+                {"type": "content_block_start", "index": index, "content_block": block}
+                for index, block in enumerate(blocks)
+            ),
+            {"type": "message_delta", "delta": whole, "usage": whole.get("usage")},
+        ):
+            self._object(event, out)
 
     def _delta(self, index: int, delta: Delta, out: list[Event]) -> None:
         if delta.text:
             out.append(Text(delta.text))
         elif delta.thinking:
             out.append(Reasoning(delta.thinking))
-        elif delta.partial_json and (call := self._calls.get(index)):
-            call.add(delta.partial_json)
+        elif delta.partial_json:
+            self._calls.grow(index, delta.partial_json)
 
-    def _block(self, index: int, block: Block, out: list[Event]) -> None:
+    def _block(self, index: int | None, block: Block, out: list[Event]) -> None:
         if block.type == "tool_use":
-            given = block.input if isinstance(block.input, dict) else None
-            self._calls[index] = PartialCall(block.id, block.name, given)
+            self._calls.open(index, block.id or "", block.name, _given(block.input))
         elif block.type == "text" and block.text:
             out.append(Text(block.text))
         elif block.type == "thinking" and block.thinking:
@@ -105,6 +145,11 @@ class AnthropicDecoder(Decoder):
             out.append(Served(message.model))
         if message.usage is not None:
             self._count_input(message.usage)
+
+    def _stopped(self, out: list[Event]) -> None:
+        if not self.finished:
+            self._finish(FinishReason.STOP, out)
+        self.ended = True
 
     def _message_delta(self, event: StreamEvent, out: list[Event]) -> None:
         usage = event.usage
@@ -120,8 +165,10 @@ class AnthropicDecoder(Decoder):
                     reasoning_tokens=details.thinking_tokens if details else None,
                 )
             )
-        if event.delta is not None and event.delta.stop_reason and not self.finished:
-            self._finish(_REASONS.get(event.delta.stop_reason, FinishReason.STOP), out)
+        if event.delta is not None and (reason := event.delta.stop_reason) and not self.finished:
+            if reason not in _REASONS:
+                raise unknown_reason(reason)
+            self._finish(_REASONS[reason], out)
 
     def _count_input(self, usage: Counts) -> None:
         """Input as one sum: the vendor counts what it read from or wrote to its cache apart."""
@@ -132,24 +179,31 @@ class AnthropicDecoder(Decoder):
         self._input = usage.input_tokens + written + (self._cached or 0)
 
     def _finish(self, reason: FinishReason, out: list[Event]) -> None:
-        calls = whole_calls(list(self._calls.values()), reason)
+        calls = self._calls.whole(reason)
         out.extend(calls)
         out.append(Finish(reason_with(calls, reason)))
         self.finished = True
 
     def _error(self, error: object, out: list[Event]) -> None:
         verdict, mark, says = _judge(200, error)
-        if verdict is REFUSED and not self.finished:
+        if self.finished:
+            return
+        if verdict is REFUSED:
             out.append(Finish(FinishReason.CONTENT_FILTER))
             self.finished = self.ended = True
             return
         raise fault(MISSING if verdict is MALFORMED else verdict, marks=(mark,), says=says)
 
-    def _stray(self, stray: bytes) -> None:
-        body = json_object(stray)
-        if "error" in body and not self.finished:
-            verdict, mark, says = _judge(200, body["error"])
-            raise fault(verdict, marks=(mark,), says=says)
+
+def _given(value: object) -> dict[str, Any] | None:
+    """A tool call's arguments that come with its block's begin; usually they come after it."""
+    if isinstance(value, str) and value:
+        value = parse_arguments(value)
+    elif not value:
+        return None
+    if not isinstance(value, dict):
+        raise bad_arguments()
+    return value
 
 
 _BY_TYPE: dict[str, Verdict] = {
@@ -168,7 +222,8 @@ _BY_TYPE: dict[str, Verdict] = {
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
-    verdict, mark, says = _judge(reply.status, json_object(reply.body).get("error"))
+    body = json_object(reply.body)
+    verdict, mark, says = _judge(reply.status, body.get("error") or body)
     prefilled = call is not None and call.form is Form.PREFILL
     return fault(
         verdict,
@@ -183,15 +238,10 @@ def _judge(status: int, error: object) -> tuple[Verdict, object, object]:
     """Verdict, type and message of an error object, by its type before its status. A
     conversation that is too long, or not allowed, has no type of its own."""
     if not isinstance(error, dict):
-        return by_status(status), None, None
-    mark, says = error.get("type"), error.get("message")
-    verdict = _BY_TYPE.get(mark, by_status(status)) if isinstance(mark, str) else by_status(status)
+        return by_words(by_status(status), error), None, error
+    mark, says = error.get("type"), message(error)
+    verdict = _BY_TYPE.get(mark) if isinstance(mark, str) else None
+    verdict = verdict or by_code(mark) or by_code(error.get("code")) or by_status(status)
     if verdict is BROKEN and status >= 500:
         verdict = by_status(status)
-    if verdict is MALFORMED and mentions(says, CONTEXT_PHRASES):
-        verdict = TOO_LONG
-    elif verdict is MALFORMED and mentions(says, POLICY_PHRASES):
-        verdict = REFUSED
-    elif verdict is MALFORMED and mentions(says, ("credit balance",)):
-        verdict = OUT_OF_QUOTA
-    return verdict, mark, says
+    return by_words(verdict, says), mark, says

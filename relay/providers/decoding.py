@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 from mypy_extensions import mypyc_attr
 
 from relay.errors import Fault
-from relay.events import ALIVE, Event
+from relay.events import ALIVE, Event, Finish, Reasoning, Text, ToolCall
 from relay.provider import Sink
-from relay.providers.faults import bad_event, closed_early
-from relay.providers.sse import Splitter
+from relay.providers.failures import failure, is_sign_of_life
+from relay.providers.faults import bad_event, closed_early, unknown_object
+from relay.providers.sse import Aside, Splitter
+from relay.providers.tolerant import Joiner, Unreadable, parse
 
 DRAIN_TIMEOUT = 0.1
 """Seconds that the end of a body is waited for once the end marker came."""
 
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
-"""What `_payload` may raise beside a `Fault`: the event is not what the vendor's should be."""
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What the strict way raises for an event that has not its declared shape."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # a vendor's may stay as it is written
@@ -31,6 +34,9 @@ class Decoder(ABC):
     there, and the events just returned came before the break. Once `ended` is true
     nothing more needs to be read. `finished` says that the vendor's finish was seen, so
     that a connection which breaks from here on breaks nothing.
+
+    Events are read strictly first. One that does not have its declared shape is read again
+    with tolerance, and is a break only if it may have carried words that can't be read.
     """
 
     def __init__(self) -> None:
@@ -38,6 +44,7 @@ class Decoder(ABC):
         self.finished = False
         self.ended = False
         self._splitter = Splitter()
+        self._joiners: dict[type, Joiner] | None = None
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes; one `Alive` where it completes only empty ones.
@@ -45,13 +52,9 @@ class Decoder(ABC):
         out: list[Event] = []
         try:
             payloads = self._splitter.feed(data)
-            for payload in payloads:
-                if payload and not self.ended:
-                    self._payload(payload, out)
+            self._take(payloads, out)
         except Fault as fault:
             self._stop(fault)
-        except _UNREADABLE:
-            self._stop(bad_event())
         else:
             if payloads and not out:
                 out.append(ALIVE)
@@ -63,18 +66,26 @@ class Decoder(ABC):
         if self.ended or self.fault:
             return out
         try:
-            for payload in self._splitter.eof():
-                if payload and not self.ended:
-                    self._payload(payload, out)
-            if stray := self._splitter.stray:
-                self._stray(stray)
+            self._take(self._splitter.eof(), out)
             if not self.ended:
                 self._close(out)
         except Fault as fault:
             self._stop(fault)
-        except _UNREADABLE:
-            self._stop(bad_event())
         return out
+
+    def _take(self, payloads: list[bytes | Aside], out: list[Event]) -> None:
+        for payload in payloads:
+            if self.ended:
+                return
+            if isinstance(payload, Aside):
+                self._aside(payload, out)
+            elif self._joiners is not None:
+                self._tolerantly(payload, out)
+            elif payload:
+                try:
+                    self._payload(payload, out)
+                except _UNREADABLE:
+                    self._tolerantly(payload, out)
 
     def _stop(self, fault: Fault) -> None:
         if self.finished:
@@ -87,13 +98,88 @@ class Decoder(ABC):
         if not self.finished:
             raise closed_early()
 
-    @abstractmethod
-    def _payload(self, payload: bytes, out: list[Event]) -> None:
-        """Add what one event's payload says to `out`. Raises `Fault`, `MsgspecError`."""
+    def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
+        """Take an event that the strict way refused; while half a character is held, any."""
+        if not payload:
+            return
+        try:
+            self._anything(parse(payload), out)
+        except Unreadable:
+            raise bad_event() from None
+
+    def _anything(self, value: object, out: list[Event]) -> None:
+        """Take a JSON value that stands for an event, or for several. One that is empty
+        carries nothing."""
+        found: list[Event] = []
+        try:
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, dict) and each:
+                    self._object(each, found)
+                elif each not in (None, "", [], {}):
+                    raise bad_event()
+        finally:
+            self._join(found, out)
+
+    def _join(self, found: list[Event], out: list[Event]) -> None:
+        """Add what was found, with characters whole that were cut between two events. From
+        the first half on, all events come this way until none is held."""
+        joiners = self._joiners or {}
+        for event in found:
+            if isinstance(event, Text | Reasoning):
+                kind = type(event)
+                if text := joiners.setdefault(kind, Joiner()).add(event.text):
+                    out.append(kind(text))
+            else:
+                if isinstance(event, ToolCall | Finish):
+                    _release(joiners, out)
+                out.append(event)
+        waiting = any(joiner.waiting for joiner in joiners.values())
+        self._joiners = joiners if waiting else None
+
+    def _aside(self, aside: Aside, out: list[Event]) -> None:
+        """Take what the upstream said beside its events. After the finish it means nothing."""
+        value = aside.value
+        if self.finished:
+            return
+        if aside.named:
+            told = failure(value) if isinstance(value, dict) else None
+            self._error(told or value or aside.text.decode(errors="replace"), out)
+        elif aside.bare and isinstance(value, dict | list):
+            self._anything(value, out)
+        elif aside.broken:
+            raise bad_event()
+
+    def _strange(self, value: object, out: list[Event], known: frozenset[str]) -> None:
+        """Look at an object without the fields that make it a part of the answer. It is
+        harmless where it has at least one of the names in `known`, or only shows life; it is
+        a break where it tells of a failure, or of nothing that is known."""
+        if not isinstance(value, dict) or not value:
+            return
+        if (error := failure(value)) is not None:
+            self._error(error, out)
+        elif not (known & value.keys() or is_sign_of_life(value)):
+            raise unknown_object()
 
     @abstractmethod
-    def _stray(self, stray: bytes) -> None:
-        """Raise the `Fault` that lines outside any event speak of, if they do."""
+    def _payload(self, payload: bytes, out: list[Event]) -> None:
+        """Add what one event's payload says to `out`. Raises `Fault`, or for another shape,
+        before anything is added, what `_UNREADABLE` lists."""
+
+    @abstractmethod
+    def _object(self, value: dict[str, Any], out: list[Event]) -> None:
+        """The same for an event's JSON object of any shape. Raises `Fault`, `Unreadable`."""
+
+    @abstractmethod
+    def _error(self, error: object, out: list[Event]) -> None:
+        """Raise the `Fault` that an error inside the stream stands for, or finish the answer
+        where it means a filter."""
+
+
+def _release(joiners: dict[type, Joiner], out: list[Event]) -> None:
+    """Give up the halves that are held: what follows can't complete them."""
+    for kind, joiner in joiners.items():
+        if text := joiner.end():
+            out.append(kind(text))
 
 
 async def pump(chunks: AsyncIterator[bytes], decoder: Decoder, sink: Sink) -> None:

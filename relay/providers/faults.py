@@ -1,8 +1,4 @@
-"""What every vendor's refusals have in common: HTTP status, Retry-After, safe wording.
-
-Each vendor's own types and codes are read in its `*_wire` module; what they leave open is
-decided here by the HTTP status alone.
-"""
+"""What every vendor's refusals have in common: the reply, Retry-After, safe wording."""
 
 from __future__ import annotations
 
@@ -12,9 +8,22 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, NamedTuple
 
-import msgspec
-
 from relay.errors import Code, Fault, Remedy
+from relay.providers.tolerant import Unreadable, parse
+from relay.providers.verdicts import (
+    BROKEN,
+    INTERRUPTED,
+    MALFORMED,
+    MISSING,
+    OUT_OF_QUOTA,
+    OVERLOADED,
+    RATE_LIMITED,
+    REFUSED,
+    TIMED_OUT,
+    TOO_LONG,
+    UNAUTHENTIC,
+    Verdict,
+)
 
 MAX_VENDOR_WORDS = 300
 """Characters of a vendor's own message that are passed on."""
@@ -37,41 +46,6 @@ class Reply(NamedTuple):
     now: float
 
 
-class Verdict(NamedTuple):
-    """What a refusal means for the answer: the contract's code, and what may still help."""
-
-    code: Code
-    remedy: Remedy
-
-
-RATE_LIMITED = Verdict(Code.PROVIDER_RATE_LIMITED, "retry")
-OUT_OF_QUOTA = Verdict(Code.PROVIDER_RATE_LIMITED, "fallback")
-UNAUTHENTIC = Verdict(Code.PROVIDER_AUTH, "fallback")
-OVERLOADED = Verdict(Code.PROVIDER_OVERLOADED, "retry")
-TIMED_OUT = Verdict(Code.PROVIDER_TIMEOUT, "retry")
-BROKEN = Verdict(Code.PROVIDER_ERROR, "retry")
-MISSING = Verdict(Code.PROVIDER_ERROR, "fallback")
-INTERRUPTED = Verdict(Code.PROVIDER_INTERRUPTED, "retry")
-TOO_LONG = Verdict(Code.CONTEXT_LENGTH, "fallback")
-REFUSED = Verdict(Code.CONTENT_POLICY, "none")
-MALFORMED = Verdict(Code.BAD_REQUEST, "none")
-
-_BY_STATUS: dict[int, Verdict] = {
-    400: MALFORMED,
-    401: UNAUTHENTIC,
-    402: OUT_OF_QUOTA,
-    403: UNAUTHENTIC,
-    404: MISSING,
-    408: TIMED_OUT,
-    409: BROKEN,
-    413: TOO_LONG,
-    422: MALFORMED,
-    429: RATE_LIMITED,
-    503: OVERLOADED,
-    504: TIMED_OUT,
-    529: OVERLOADED,
-}
-
 _SAYING: dict[Verdict, str] = {
     RATE_LIMITED: "is limiting the rate of requests",
     OUT_OF_QUOTA: "says that the account's quota is used up",
@@ -86,15 +60,6 @@ _SAYING: dict[Verdict, str] = {
     MALFORMED: "refused the request",
 }
 _QUOTES_VENDOR = frozenset({TOO_LONG, REFUSED, MALFORMED})
-
-
-def by_status(status: int) -> Verdict:
-    """The verdict that an HTTP status alone allows."""
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status >= 500 or status < 300:
-        return BROKEN
-    return MISSING if status < 400 else MALFORMED
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -135,14 +100,13 @@ def seconds(duration: object) -> float | None:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that `body` is, or the only element of an array (Google's habit);
-    empty for anything else."""
+    """The JSON object that `body` is, or the only element of an array (Google's habit), or
+    what the data of a single event holds; empty for anything else."""
+    begin, end = body.find(b"{"), body.rfind(b"}")
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = parse(body[begin : end + 1])
+    except Unreadable:
         return {}
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
     return value if isinstance(value, dict) else {}
 
 
@@ -168,6 +132,7 @@ def fault(
     says: object = None,
     wait: float | None = None,
     prefill_refused: bool = False,
+    recurs: bool = False,
 ) -> Fault:
     """The `Fault` for a verdict. `marks` are the vendor's status, type and code; `says` is
     its message, quoted only where the client can do something about it."""
@@ -178,38 +143,13 @@ def fault(
         text += f": {redact(says)}"
     remedy: Remedy = "fallback" if prefill_refused else verdict.remedy
     return Fault(
-        verdict.code, text, remedy=remedy, retry_after=wait, prefill_refused=prefill_refused
+        verdict.code,
+        text,
+        remedy=remedy,
+        retry_after=wait,
+        prefill_refused=prefill_refused,
+        recurs=recurs,
     )
-
-
-def mentions(message: object, phrases: tuple[str, ...]) -> bool:
-    """Whether a vendor's message holds one of `phrases` (lower case): the last resort,
-    where the vendor gives no code for what it means."""
-    return isinstance(message, str) and any(phrase in message.lower() for phrase in phrases)
-
-
-CONTEXT_PHRASES = (
-    "prompt is too long",
-    "input is too long",
-    "exceed context limit",
-    "context length",
-    "context window",
-    "context size",
-    "input token count",
-    "maximum number of tokens",
-)
-"""How Anthropic, Gemini and several compatible servers, which have no code for it, say
-that a conversation does not fit."""
-
-POLICY_PHRASES = (
-    "content policy",
-    "content filter",
-    "content management policy",
-    "usage policy",
-    "usage policies",
-    "safety policy",
-)
-"""How servers without a code for it say that the request's content is not allowed."""
 
 
 def closed_early() -> Fault:
@@ -220,12 +160,24 @@ def closed_early() -> Fault:
 
 
 def bad_event() -> Fault:
-    """The fault of an event that is not the JSON it has to be."""
-    return Fault(Code.PROVIDER_INTERRUPTED, "the provider sent an event that cannot be read")
+    """The fault of an event that may have carried words and can't be read."""
+    return _recurring("the provider sent an event that cannot be read")
+
+
+def unknown_object() -> Fault:
+    """The fault of an object that is no part of an answer and may tell of a failure."""
+    return _recurring("the provider sent an object that is no part of an answer")
+
+
+def unknown_reason(reason: str) -> Fault:
+    """The fault of an answer that ended for a reason which is not known to be a good one."""
+    return fault(INTERRUPTED, marks=(reason,), recurs=True)
 
 
 def bad_arguments() -> Fault:
     """The fault of a tool call whose arguments are not a JSON object."""
-    return Fault(
-        Code.PROVIDER_INTERRUPTED, "the provider sent a tool call whose arguments are not JSON"
-    )
+    return _recurring("the provider sent a tool call whose arguments are not JSON")
+
+
+def _recurring(message: str) -> Fault:
+    return Fault(Code.PROVIDER_INTERRUPTED, message, recurs=True)

@@ -6,38 +6,42 @@ msgspec makes. Source: the official SDK's types (`google.genai.types`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Struct
+
+from relay.providers.tolerant import COUNT, WORDS
+
+Count: TypeAlias = Annotated[int, COUNT]
 
 
 class FunctionCall(Struct, gc=False):
     """A tool call, whole."""
 
     id: str | None = None
-    name: str = ""
-    args: dict[str, Any] | None = None
+    name: Annotated[str, WORDS] = ""
+    args: Annotated[dict[str, Any] | None, WORDS] = None
 
 
 class Part(Struct, rename="camel", gc=False):
     """A part of the answer."""
 
-    text: str | None = None
+    text: Annotated[str | None, WORDS] = None
     thought: bool | None = None
-    function_call: FunctionCall | None = None
+    function_call: Annotated[FunctionCall | None, WORDS] = None
     thought_signature: str | None = None
 
 
 class Content(Struct, gc=False):
     """What a chunk adds to a candidate."""
 
-    parts: list[Part] | None = None
+    parts: Annotated[list[Part] | None, WORDS] = None
 
 
 class Candidate(Struct, rename="camel", gc=False):
     """One of the answers asked for."""
 
-    content: Content | None = None
+    content: Annotated[Content | None, WORDS] = None
     finish_reason: str | None = None
     index: int | None = None
 
@@ -51,17 +55,17 @@ class Feedback(Struct, rename="camel", gc=False):
 class Counts(Struct, rename="camel", gc=False):
     """What the answer cost so far, in tokens."""
 
-    prompt_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    cached_content_token_count: int | None = None
+    prompt_token_count: Count | None = None
+    tool_use_prompt_token_count: Count | None = None
+    candidates_token_count: Count | None = None
+    thoughts_token_count: Count | None = None
+    cached_content_token_count: Count | None = None
 
 
 class Chunk(Struct, rename="camel", gc=False):
     """One event."""
 
-    candidates: list[Candidate] | None = None
+    candidates: Annotated[list[Candidate] | None, WORDS] = None
     prompt_feedback: Feedback | None = None
     usage_metadata: Counts | None = None
     model_version: str | None = None

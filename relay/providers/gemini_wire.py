@@ -14,32 +14,35 @@ from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
 from relay.provider import Call, Form
 from relay.providers.decoding import Decoder
+from relay.providers.failures import message
 from relay.providers.faults import (
+    Reply,
+    fault,
+    json_object,
+    retry_after,
+    seconds,
+    unknown_reason,
+)
+from relay.providers.gemini_request import STATE_TAG
+from relay.providers.gemini_types import Candidate, Chunk, Counts, Part
+from relay.providers.tolerant import characters, fit, parse
+from relay.providers.toolcalls import reason_with
+from relay.providers.verdicts import (
     BROKEN,
-    CONTEXT_PHRASES,
     INTERRUPTED,
     MALFORMED,
     MISSING,
     OUT_OF_QUOTA,
     OVERLOADED,
-    POLICY_PHRASES,
     RATE_LIMITED,
     REFUSED,
     TIMED_OUT,
-    TOO_LONG,
     UNAUTHENTIC,
-    Reply,
     Verdict,
+    by_code,
     by_status,
-    fault,
-    json_object,
-    mentions,
-    retry_after,
-    seconds,
+    by_words,
 )
-from relay.providers.gemini_request import STATE_TAG
-from relay.providers.gemini_types import Candidate, Chunk, Counts, Part
-from relay.providers.toolcalls import reason_with
 
 _decode = msgspec.json.Decoder(Chunk).decode
 
@@ -59,6 +62,11 @@ _REASONS: dict[str, FinishReason] = {
     "IMAGE_RECITATION": FinishReason.CONTENT_FILTER,
 }
 """Every other reason says that the model failed: a malformed call, an unknown cause."""
+
+_KNOWN = frozenset(
+    {"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime"}
+)
+"""What a chunk has that is a part of an answer, if a part without words."""
 
 
 class GeminiDecoder(Decoder):
@@ -82,13 +90,25 @@ class GeminiDecoder(Decoder):
 
     def _payload(self, payload: bytes, out: list[Event]) -> None:
         chunk = _decode(payload)
+        if not chunk.candidates:
+            self._strange(parse(payload), out, _KNOWN)
+        self._counted(chunk, out)
+
+    def _object(self, value: dict[str, Any], out: list[Event]) -> None:
+        chunk = fit(value, Chunk)
+        if not chunk.candidates:
+            self._strange(value, out, _KNOWN)
+        self._counted(chunk, out)
+
+    def _counted(self, chunk: Chunk, out: list[Event]) -> None:
         try:
-            self._chunk(chunk, out)
+            if not self.ended:
+                self._chunk(chunk, out)
         finally:
             self._count(out)
 
     def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
-        if chunk.error is not None:
+        if chunk.error:
             self._error(chunk.error, out)
         if chunk.model_version and not self._model:
             self._model = chunk.model_version
@@ -108,7 +128,7 @@ class GeminiDecoder(Decoder):
             self._take_back()
         if reason := _said(candidate.finish_reason):
             if reason not in _REASONS:
-                raise fault(INTERRUPTED, marks=(reason,))
+                raise unknown_reason(reason)
             self._finish(_REASONS[reason], out)
 
     def _part(self, part: Part, prefix: str, out: list[Event]) -> bool:
@@ -118,7 +138,7 @@ class GeminiDecoder(Decoder):
         if (call := part.function_call) is not None:
             call_id = call.id or f"{prefix}-{len(self._calls)}"
             state = STATE_TAG + part.thought_signature if part.thought_signature else None
-            self._calls.append(ToolCall(call_id, call.name, call.args or {}, state))
+            self._calls.append(ToolCall(call_id, characters(call.name), call.args or {}, state))
         return bool(part.text or part.function_call)
 
     def _take_back(self) -> None:
@@ -164,24 +184,20 @@ class GeminiDecoder(Decoder):
 
     def _error(self, error: object, out: list[Event]) -> None:
         verdict, marks, says, wait = _judge(200, error)
-        if verdict is REFUSED and not self.finished:
+        if self.finished:
+            return
+        if verdict is REFUSED:
             self._finish(FinishReason.CONTENT_FILTER, out)
             self.finished = self.ended = True
             return
         verdict = MISSING if verdict is MALFORMED else verdict
         raise fault(verdict, marks=marks, says=says, wait=wait)
 
-    def _stray(self, stray: bytes) -> None:
-        error = json_object(stray).get("error")
-        if error is not None and not self.finished:
-            verdict, marks, says, wait = _judge(200, error)
-            verdict = MISSING if verdict is MALFORMED else verdict
-            raise fault(verdict, marks=marks, says=says, wait=wait)
-
 
 def _said(reason: str | None) -> str:
     """A finish or block reason, empty where the vendor gives none."""
-    return "" if reason is None or reason in _UNSAID else reason
+    reason = (reason or "").upper()
+    return "" if reason in _UNSAID else reason
 
 
 _BY_STATUS: dict[str, Verdict] = {
@@ -217,7 +233,7 @@ _BY_REASON: dict[str, Verdict] = {
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
     body = json_object(reply.body)
-    verdict, marks, says, wait = _judge(reply.status, body.get("error"))
+    verdict, marks, says, wait = _judge(reply.status, body.get("error") or body)
     prefilled = call is not None and call.form is Form.PREFILL
     return fault(
         verdict,
@@ -232,22 +248,20 @@ def _judge(status: int, error: object) -> tuple[Verdict, tuple[object, ...], obj
     """Verdict, marks, message and wait of an error object, by its reason, then its status,
     then the HTTP status."""
     if not isinstance(error, dict):
-        return by_status(status), (), None, None
-    says, details = error.get("message"), _details(error)
+        return by_words(by_status(status), error), (), error, None
+    says, details = message(error), _details(error)
     reason, own = details.get("reason"), error.get("status")
     verdict = _BY_REASON.get(str(reason)) or _BY_STATUS.get(str(own)) or _by_code(status, error)
-    if verdict is MALFORMED and mentions(says, CONTEXT_PHRASES):
-        verdict = TOO_LONG
-    elif verdict is MALFORMED and mentions(says, POLICY_PHRASES):
-        verdict = REFUSED
-    elif verdict is RATE_LIMITED and _is_daily(details):
+    if verdict is RATE_LIMITED and _is_daily(details):
         verdict = OUT_OF_QUOTA
+    verdict = by_words(verdict, says)
     return verdict, (own, reason), says, seconds(details.get("retryDelay"))
 
 
 def _by_code(status: int, error: dict[str, Any]) -> Verdict:
     code = error.get("code")
-    return by_status(code if isinstance(code, int) and status == 200 else status)
+    named = by_code(code) or by_code(error.get("type"))
+    return named or by_status(code if isinstance(code, int) and status == 200 else status)
 
 
 def _details(error: dict[str, Any]) -> dict[str, Any]:

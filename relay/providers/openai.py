@@ -63,12 +63,12 @@ class OpenAIProvider:
     def begin(self, call: Call, caller: Caller) -> Upstream | None:
         """See `Direct.begin`."""
         body = partial(request_body, call, self._dialect)
-        return self._lean.begin(call, body, OpenAIDecoder(), caller)
+        return self._lean.begin(call, body, _decoder(call), caller)
 
     async def run(self, call: Call, sink: Sink) -> None:
         """See `Provider.run`."""
         body = partial(request_body, call, self._dialect)
-        decoder = OpenAIDecoder()
+        decoder = _decoder(call)
         if await self._lean.run(call, body, self._sending(body), decoder, sink):
             return
         key = self._client.api_key
@@ -97,6 +97,10 @@ class OpenAIProvider:
         """See `Provider.close`."""
         await self._lean.close()
         await self._client.close()
+
+
+def _decoder(call: Call) -> OpenAIDecoder:
+    return OpenAIDecoder(frozenset(tool.name for tool in call.request.tools))
 
 
 @contextmanager

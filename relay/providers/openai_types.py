@@ -6,16 +6,20 @@ msgspec makes. Source: the official SDK's types (`openai.types.chat`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Struct
+
+from relay.providers.tolerant import COUNT, SHOWN, WORDS
+
+Count: TypeAlias = Annotated[int, COUNT]
 
 
 class Function(Struct, gc=False):
     """A tool call's function, or a part of it."""
 
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    name: Annotated[str | None, WORDS] = None
+    arguments: Annotated[str | dict[str, Any] | None, WORDS] = None
 
 
 class CallDelta(Struct, gc=False):
@@ -23,60 +27,66 @@ class CallDelta(Struct, gc=False):
 
     index: int | None = None
     id: str | None = None
-    function: Function | None = None
+    function: Annotated[Function | None, WORDS] = None
 
 
 class Piece(Struct, gc=False):
     """A piece of a content that is a list (Mistral's reasoning models)."""
 
     type: str = ""
-    text: str = ""
+    text: Annotated[str, WORDS] = ""
     thinking: list[Any] | None = None
 
 
 class Delta(Struct, gc=False):
     """What a chunk adds to the message."""
 
-    content: str | list[Piece] | None = None
+    content: Annotated[str | list[Piece | str] | None, WORDS] = None
     refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[CallDelta] | None = None
+    reasoning_content: Annotated[str | None, SHOWN] = None
+    reasoning: Annotated[str | None, SHOWN] = None
+    tool_calls: Annotated[list[CallDelta] | None, WORDS] = None
+    function_call: Annotated[Function | None, WORDS] = None
 
 
 class Choice(Struct, gc=False):
-    """One of the answers asked for."""
+    """One of the answers asked for. `message` and `text` are what servers send that do not
+    stream, or speak the older completions wire; `error` is OpenRouter's."""
 
     index: int | None = None
-    delta: Delta | None = None
+    delta: Annotated[Delta | None, WORDS] = None
     finish_reason: str | None = None
+    message: Annotated[Delta | None, WORDS] = None
+    text: Annotated[str | None, WORDS] = None
+    error: Any = None
 
 
 class InputDetails(Struct, gc=False):
     """Of the prompt's tokens."""
 
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class OutputDetails(Struct, gc=False):
     """Of the answer's tokens."""
 
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class Counts(Struct, gc=False):
     """What the answer cost, in tokens."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: InputDetails | None = None
     completion_tokens_details: OutputDetails | None = None
 
 
 class Chunk(Struct, gc=False):
-    """One event."""
+    """One event. `base_resp` is MiniMax' own status."""
 
-    choices: list[Choice] | None = None
+    choices: Annotated[list[Choice] | None, WORDS] = None
     model: str | None = None
     usage: Counts | None = None
     error: Any = None
+    base_resp: Any = None

@@ -7,75 +7,131 @@ Source: the official SDK's types (`openai.types.chat`) and recorded streams.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
 from relay.provider import Call, Form
 from relay.providers.decoding import Decoder
-from relay.providers.faults import (
+from relay.providers.failures import base_response, message
+from relay.providers.faults import Reply, fault, json_object, retry_after, unknown_reason
+from relay.providers.openai_types import CallDelta, Choice, Chunk, Counts, Delta, Function, Piece
+from relay.providers.tolerant import fit, parse
+from relay.providers.toolcalls import CallsInPieces, PartialCall, reason_with
+from relay.providers.verdicts import (
     BROKEN,
-    CONTEXT_PHRASES,
     INTERRUPTED,
     MALFORMED,
     MISSING,
     OUT_OF_QUOTA,
     OVERLOADED,
-    POLICY_PHRASES,
     RATE_LIMITED,
     REFUSED,
     TIMED_OUT,
     TOO_LONG,
     UNAUTHENTIC,
-    Reply,
     Verdict,
+    by_code,
     by_status,
-    fault,
-    json_object,
-    mentions,
-    retry_after,
+    by_words,
 )
-from relay.providers.openai_types import CallDelta, Choice, Chunk, Counts, Function, Piece
-from relay.providers.toolcalls import PartialCall, reason_with, whole_calls
 
 _decode = msgspec.json.Decoder(Chunk).decode
 
 _REASONS: dict[str, FinishReason] = {
     "stop": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "eos_token": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
+    "complete": FinishReason.STOP,
     "length": FinishReason.LENGTH,
     "model_length": FinishReason.LENGTH,
+    "max_length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
+    "max_output_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
+    "sensitive": FinishReason.CONTENT_FILTER,
+    "safety": FinishReason.CONTENT_FILTER,
+    "refusal": FinishReason.CONTENT_FILTER,
     "tool_calls": FinishReason.TOOL_CALLS,
+    "tool_use": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
 }
+"""Finish reasons of OpenAI and of servers on its wire, in lower case: TGI's `eos_token`,
+Mistral's `model_length`, Z.AI's `sensitive`, and what gateways leave of other vendors' own."""
 _FAILURES: dict[str, Verdict] = {
     "error": INTERRUPTED,
     "abort": INTERRUPTED,
+    "network_error": INTERRUPTED,
     "insufficient_system_resource": OVERLOADED,
 }
-"""Finish reasons by which OpenRouter, vLLM and DeepSeek say that the answer broke."""
+"""Finish reasons by which OpenRouter, vLLM, Z.AI and DeepSeek say that the answer broke. One
+that is in neither table is a break, too: it is not known to be a good end."""
+_NO_REASON = frozenset({"null", "none"})
+_KNOWN = frozenset(
+    {
+        "choices",
+        "usage",
+        "model",
+        "object",
+        "created",
+        "prompt_filter_results",
+        "system_fingerprint",
+    }
+)
+"""What an object has that is a part of an answer, if a part without words."""
 
 
 class OpenAIDecoder(Decoder):
-    """One chat.completions stream. Its end is a `finish_reason` or `[DONE]`."""
+    """One chat.completions stream. Its end is a `finish_reason` or `[DONE]`. `tools` are the
+    names of those that the model was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, tools: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self._model = ""
+        self._said = False
         self._refused = False
-        self._calls: list[PartialCall] = []
-        self._by_index: dict[int, PartialCall] = {}
+        self._calls = CallsInPieces(tools)
 
     def _payload(self, payload: bytes, out: list[Event]) -> None:
         if payload.startswith(b"[DONE]"):
-            if not self.finished:
-                self._finish(FinishReason.STOP, out)
-            self.ended = True
+            self._done(out)
             return
         chunk = _decode(payload)
-        if chunk.error is not None:
+        if not chunk.choices:
+            self._strange(parse(payload), out, _KNOWN)
+        if not self.ended:
+            self._chunk(chunk, out)
+
+    def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
+        if payload.strip(b" \"'[]").upper() == b"DONE":
+            found: list[Event] = []
+            self._done(found)
+            self._join(found, out)
+        else:
+            super()._tolerantly(payload, out)
+
+    def _object(self, value: dict[str, Any], out: list[Event]) -> None:
+        chunk = fit(value, Chunk)
+        if not chunk.choices:
+            self._strange(value, out, _KNOWN)
+        if not self.ended:
+            self._chunk(chunk, out)
+
+    def _done(self, out: list[Event]) -> None:
+        if not self.finished:
+            self._finish(FinishReason.STOP, out)
+        self.ended = True
+
+    def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
+        if chunk.error:
             self._error(chunk.error, out)
+        if chunk.base_resp is not None and (error := base_response(chunk.base_resp)):
+            self._error(error, out)
         if chunk.model and not self._model:
             self._model = chunk.model
             out.append(Served(chunk.model))
@@ -87,72 +143,80 @@ class OpenAIDecoder(Decoder):
 
     def _choice(self, choice: Choice, out: list[Event]) -> None:
         if (delta := choice.delta) is not None:
-            if thought := delta.reasoning_content or delta.reasoning:
-                out.append(Reasoning(thought))
-            if content := delta.content:
-                if isinstance(content, str):
-                    out.append(Text(content))
-                else:
-                    _pieces(content, out)
-            if delta.refusal:
-                self._refused = True
-            for call in delta.tool_calls or ():
-                self._call(call)
+            self._delta(delta, out)
+        if choice.message is not None or choice.text:
+            self._unstreamed(choice, out)
+        if choice.error:
+            self._error(choice.error, out)
         if (reason := choice.finish_reason) and not self.finished:
-            if verdict := _FAILURES.get(reason):
-                raise fault(verdict, marks=(reason,))
-            self._finish(_REASONS.get(reason, FinishReason.STOP), out)
+            self._end(reason, out)
 
-    def _call(self, delta: CallDelta) -> None:
-        function = delta.function or Function()
-        call = self._open_call(delta, function)
-        if function.name and not call.name:
-            call.name = function.name
-        if isinstance(function.arguments, str):
-            call.add(function.arguments)
-        elif function.arguments is not None:
-            call.given = function.arguments
+    def _delta(self, delta: Delta, out: list[Event]) -> None:
+        if thought := delta.reasoning_content or delta.reasoning:
+            out.append(Reasoning(thought))
+        if content := delta.content:
+            self._said = True
+            if isinstance(content, str):
+                out.append(Text(content))
+            else:
+                _pieces(content, out)
+        if delta.refusal:
+            self._refused = True
+        if delta.tool_calls or delta.function_call is not None:
+            self._called(delta)
 
-    def _open_call(self, delta: CallDelta, function: Function) -> PartialCall:
-        """The call that a delta adds to. Some servers leave the index out, or give every
-        parallel call the same one: a fresh id with a name opens a call of its own."""
-        index = delta.index if delta.index is not None else max(self._by_index, default=0)
-        call = self._by_index.get(index)
-        fresh = bool(delta.id and function.name) and call is not None and call.call_id != delta.id
-        if call is None or fresh:
-            call = PartialCall(delta.id or f"call_{len(self._calls)}", function.name or "")
-            self._calls.append(call)
-            self._by_index[index] = call
-        return call
+    def _unstreamed(self, choice: Choice, out: list[Event]) -> None:
+        """Take the whole message of a server that does not stream, or a piece of the older
+        wire's text. A message that repeats what was streamed says nothing."""
+        if choice.text:
+            self._delta(Delta(content=choice.text), out)
+        elif choice.message is not None and not self._said and not self._calls.begun:
+            self._delta(choice.message, out)
+
+    def _called(self, delta: Delta) -> None:
+        named: list[PartialCall] = []
+        pieces = delta.tool_calls or [CallDelta(function=delta.function_call)]
+        for piece in pieces:
+            function = piece.function or Function()
+            self._calls.add(
+                piece.index, piece.id or "", function.name or "", function.arguments, named
+            )
+
+    def _end(self, reason: str, out: list[Event]) -> None:
+        reason = reason.lower()
+        if reason in _NO_REASON:
+            return
+        if verdict := _FAILURES.get(reason):
+            raise fault(verdict, marks=(reason,))
+        if reason not in _REASONS:
+            raise unknown_reason(reason)
+        self._finish(_REASONS[reason], out)
 
     def _finish(self, reason: FinishReason, out: list[Event]) -> None:
         if self._refused:
             reason = FinishReason.CONTENT_FILTER
-        calls = whole_calls(self._calls, reason)
+        calls = self._calls.whole(reason)
         out.extend(calls)
         out.append(Finish(reason_with(calls, reason)))
         self.finished = True
 
     def _error(self, error: object, out: list[Event]) -> None:
         verdict, marks, says = _judge(200, error)
-        if verdict is REFUSED and not self.finished:
+        if self.finished:
+            return
+        if verdict is REFUSED:
             out.append(Finish(FinishReason.CONTENT_FILTER))
             self.finished = self.ended = True
             return
         raise fault(MISSING if verdict is MALFORMED else verdict, marks=marks, says=says)
 
-    def _stray(self, stray: bytes) -> None:
-        body = json_object(stray[max(stray.find(b"{"), 0) :])
-        if body and not self.finished:
-            error = body.get("error", body if "message" in body else None)
-            if error is not None:
-                verdict, marks, says = _judge(200, error)
-                raise fault(verdict, marks=marks, says=says)
 
-
-def _pieces(pieces: list[Piece], out: list[Event]) -> None:
+def _pieces(pieces: list[Piece | str], out: list[Event]) -> None:
     """Mistral's reasoning models send content as a list of pieces."""
     for piece in pieces:
+        if isinstance(piece, str):
+            out.append(Text(piece))
+            continue
         if piece.text:
             out.append(Text(piece.text))
         for thought in piece.thinking or ():
@@ -179,37 +243,41 @@ def _count(usage: Counts, out: list[Event]) -> None:
 _BY_CODE: dict[str, Verdict] = {
     "context_length_exceeded": TOO_LONG,
     "exceed_context_size_error": TOO_LONG,
+    "1261": TOO_LONG,
     "content_policy_violation": REFUSED,
     "content_filter": REFUSED,
     "invalid_prompt": REFUSED,
-    "moderation_blocked": REFUSED,
     "ResponsibleAIPolicyViolation": REFUSED,
+    "1301": REFUSED,
+    "base_resp_1026": REFUSED,
+    "base_resp_1027": REFUSED,
     "insufficient_quota": OUT_OF_QUOTA,
     "billing_hard_limit_reached": OUT_OF_QUOTA,
     "billing_not_active": OUT_OF_QUOTA,
-    "invalid_api_key": UNAUTHENTIC,
-    "authentication_error": UNAUTHENTIC,
+    "1113": OUT_OF_QUOTA,
+    "base_resp_1008": OUT_OF_QUOTA,
     "permission_error": UNAUTHENTIC,
-    "model_not_found": MISSING,
-    "not_found_error": MISSING,
+    "base_resp_1004": UNAUTHENTIC,
     "rate_limit_exceeded": RATE_LIMITED,
-    "rate_limit_error": RATE_LIMITED,
-    "rate_limit_reached": RATE_LIMITED,
-    "overloaded_error": OVERLOADED,
+    "1302": RATE_LIMITED,
+    "1303": RATE_LIMITED,
+    "1305": RATE_LIMITED,
+    "base_resp_1002": RATE_LIMITED,
+    "base_resp_1039": RATE_LIMITED,
+    "base_resp_1001": TIMED_OUT,
     "unavailable_error": OVERLOADED,
-    "service_unavailable": OVERLOADED,
-    "server_overloaded": OVERLOADED,
-    "timeout": TIMED_OUT,
     "server_error": BROKEN,
     "api_error": BROKEN,
     "internal_server_error": BROKEN,
 }
+"""By `error.code` or `type`: OpenAI's own, llama.cpp's, Z.AI's numbers, MiniMax' under the name
+that `base_response` gives them. What other codes mean, their names tell (`by_code`)."""
 
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
     body = json_object(reply.body)
-    verdict, marks, says = _judge(reply.status, body.get("error", body))
+    verdict, marks, says = _judge(reply.status, body.get("error") or body)
     prefilled = call is not None and call.form is Form.PREFILL
     return fault(
         verdict,
@@ -223,21 +291,22 @@ def classify(reply: Reply, call: Call | None = None) -> Fault:
 def _judge(status: int, error: object) -> tuple[Verdict, tuple[object, ...], object]:
     """Verdict, marks and message of an error object, by its codes before its status."""
     if not isinstance(error, dict):
-        return _by_words(by_status(status), error), (), error
+        return by_words(by_status(status), error), (), error
     inner = error.get("innererror")
     marks = (error.get("type"), error.get("code"))
     codes = (inner.get("code") if isinstance(inner, dict) else None, marks[1], marks[0])
-    says = error.get("message")
-    for code in codes:
-        if isinstance(code, str) and code in _BY_CODE:
-            return _BY_CODE[code], marks, says
-    own = marks[1] if isinstance(marks[1], int) else status
-    return _by_words(by_status(own if status == 200 else status), says), marks, says
+    says = message(error)
+    for look in (_BY_CODE.get, by_code):
+        for code in codes:
+            if isinstance(code, str) and (verdict := look(code)) is not None:
+                return verdict, marks, says
+    own = _status(marks[1]) if status == 200 else None
+    return by_words(by_status(own or status), says), marks, says
 
 
-def _by_words(verdict: Verdict, says: object) -> Verdict:
-    if verdict is not MALFORMED:
-        return verdict
-    if mentions(says, CONTEXT_PHRASES):
-        return TOO_LONG
-    return REFUSED if mentions(says, POLICY_PHRASES) else MALFORMED
+def _status(code: object) -> int | None:
+    """The HTTP status that an error's code is, as OpenRouter and llama.cpp give it."""
+    number = (
+        int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else 0
+    )
+    return number if 100 <= number < 600 else None

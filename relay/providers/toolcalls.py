@@ -1,24 +1,30 @@
-"""Tool calls that arrive in pieces, put together."""
+"""Tool calls that arrive in pieces, told apart and put together."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from relay.events import FinishReason, ToolCall
 from relay.providers.faults import bad_arguments
+from relay.providers.tolerant import characters, parse_arguments
 
 
 class PartialCall:
-    """One call as it grows: its arguments come as pieces of JSON text."""
+    """One call as it grows: its arguments come as pieces of JSON text. `told` is the id that
+    the vendor gave it, empty where it gave none; `call_id` the one that it goes by. `doubtful`
+    where nothing but the name of the call before it came, which may have been said twice.
+    """
 
-    __slots__ = ("_pieces", "call_id", "given", "name")
+    __slots__ = ("_pieces", "call_id", "doubtful", "given", "name", "told")
 
-    def __init__(self, call_id: str, name: str, given: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, call_id: str, name: str, given: dict[str, Any] | None = None, told: str = ""
+    ) -> None:
         self.call_id = call_id
         self.name = name
         self.given = given
+        self.told = told
+        self.doubtful = False
         self._pieces: list[str] = []
 
     def add(self, piece: str) -> None:
@@ -26,44 +32,148 @@ class PartialCall:
         if piece:
             self._pieces.append(piece)
 
+    def add_name(self, piece: str) -> None:
+        """More of the name: a piece, all of it so far, or all of it once more."""
+        if piece.startswith(self.name):
+            self.name = piece
+        elif piece and not self.begun:
+            self.name += piece
+
     def arguments(self) -> dict[str, Any] | None:
         """The whole arguments: what was `given` where no text came, {} where neither did;
         None where the text is not a JSON object."""
         text = "".join(self._pieces)
         if not text.strip():
             return self.given or {}
-        try:
-            value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError):
-            return None
-        return value if isinstance(value, dict) else None
+        found = parse_arguments(text)
+        return found if found is not None else parse_arguments(self._repeated())
+
+    def says(self, text: str) -> bool:
+        """Whether its arguments are just `text` so far."""
+        return "".join(self._pieces) == text
 
     @property
     def begun(self) -> bool:
         """Whether any of its arguments came."""
-        return bool(self._pieces or self.given)
+        return bool(self._pieces) or self.given is not None
+
+    def _repeated(self) -> str:
+        """The arguments' text where a piece may repeat all that came before it."""
+        text = ""
+        for piece in self._pieces:
+            text = piece if piece.startswith(text) else text + piece
+        return text
 
 
-def whole_calls(calls: list[PartialCall], reason: FinishReason) -> list[ToolCall]:
-    """The calls as an answer that ended for `reason` leaves them.
+class CallsInPieces:
+    """An answer's calls. `names` are those of the tools that the model was given.
 
-    An answer that was cut off by its length leaves out the calls it did not get to the end
-    of, and a filtered one all of them: asking again would end the same way.
-
-    Raises `Fault` (PROVIDER_INTERRUPTED) where another answer's call is no JSON object.
+    Servers tell the pieces of two calls apart by index, by id, by name, or by none of them:
+    a call without id, or many calls under one index.
     """
-    if reason is FinishReason.CONTENT_FILTER:
-        return []
-    cut = reason is FinishReason.LENGTH
-    found: list[ToolCall] = []
-    for call in calls:
-        arguments = call.arguments()
-        if cut and (arguments is None or not call.begun):
-            continue
-        if arguments is None or not call.name:
-            raise bad_arguments()
-        found.append(ToolCall(call.call_id, call.name, arguments))
-    return found
+
+    __slots__ = ("_by_index", "_calls", "_names")
+
+    def __init__(self, names: frozenset[str] = frozenset()) -> None:
+        self._names = names
+        self._calls: list[PartialCall] = []
+        self._by_index: dict[int, PartialCall] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is any call."""
+        return bool(self._calls)
+
+    def open(
+        self, index: int | None, told: str, name: str, given: dict[str, Any] | None = None
+    ) -> PartialCall:
+        """Begin a call. Pieces of its `index` are its own from here on."""
+        count = len(self._calls)
+        call = PartialCall(told or f"call_{count}", name, given, told)
+        self._calls.append(call)
+        self._by_index[count if index is None else index] = call
+        return call
+
+    def grow(self, index: int, piece: str) -> None:
+        """More of the arguments of the call at `index`, if there is one."""
+        if (call := self._by_index.get(index)) is not None:
+            call.add(piece)
+
+    def add(
+        self,
+        index: int | None,
+        told: str,
+        name: str,
+        arguments: str | dict[str, Any] | None,
+        named: list[PartialCall],
+    ) -> None:
+        """Take a piece of a call. `named` are the calls that the same event has named so far,
+        to which this one is added."""
+        text = arguments if isinstance(arguments, str) else ""
+        known = self._find(index, told)
+        if known is None or self._is_another(known, told, name, text, named):
+            call = self.open(index, told, name)
+            said = known is not None and known.name == name and known not in named
+            call.doubtful = said and not (told or arguments)
+        else:
+            call = known
+            call.add_name(name)
+            if told and not call.told:
+                call.told = call.call_id = told
+        if name:
+            named.append(call)
+        call.add(text)
+        if isinstance(arguments, dict):
+            call.given = arguments
+
+    def whole(self, reason: FinishReason) -> list[ToolCall]:
+        """The calls as an answer that ended for `reason` leaves them.
+
+        An answer that was cut off by its length leaves out the calls it did not get to the
+        end of, and a filtered one all of them: asking again would end the same way.
+
+        Raises `Fault` (PROVIDER_INTERRUPTED) where another answer's call is no JSON object.
+        """
+        if reason is FinishReason.CONTENT_FILTER:
+            return []
+        cut = reason is FinishReason.LENGTH
+        found: list[ToolCall] = []
+        for call in self._calls:
+            arguments = call.arguments()
+            if not call.begun and (cut or call.doubtful):
+                continue
+            if cut and arguments is None:
+                continue
+            if arguments is None or not call.name:
+                raise bad_arguments()
+            found.append(ToolCall(call.call_id, characters(call.name), arguments))
+        return found
+
+    def _find(self, index: int | None, told: str) -> PartialCall | None:
+        """The call that a piece may belong to: by its index, else by its id, else the last."""
+        if index is not None:
+            return self._by_index.get(index)
+        for call in self._calls:
+            if told and call.told == told:
+                return call
+        return self._calls[-1] if self._calls else None
+
+    def _is_another(
+        self, call: PartialCall, told: str, name: str, text: str, named: list[PartialCall]
+    ) -> bool:
+        """Whether a piece begins a call of its own, although index or order speak for `call`.
+        What has no name never does: some servers give each piece a new id."""
+        if not name:
+            return False
+        if call in named or (told and call.told and told != call.told):
+            return True
+        if told and told == call.told:
+            return False
+        if not call.begun:
+            return name != call.name and name in self._names and call.name in self._names
+        if name != call.name:
+            return True
+        return call.arguments() is not None and not call.says(text)
 
 
 def reason_with(calls: list[ToolCall], reason: FinishReason) -> FinishReason:

@@ -106,6 +106,24 @@ def test_f03_one_500_is_answered_by_the_same_model():
     assert out.targets == [A, A]
 
 
+def test_a_server_that_does_the_same_each_time_is_asked_twice():
+    def unreadable() -> Fault:
+        return Fault(Code.PROVIDER_INTERRUPTED, "cannot be read", recurs=True)
+
+    for broken in (dies(unreadable()), cut(WORDS[:60], unreadable())):
+        alone = run(plan(A), {A: [broken]})
+        assert alone.targets == [A, A]
+        assert alone.failed.code is Code.PROVIDERS_EXHAUSTED
+        both = run(plan(A, B), {A: [broken], B: [broken]})
+        assert sorted(both.targets) == sorted([A, B, A, B])
+
+
+def test_an_unreadable_event_that_comes_once_costs_nothing():
+    fault = Fault(Code.PROVIDER_INTERRUPTED, "cannot be read", recurs=True)
+    out = run(plan(A), {A: only(dies(fault), answer(WORDS))})
+    whole(out, target=A)
+
+
 def test_f04_f05_f16_a_target_that_stays_broken_is_left_after_two_attempts():
     for fault in (overloaded(), interrupted()):
         out = run(plan(A, B), {A: [dies(fault)], B: [answer(WORDS)]})

@@ -235,7 +235,6 @@ def test_input_that_anthropic_counts_apart_is_summed():
         ("max_tokens", FinishReason.LENGTH),
         ("model_context_window_exceeded", FinishReason.LENGTH),
         ("refusal", FinishReason.CONTENT_FILTER),
-        ("something_new", FinishReason.STOP),
     ],
 )
 def test_anthropics_stop_reasons_are_mapped(reason, expected):

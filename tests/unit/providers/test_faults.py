@@ -4,12 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.errors import Code
 from relay.providers.faults import (
-    MALFORMED,
     MAX_VENDOR_WORDS,
-    RATE_LIMITED,
-    by_status,
     fault,
     json_object,
     redact,
@@ -17,34 +13,9 @@ from relay.providers.faults import (
     seconds,
     word,
 )
+from relay.providers.verdicts import MALFORMED, RATE_LIMITED
 
 NOW = 1_700_000_000.0
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "remedy"),
-    [
-        (400, Code.BAD_REQUEST, "none"),
-        (401, Code.PROVIDER_AUTH, "fallback"),
-        (402, Code.PROVIDER_RATE_LIMITED, "fallback"),
-        (403, Code.PROVIDER_AUTH, "fallback"),
-        (404, Code.PROVIDER_ERROR, "fallback"),
-        (408, Code.PROVIDER_TIMEOUT, "retry"),
-        (409, Code.PROVIDER_ERROR, "retry"),
-        (413, Code.CONTEXT_LENGTH, "fallback"),
-        (418, Code.BAD_REQUEST, "none"),
-        (429, Code.PROVIDER_RATE_LIMITED, "retry"),
-        (307, Code.PROVIDER_ERROR, "fallback"),
-        (500, Code.PROVIDER_ERROR, "retry"),
-        (502, Code.PROVIDER_ERROR, "retry"),
-        (503, Code.PROVIDER_OVERLOADED, "retry"),
-        (504, Code.PROVIDER_TIMEOUT, "retry"),
-        (529, Code.PROVIDER_OVERLOADED, "retry"),
-        (599, Code.PROVIDER_ERROR, "retry"),
-    ],
-)
-def test_a_status_alone_has_a_code_and_a_remedy(status, code, remedy):
-    assert by_status(status) == (code, remedy)
 
 
 @pytest.mark.parametrize(
@@ -122,4 +93,5 @@ def test_the_vendors_words_are_quoted_only_where_the_client_can_act():
 
 def test_anything_that_is_no_json_object_is_an_empty_one():
     assert json_object(b'[{"error": 1}]') == {"error": 1}
+    assert json_object(b'event: error\ndata: {"error": 1}\n\n') == {"error": 1}
     assert [json_object(b) for b in (b"", b"<html>", b"[]", b"3", b"\xff")] == [{}] * 5

@@ -7,16 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import Code, Fault
-from relay.providers.sse import MAX_EVENT_BYTES, MAX_STRAY_BYTES, Splitter
+from relay.providers.sse import MAX_EVENT_BYTES, Aside, Splitter
 
 
-def split(body: bytes, *cuts: int) -> list[bytes]:
+def plain(payload: bytes | Aside) -> bytes | tuple:
+    """A payload as it is, an aside as what can be compared."""
+    if isinstance(payload, bytes):
+        return payload
+    return (payload.named, payload.bare, payload.text, payload.value)
+
+
+def split(body: bytes, *cuts: int) -> list[bytes | tuple]:
     splitter = Splitter()
-    payloads: list[bytes] = []
+    payloads: list[bytes | Aside] = []
     edges = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
     for begin, end in itertools.pairwise(edges):
         payloads += splitter.feed(body[begin:end])
-    return payloads + splitter.eof()
+    return [plain(payload) for payload in payloads + splitter.eof()]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -62,18 +69,60 @@ def test_an_event_that_no_blank_line_closed_is_given_at_the_end():
     assert split(b"data: a\n\ndata: b") == [b"a", b"b"]
 
 
-def test_lines_outside_any_field_are_kept_apart():
-    splitter = Splitter()
-    payloads = splitter.feed(b'data: a\n\n{\n  "error": {}\n}\n') + splitter.eof()
-    assert payloads == [b"a"]
-    assert splitter.stray == b'{\n  "error": {}\n}\n'
+def test_lines_that_are_no_event_are_told_in_their_place():
+    error = b'{\n  "error": {}\n}'
+    told = (False, True, error, {"error": {}})
+    assert split(b"data: a\n\n" + error + b"\n\ndata: b\n\n") == [b"a", told, b"b"]
+    assert split(b"data: a\n\n" + error + b"\ndata: b\n\n") == [b"a", told, b"b"]
+    assert split(b"data: a\n\n" + error) == [b"a", told]
 
 
-def test_stray_lines_are_bounded():
+def test_a_line_whose_name_tells_of_a_failure_is_told_at_once():
+    told = (True, False, b'{"code": 5}', {"code": 5})
+    assert split(b'data: a\nerror: {"code": 5}\ndata: b\n\n') == [told, b"a\nb"]
+    assert Splitter().feed(b"error: out of memory\n")
+
+
+def test_an_event_whose_name_tells_of_a_failure_is_told_as_such():
+    told = (True, False, b'{"code": 5}', {"code": 5})
+    assert split(b'event: error\ndata: {"code": 5}\n\ndata: b\n\n') == [told, b"b"]
+    assert split(b'data: {"code": 5}\nevent:InternalException\n\n') == [told]
+    assert split(b"event: error\n\n") == [(True, False, b"", None)]
+    assert split(b"event: result\ndata: b\n\n") == [b"b"]
+
+
+def test_json_a_line_is_told_line_by_line():
+    lines = b'{"a": 1}\n{"a": 2}\n'
+    assert [told[3] for told in split(lines)] == [{"a": 1}, {"a": 2}]
+
+
+def test_lines_that_are_no_event_and_no_json_are_told_at_the_end():
+    assert split(b"<html>\n\n<p>:</p>\n\n") == [(False, True, b"<html>\n<p>:</p>", None)]
+
+
+def test_half_a_json_object_is_told_as_broken():
+    *_, aside = [*Splitter().feed(b'{"a": \n'), *_eof(b'{"a": \n')]
+    assert aside.broken
+
+
+def _eof(body: bytes) -> list:
     splitter = Splitter()
-    for _ in range(MAX_STRAY_BYTES // 512 + 2):
-        splitter.feed(b"<" + b"x" * 1024 + b">\n")
-    assert len(splitter.stray) == MAX_STRAY_BYTES
+    splitter.feed(body)
+    return splitter.eof()
+
+
+def test_lines_that_are_no_event_are_bounded():
+    splitter, fed = Splitter(), 0
+
+    def feed_on() -> None:
+        nonlocal fed
+        while fed < 4 * MAX_EVENT_BYTES:
+            splitter.feed(b"<" + b"x" * 1024 + b">\n\n")
+            fed += 1024
+
+    with pytest.raises(Fault):
+        feed_on()
+    assert fed <= MAX_EVENT_BYTES
 
 
 @pytest.mark.parametrize("step", [4096, MAX_EVENT_BYTES * 2])
@@ -103,7 +152,10 @@ def test_an_event_without_end_is_a_fault_before_it_fills_the_memory():
 
 
 PIECES = st.sampled_from(
-    ["data: é漢👩‍🚀", "data:", ": c", "event: e", "id: 1", "", "retry: 9", "data: {}"]
+    [
+        *("data: é漢👩‍🚀", "data:", ": c", "event: e", "id: 1", "", "retry: 9", "data: {}"),
+        *("event: error", "event: ping", 'error: {"a": 1}', "{", '"a": 2', "}", "<p>", "error: x"),
+    ]
 )
 
 
