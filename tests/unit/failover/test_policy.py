@@ -26,7 +26,7 @@ from relay.events import (
 )
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
-from relay.failover.policy import Failover, Plan
+from relay.failover.policy import Failover, Launch, Plan
 from relay.provider import Form
 from relay.records import Shown
 from tests.failover_sim import (
@@ -110,11 +110,15 @@ def test_a_server_that_does_the_same_each_time_is_asked_twice():
     def unreadable() -> Fault:
         return Fault(Code.PROVIDER_INTERRUPTED, "cannot be read", recurs=True)
 
-    for broken in (dies(unreadable()), cut(WORDS[:60], unreadable())):
-        alone = run(plan(A), {A: [broken]})
+    def some_more(launch: Launch) -> Script:
+        left = WORDS[len(launch.partial) :]
+        return cut(left[:60], unreadable())
+
+    for broken in ([dies(unreadable())], some_more):
+        alone = run(plan(A), {A: broken})
         assert alone.targets == [A, A]
         assert alone.failed.code is Code.PROVIDERS_EXHAUSTED
-        both = run(plan(A, B), {A: [broken], B: [broken]})
+        both = run(plan(A, B), {A: broken, B: broken})
         assert [both.targets.count(target) for target in (A, B)] == [2, 2]
 
 
