@@ -157,7 +157,7 @@ class Decoder(ABC):
             return
         if (error := failure(value)) is not None:
             self._error(error, out)
-        elif not (known & value.keys() or is_sign_of_life(value)):
+        elif known.isdisjoint(value) and not is_sign_of_life(value):
             raise unknown_object()
 
     @abstractmethod
