@@ -1,16 +1,23 @@
 """Two nodes, one Redis, nginx in front, on loopback: `python deploy/run.py`.
 
 Needs `nginx` and `redis-server` (Debian packages of these names), no Docker, no root, and
-Python's standard library. Keys are taken from the environment or from `.env`, as
-`server.py` does. Ctrl-C stops everything in order: nginx last but Redis, so that draining
-nodes still reach their clients and may hand their answers over.
+Python's standard library; the relay itself as `make run` installs it. Keys are taken from
+the environment or from `.env`, as `server.py` does. Ctrl-C stops everything in order: nginx
+last but Redis, so that draining nodes still reach their clients and may hand their answers
+over.
+
+Only what is known to be this run's own is promised: the nodes choose their ports themselves
+and say them in their logs, and nginx writes its process number once it has its port.
+Another program that listens there, and may answer as well as they do, is never taken for them.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -19,9 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from string import Template
 from types import FrameType
@@ -32,6 +39,10 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
 """Above DRAIN_TIMEOUT (25 s)."""
+
+
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks loopback itself, also where the environment names a proxy for everything."""
 
 
 class Failed(Exception):
@@ -62,8 +73,15 @@ class Part:
     def check(self) -> None:
         """Raise `Failed` where it has ended."""
         if self.process.poll() is not None:
-            said = self.log.read_text(errors="replace")[-2000:].strip()
-            raise Failed(f"{self.name} ended with {self.process.returncode}:\n{said}")
+            raise Failed(f"{self.name} ended with {self.process.returncode}; {self.last_words()}")
+
+    def said(self) -> str:
+        """All that it has said."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def last_words(self) -> str:
+        """The end of that, for a message."""
+        return f"it said:\n{self.said()[-2000:].strip()}"
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, where there is somebody to hear it."""
@@ -88,6 +106,28 @@ def program(name: str) -> str:
     return found
 
 
+def check_port(port: int) -> None:
+    """Raise `Failed` where nginx can't have this port of 127.0.0.1."""
+    with socket.socket() as wanted:
+        wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nginx does
+        try:
+            wanted.bind(("127.0.0.1", port))
+        except OSError as error:
+            remedy = "or take another port; --port 0 takes any free one"
+            raise Failed(f"{_why_not(port, error)}, {remedy}") from error
+
+
+def _why_not(port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} is taken: another program, maybe an earlier run of this command, "
+            "listens on it. Stop that one"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} is for root only. Run this as root"
+    return f"port {port} can't be had: {error.strerror}. Free it"
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as taken:
@@ -97,26 +137,41 @@ def free_port() -> int:
 
 def start_redis(folder: Path) -> Part:
     """Redis on a Unix socket, in memory only: nothing of it is left behind."""
-    where = str(folder / "redis.sock")
-    options = ["--port", "0", "--unixsocket", where, "--unixsocketperm", "700"]
+    options = ["--port", "0", "--unixsocket", str(_redis(folder)), "--unixsocketperm", "700"]
     options += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
     options += ["--maxmemory", "512mb", "--maxmemory-policy", "noeviction"]
-    part = Part("redis", [program("redis-server"), *options], folder, {})
-    _until(part, Path(where).is_socket)
-    return part
+    return Part("redis", [program("redis-server"), *options], folder, {})
 
 
-def start_node(name: str, port: int, folder: Path, variables: Mapping[str, str]) -> Part:
-    """One relay node on a port of its own."""
-    installed_here = importlib.util.find_spec("aiohttp") is not None
-    python = sys.executable if installed_here or not PYTHON.exists() else str(PYTHON)
-    command = [python, str(ROOT / "server.py")]
-    return Part(name, command, folder, {"PORT": str(port), **variables})
+def _redis(folder: Path) -> Path:
+    return folder / "redis.sock"
 
 
-def until_ready(part: Part, port: int) -> None:
-    """Wait until a node takes chats."""
-    _until(part, lambda: _answers(f"http://127.0.0.1:{port}/readyz"))
+def start_node(name: str, folder: Path, variables: Mapping[str, str]) -> Part:
+    """One relay node on a port that it chooses itself: `port_of` reads it."""
+    command = [python(), str(ROOT / "server.py")]
+    return Part(name, command, folder, {**variables, "PORT": "0"})
+
+
+def python() -> str:
+    """The Python that has what the relay needs. Raises `Failed` where none has."""
+    if importlib.util.find_spec("aiohttp") is not None:
+        return sys.executable
+    if not PYTHON.exists():
+        raise Failed("the relay is not installed: run `make run` once, stop it, and try again")
+    return str(PYTHON)
+
+
+def port_of(node: Part) -> int | None:
+    """The port that a node listens on, None as long as it does not."""
+    found = re.search(r"^chat page +http://127\.0\.0\.1:(\d+)/$", node.said(), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def is_ready(node: Part) -> bool:
+    """Whether a node takes chats."""
+    port = port_of(node)
+    return port is not None and _answers(port)
 
 
 def start_nginx(folder: Path, listen: int, nodes: Sequence[int]) -> Part:
@@ -124,16 +179,11 @@ def start_nginx(folder: Path, listen: int, nodes: Sequence[int]) -> Part:
     servers = "\n    ".join(
         f"server 127.0.0.1:{port} max_fails=1 fail_timeout=2s;" for port in nodes
     )
-    fill(
-        HERE / "relay.conf.template",
-        folder / "relay.conf",
-        {"NODES": servers, "LISTEN": f"127.0.0.1:{listen}"},
-    )
+    names = {"NODES": servers, "LISTEN": f"127.0.0.1:{listen}", "SERVER_NAME": "_"}
+    fill(HERE / "relay.conf.template", folder / "relay.conf", names)
     main = folder / "nginx.conf"
     fill(HERE / "nginx.conf.template", main, {"FOLDER": str(folder)})
-    part = Part("nginx", [program("nginx"), "-c", str(main), "-e", "stderr"], folder, {})
-    _until(part, lambda: _answers(f"http://127.0.0.1:{listen}/readyz"))
-    return part
+    return Part("nginx", [program("nginx"), "-c", str(main), "-e", "stderr"], folder, {})
 
 
 def fill(template: Path, target: Path, values: Mapping[str, str]) -> None:
@@ -142,20 +192,11 @@ def fill(template: Path, target: Path, values: Mapping[str, str]) -> None:
     target.write_text(text, encoding="utf-8")
 
 
-def _until(part: Part, there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not there():
-        part.check()
-        if time.monotonic() > deadline:
-            raise Failed(f"{part.name} does not answer; it said:\n{part.log.read_text()[-2000:]}")
-        time.sleep(0.05)
-
-
-def _answers(url: str) -> bool:
+def _answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with DIRECT.open(f"http://127.0.0.1:{port}/readyz", timeout=2) as response:
             return bool(response.status == 200)
-    except (OSError, urllib.error.HTTPError):
+    except OSError:
         return False
 
 
@@ -165,21 +206,52 @@ class Deployment:
     def __init__(self, folder: Path, port: int, count: int) -> None:
         self.folder = folder
         self.port = port
+        self.count = count
         self.nodes: list[Part] = []
-        self.ports = [free_port() for _ in range(count)]
         self.redis: Part | None = None
         self.nginx: Part | None = None
         self.token = ""
 
     def start(self) -> None:
-        """Start Redis, then the nodes, then nginx. Raises `Failed`."""
+        """Start Redis, then the nodes, then nginx. Raises `Failed`, also where a part that
+        stood already ends meanwhile."""
+        check_port(self.port)
         self.redis = start_redis(self.folder)
+        self._until(_redis(self.folder).is_socket, self.redis)
         variables = self._variables()
-        for number, port in enumerate(self.ports, 1):
-            self.nodes.append(start_node(f"node-{number}", port, self.folder, variables))
-        for node, port in zip(self.nodes, self.ports, strict=True):
-            until_ready(node, port)
-        self.nginx = start_nginx(self.folder, self.port, self.ports)
+        for number in range(1, self.count + 1):
+            self.nodes.append(start_node(f"node-{number}", self.folder, variables))
+        for node in self.nodes:
+            self._until(partial(is_ready, node), node)
+        self.nginx = start_nginx(self.folder, self.port, self.ports())
+        self._until(self._is_open, self.nginx)
+
+    def ports(self) -> list[int]:
+        """The ports of the nodes, once they are ready."""
+        return [port for node in self.nodes if (port := port_of(node)) is not None]
+
+    def _is_open(self) -> bool:
+        """Whether nginx has its port, and a node answers through it."""
+        return (self.folder / "nginx.pid").is_file() and _answers(self.port)
+
+    def _until(self, there: Callable[[], bool], part: Part) -> None:
+        """Wait for `there`, which `part` is to bring about."""
+        deadline = time.monotonic() + START_SECONDS
+        while not there():
+            self.check()
+            if time.monotonic() > deadline:
+                raise Failed(f"{part.name} does not answer; {part.last_words()}")
+            time.sleep(0.05)
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Failed` where a part has ended."""
+        for part in (self.redis, *self.nodes):
+            if part is not None:
+                part.check()
+        if self.nginx is not None and self.nginx.process.poll() is not None:
+            check_port(self.port)  # says it better than nginx, where that is why
+            self.nginx.check()
 
     def _variables(self) -> dict[str, str]:
         """What a node of this deployment is set to, beside what the caller sets."""
@@ -188,8 +260,9 @@ class Deployment:
             "REDIS_URL": f"unix://{self.folder / 'redis.sock'}",
             "TRUSTED_PROXIES": "127.0.0.1",
             "LOG_DIR": "none",
+            "LOG_FORMAT": "text",  # the lines that `port_of` reads
         }
-        if not os.environ.get("RELAY_TOKENS") and "RELAY_TOKENS=" not in _env_file():
+        if not is_set("RELAY_TOKENS"):
             self.token = secrets.token_urlsafe(24)
             variables["RELAY_TOKENS"] = f"demo={self.token}"
         return variables
@@ -197,12 +270,14 @@ class Deployment:
     def lines(self) -> list[str]:
         """What to say once it runs."""
         url = f"http://127.0.0.1:{self.port}"
+        of_node = self.nodes[0].said().splitlines()
         said = [f"chat page   {url}/", f"WebSocket   ws{url[4:]}/ws"]
         if self.token:
             said.append(f"token       {self.token}   (RELAY_TOKENS is unset: made for this run)")
-        for node, port in zip(self.nodes, self.ports, strict=True):
+        for node, port in zip(self.nodes, self.ports(), strict=True):
             said.append(f"{node.name}      http://127.0.0.1:{port}  process {node.process.pid}")
         said.append(f"logs        {self.folder}")
+        said += [line for line in of_node if line.startswith(("on  ", "off  ", "no provider"))]
         return [*said, "Ctrl-C stops everything in order."]
 
     def stop(self) -> None:
@@ -231,9 +306,15 @@ class Deployment:
             time.sleep(0.2)
 
 
-def _env_file() -> str:
+def is_set(name: str) -> bool:
+    """Whether the nodes find a value under this name, as `server.py` looks: an empty one
+    counts as unset, and hides the one in `.env`."""
+    if name in os.environ:
+        return bool(os.environ[name].strip())
     file = ROOT / ".env"
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    line = rf"^[ \t\ufeff]*(?:export[ \t]+)?{name}[ \t]*=[ \t]*[\"']?[^#\s\"']"
+    return re.search(line, text, re.MULTILINE) is not None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -242,13 +323,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="deploy/run.py", description="Two relay nodes, Redis and nginx on loopback."
-    )
-    parser.add_argument("--port", type=int, default=8080, help="nginx's port (default: 8080)")
-    parser.add_argument("--nodes", type=int, default=2, help="how many nodes (default: 2)")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    options = _options(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory(prefix="relay-deploy-") as folder:
         deployment = Deployment(Path(folder), options.port or free_port(), options.nodes)
         status = 0
@@ -262,9 +340,25 @@ def main(arguments: list[str] | None = None) -> int:
             print(error, file=sys.stderr, flush=True)
             status = 1
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             deployment.stop()
     return status
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="deploy/run.py", description="Two relay nodes, Redis and nginx on loopback."
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=8080, help="nginx's port, 0 for any (default: 8080)")
+    add("--nodes", type=int, default=2, help="how many nodes (default: 2)")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"--port {options.port}: a port is a number from 0 to 65535")
+    if options.nodes < 1:
+        parser.error(f"--nodes {options.nodes}: at least one is needed")
+    return options
 
 
 if __name__ == "__main__":

@@ -37,11 +37,13 @@ def chromium() -> str:
 
 
 @asynccontextmanager
-async def browser() -> AsyncIterator[Browser]:
-    """A browser of its own, ended afterwards."""
+async def browser(*arguments: str) -> AsyncIterator[Browser]:
+    """A browser of its own, started with these arguments too, ended afterwards."""
     path = chromium()
     async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        launched = await playwright.chromium.launch(
+            executable_path=path, args=[*ARGUMENTS, *arguments]
+        )
         try:
             yield launched
         finally:

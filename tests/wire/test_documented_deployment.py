@@ -10,26 +10,30 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from string import Template
 
 import aiohttp
 import pytest
-from websockets.asyncio.client import connect
+from playwright.async_api import expect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.configuration.settings import load_settings
 from relay.serving import BAD_CONFIGURATION
 from tests.upstreams.server import Upstream
 from tests.upstreams.steps import Counts, End, Finish, Pause, Token
+from tests.wire.browser import browser
 from tests.wire.documented import ROOT, examples
 from tests.wire.served import free_port, server
 
 EXAMPLES = examples()
 HOST = "chat.example.com"
 TOKEN = "0123456789abcdef"
-BEHIND_A_PROXY = {
-    "RELAY_TOKENS": f"alice={TOKEN}",
-    "TRUSTED_PROXIES": "127.0.0.1",
-    "ALLOWED_ORIGINS": f"https://{HOST}",
-}
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+BEHIND_A_PROXY = {"RELAY_TOKENS": f"alice={TOKEN}", "TRUSTED_PROXIES": "127.0.0.1"}
+TEMPLATE = ROOT / "deploy" / "relay.conf.template"
+FILLED_IN = {"NODES": "server 127.0.0.1:3050;", "LISTEN": "80", "SERVER_NAME": HOST}
+"""What stands in the document for the names of the template."""
 PATIENCE = 30
 """Seconds that anything may take."""
 
@@ -85,35 +89,80 @@ async def proxied(tmp_path: Path, gate: asyncio.Event) -> AsyncIterator[int]:
         yield port
 
 
-async def test_a_websocket_passes_nginx_and_no_token_waits_for_the_next(tmp_path: Path) -> None:
+def test_the_document_shows_the_file_that_is_deployed() -> None:
+    """One text: what is mended in the one is mended in the other."""
+    _, server_and_more = TEMPLATE.read_text("utf-8").split("\n\n", 1)
+    assert EXAMPLES["nginx"].code == Template(server_and_more).safe_substitute(FILLED_IN)
+
+
+@asynccontextmanager
+async def socket_through(port: int, authority: str, origin: str) -> AsyncIterator[ClientConnection]:
+    """A WebSocket through the proxy on a port, as a page of an origin opens it."""
+    async with connect(
+        f"ws://{authority}/ws",
+        host="127.0.0.1",
+        port=port,
+        origin=origin,  # type: ignore[arg-type]
+        additional_headers=BEARER,
+    ) as socket:
+        yield socket
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("its_port", ["", ":8443", ":PORT"])
+async def test_a_websocket_passes_nginx_and_no_token_waits_for_the_next(
+    its_port: str, scheme: str, tmp_path: Path
+) -> None:
     gate = asyncio.Event()
-    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with asyncio.timeout(PATIENCE), proxied(tmp_path, gate) as port:
+        authority = HOST + its_port.replace("PORT", str(port))
+        async with socket_through(port, authority, f"{scheme}://{authority}") as socket:
+            assert await texts_of(socket, gate) == ["first ", "last"]
+
+
+async def texts_of(socket: ClientConnection, gate: asyncio.Event) -> list[str]:
+    """The pieces of an answer, of which the second is let through once the first is here."""
+    await socket.send('{"type": "chat", "messages": "hi"}')
+    texts = []
+    async for message in socket:
+        frame = json.loads(message)
+        if frame["type"] == "token":
+            texts.append(frame["text"])
+            gate.set()
+        if frame["type"] == "done":
+            break
+    return texts
+
+
+async def test_a_page_of_another_port_is_another_origin(tmp_path: Path) -> None:
+    async with asyncio.timeout(PATIENCE), proxied(tmp_path, asyncio.Event()) as port:
+        with pytest.raises((InvalidStatus, ConnectionClosed), match="403"):
+            async with socket_through(port, f"{HOST}:8443", f"https://{HOST}") as socket:
+                await socket.recv()
+
+
+async def test_the_relays_own_page_works_behind_nginx_on_any_port(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    gate.set()
+    resolved = f"--host-resolver-rules=MAP {HOST} 127.0.0.1"
     async with (
-        asyncio.timeout(PATIENCE),
+        asyncio.timeout(2 * PATIENCE),
         proxied(tmp_path, gate) as port,
-        connect(
-            f"ws://{HOST}/ws",
-            host="127.0.0.1",
-            port=port,
-            origin=f"https://{HOST}",  # type: ignore[arg-type]
-            additional_headers=bearer,
-        ) as socket,
+        browser(resolved) as launched,
     ):
-        await socket.send('{"type": "chat", "messages": "hi"}')
-        texts = []
-        async for message in socket:
-            frame = json.loads(message)
-            if frame["type"] == "token":
-                texts.append(frame["text"])
-                gate.set()
-            if frame["type"] == "done":
-                break
-        assert texts == ["first ", "last"]
+        page = await launched.new_page()
+        await page.goto(f"http://{HOST}:{port}/")
+        await page.fill("#token", TOKEN)
+        await page.press("#token", "Enter")
+        await page.wait_for_selector("#provider:not([disabled])")
+        await page.fill("#prompt", "hi")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".answer .text")).to_have_text("first last")
 
 
 async def test_events_pass_nginx_and_no_token_waits_for_the_next(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    headers = {"Host": HOST, "Authorization": f"Bearer {TOKEN}", "Origin": f"https://{HOST}"}
+    headers = {"Host": HOST, **BEARER, "Origin": f"https://{HOST}"}
     async with (
         asyncio.timeout(PATIENCE),
         proxied(tmp_path, gate) as port,
@@ -169,6 +218,7 @@ async def test_the_probes_are_answered_beyond_loopback_and_without_a_token(tmp_p
     assert len(paths) == 2
     (grace,) = re.findall(r"terminationGracePeriodSeconds: (\d+)", shown)
     assert int(grace) > load_settings(None).drain_timeout
+    assert "name: RELAY_TOKENS, valueFrom:" in shown
     variables |= {"RELAY_TOKENS": TOKEN}
     async with (
         Upstream() as upstream,
