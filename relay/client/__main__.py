@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from relay.client.answer import ClientError, ConnectionFailed
 from relay.client.chat import Chat
 from relay.client.client import DEFAULT_URL, GIVE_UP_AFTER, RelayClient, Status
-from relay.client.terminal import JsonPrinter, Printer, WholePrinter, error_json, explain, one_line
+from relay.client.terminal import JsonPrinter, Printer, WholePrinter, as_json, explain, one_line
 from relay.client.transport import websocket_url
 
 OK, FAILED, USAGE, UNREACHABLE, BROKEN_PIPE = 0, 1, 2, 3, 141
@@ -58,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     add("--token", metavar="TOKEN", help="access token (better: the variable RELAY_TOKEN)")
     add("--reasoning", action="store_true", help="show the model's thinking, on stderr")
     form = made.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line, an event each")
+    form.add_argument(
+        "--json", action="store_true", help="one JSON object a line: the relay's frames"
+    )
     form.add_argument(
         "--whole", action="store_true", help="print the text once it is complete, for scripts"
     )
@@ -141,7 +144,7 @@ async def ask(options: argparse.Namespace, message: str) -> int:
     except ClientError as failure:
         printer.end_line()
         if options.json:
-            print(error_json(failure), flush=True)
+            print(as_json(failure), flush=True)
         print(f"error: {explain(failure)}", file=sys.stderr)
         code = UNREACHABLE if isinstance(failure, ConnectionFailed) else FAILED
     return interrupt.code or code
@@ -158,7 +161,7 @@ async def _converse(
         on_problem=lambda failure: printer.note(explain(failure)),
     ) as relay:
         if options.providers:
-            return _list(relay)
+            return _list(relay, as_json_lines=options.json)
         chat = relay.chat(
             message,
             provider=options.provider,
@@ -183,9 +186,10 @@ async def _print(chat: Chat, printer: Printer) -> int:
     return OK
 
 
-def _list(relay: RelayClient) -> int:
+def _list(relay: RelayClient, *, as_json_lines: bool) -> int:
     for offer in relay.providers:
-        print(one_line(f"{offer['name']}  {offer['model']}  {offer['status']}"))
+        shown = one_line(f"{offer['name']}  {offer['model']}  {offer['status']}")
+        print(json.dumps(offer) if as_json_lines else shown)
     return OK
 
 

@@ -14,7 +14,16 @@ Verdict = Literal["applied", "dropped", "gap"]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Framed:
+    """What every event has: `frame`, the frame itself as it came, each field under its name
+    on the wire, those that this client does not know too. Pieces of text that were merged
+    have one frame for all, as the relay merges them."""
+
+    frame: Frame = field(default_factory=dict, kw_only=True, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Framed):
     """The relay accepted the chat. `model` as configured; `stream` is the relay's own name
     for the answer, good across sessions and on the HTTP routes."""
 
@@ -24,21 +33,21 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Text(Framed):
     """A piece of the answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reasoning:
+class Reasoning(Framed):
     """A piece of the model's visible thinking."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Framed):
     """A whole call of one of the chat's tools. Send `state` back with the call."""
 
     call_id: str
@@ -48,9 +57,10 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback:
+class Fallback(Framed):
     """Another target takes over. Where `keep` is False, discard all text and reasoning
-    shown so far: a fresh answer follows. `reason` is an error code."""
+    shown so far: a fresh answer follows. `reason` is an error code. The wire's `from` and
+    `to` are two fields each, because `from` is a word of Python."""
 
     from_provider: str
     from_model: str
@@ -61,7 +71,7 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Done(Framed):
     """The answer's end. `model` as the provider reported it; `usage`, `attempts` and
     `timing` as in the `done` frame (milliseconds), empty where the chat was cancelled
     before it was sent."""
@@ -81,7 +91,11 @@ Event: TypeAlias = Start | Text | Reasoning | ToolCall | Fallback | Done
 
 class ClientError(Exception):
     """What a chat or a connection ends in where it does not end well. Where `retryable`,
-    asking again may help, after `retry_after` seconds if that is given."""
+    asking again may help, after `retry_after` seconds if that is given. `attempts` are the
+    relay's calls of its providers, as in the `error` frame; none where it made none.
+
+    `frame` is the `error` frame itself, or what stands for one where the client noticed the
+    fault and not the relay."""
 
     def __init__(
         self,
@@ -90,12 +104,27 @@ class ClientError(Exception):
         *,
         retryable: bool = False,
         retry_after: float | None = None,
+        attempts: Sequence[dict[str, Any]] = (),
+        frame: Frame | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retryable = retryable
         self.retry_after = retry_after
+        self.attempts = attempts
+        self.frame = frame or self._own_frame()
+
+    def _own_frame(self) -> Frame:
+        frame = {
+            "type": "error",
+            "code": self.code,
+            "message": self.message,
+            "retryable": self.retryable,
+        }
+        if self.retry_after is not None:
+            frame["retry_after"] = self.retry_after
+        return frame
 
 
 class ConnectionFailed(ClientError):
@@ -104,22 +133,35 @@ class ConnectionFailed(ClientError):
 
 
 class AnswerFailed(ClientError):
-    """The relay ended the answer in an error. `code` is one of the protocol's error codes;
-    `attempts` as in the `error` frame."""
-
-    attempts: Sequence[dict[str, Any]] = ()
+    """The relay ended the answer in an error. `code` is one of the protocol's error codes."""
 
     @classmethod
     def from_frame(cls, frame: Frame) -> AnswerFailed:
         """The failure that an `error` frame tells of."""
-        failure = cls(
+        return cls(
             str(frame.get("code", "internal")),
             str(frame.get("message", "")),
             retryable=bool(frame.get("retryable")),
             retry_after=frame.get("retry_after"),
+            attempts=frame.get("attempts") or (),
+            frame=frame,
         )
-        failure.attempts = frame.get("attempts") or ()
-        return failure
+
+
+_PIECE = frozenset({"type", "id", "seq", "first", "text"})
+
+
+def merged(before: Event, after: Event) -> Event | None:
+    """Two pieces of one text as one, as the relay merges records: its frame covers those of
+    both. None where they are no such pieces, or one carries more than text."""
+    if not isinstance(after, Text | Reasoning) or type(before) is not type(after):
+        return None
+    old, new = before.frame, after.frame
+    begins = new.get("first", new["seq"])
+    if not old.keys() | new.keys() <= _PIECE or begins != old["seq"] + 1:
+        return None
+    frame = {**new, "first": old.get("first", old["seq"]), "text": old["text"] + new["text"]}
+    return type(after)(frame["text"], frame=frame)
 
 
 class Answer:
@@ -174,7 +216,8 @@ class Answer:
 
     def cancel(self) -> Done:
         """End the answer here, as cancelled, where the relay never had the chat."""
-        self.done = Done(self.provider or "", self.model or "", "cancelled")
+        frame = {"type": "done", "id": self.id, "finish_reason": "cancelled"}
+        self.done = Done("", "", "cancelled", frame=frame)
         return self.done
 
     def fail(self, failure: ClientError) -> None:
@@ -185,14 +228,14 @@ class Answer:
         match frame["type"]:
             case "token":
                 self._text.append(frame["text"])
-                return Text(frame["text"])
+                return Text(frame["text"], frame=frame)
             case "reasoning":
                 self._reasoning.append(frame["text"])
-                return Reasoning(frame["text"])
+                return Reasoning(frame["text"], frame=frame)
             case "start":
                 self.stream = frame["stream"]
                 self.provider, self.model = frame["provider"], frame["model"]
-                return Start(frame["stream"], frame["provider"], frame["model"])
+                return Start(frame["stream"], frame["provider"], frame["model"], frame=frame)
             case "tool_call":
                 return self._call(frame)
             case "fallback":
@@ -204,7 +247,13 @@ class Answer:
         return None
 
     def _call(self, frame: Frame) -> ToolCall:
-        call = ToolCall(frame["call_id"], frame["name"], frame["arguments"], frame.get("state"))
+        call = ToolCall(
+            call_id=frame["call_id"],
+            name=frame["name"],
+            arguments=frame["arguments"],
+            state=frame.get("state"),
+            frame=frame,
+        )
         self.tool_calls.append(call)
         return call
 
@@ -221,6 +270,7 @@ class Answer:
             to_model=after["model"],
             reason=frame["reason"],
             keep=frame["keep"],
+            frame=frame,
         )
 
     def _finish(self, frame: Frame) -> Done:
@@ -233,5 +283,6 @@ class Answer:
             attempts=frame.get("attempts") or [],
             timing=frame.get("timing") or {},
             cost_usd=frame.get("cost_usd"),
+            frame=frame,
         )
         return self.done

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 
-from relay.client.answer import Answer, Done, Event, Reasoning, Text
+from relay.client.answer import Answer, Done, Event, merged
 
 
 class Chat:
@@ -86,10 +86,8 @@ class Chat:
         await self._changed.wait()
 
     def _merge(self, event: Event) -> None:
-        last = self._events[-1] if self._events else None
-        if isinstance(event, Text) and isinstance(last, Text):
-            self._events[-1] = Text(last.text + event.text)
-        elif isinstance(event, Reasoning) and isinstance(last, Reasoning):
-            self._events[-1] = Reasoning(last.text + event.text)
-        else:
+        both = merged(self._events[-1], event) if self._events else None
+        if both is None:
             self._events.append(event)
+        else:
+            self._events[-1] = both

@@ -36,6 +36,8 @@ from relay.client.transport import (
     DEFAULT_HEARTBEAT,
     Socket,
     close_code_of,
+    refusal_of,
+    retry_after_of,
     websocket_url,
 )
 
@@ -212,7 +214,9 @@ class RelayClient:
         self._fresh = True
         self._on_status(Status("stopped", failure=failure))
         if self._entered is not None and not self._entered.done():
-            self._entered.set_exception(ConnectionFailed(failure.code, failure.message))
+            if not isinstance(failure, ConnectionFailed):
+                failure = ConnectionFailed(failure.code, failure.message, frame=failure.frame)
+            self._entered.set_exception(failure)
 
     def _open_later(self, action: Open) -> None:
         if self._closing:
@@ -279,15 +283,25 @@ class RelayClient:
 
 
 def _connection_failure(url: str, code: int, error: Exception) -> ConnectionFailed:
-    if code != NOT_CONNECTED:
-        refused = close_error(code)
-        return ConnectionFailed(refused.code, refused.message)
     if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        message = f"the server at {url} answered {status} to the WebSocket handshake"
-    else:
-        message = f"no relay answers at {url} ({_reason(error)})"
+        return _refused(url, code, error)
+    message = f"no relay answers at {url} ({_reason(error)})"
     return ConnectionFailed("unreachable", message, retryable=True)
+
+
+def _refused(url: str, code: int, error: InvalidStatus) -> ConnectionFailed:
+    """The handshake was answered by something else than a WebSocket."""
+    response = error.response
+    passing = after_close(code) != "stop"
+    if told := refusal_of(response):
+        name, message = told
+    elif code == NOT_CONNECTED:
+        name = "unreachable"
+        message = f"the server at {url} answered {response.status_code} to the WebSocket handshake"
+    else:
+        name, message = close_error(code).code, close_error(code).message
+    wait = retry_after_of(response)
+    return ConnectionFailed(name, message, retryable=passing, retry_after=wait)
 
 
 def _reason(error: Exception) -> str:

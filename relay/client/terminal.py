@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import TextIO
 
@@ -13,22 +12,12 @@ from relay.client.answer import (
     Event,
     Fallback,
     Reasoning,
-    Start,
     Text,
     ToolCall,
 )
 
 _KEPT = "\n\t"
 _CONTROLS = {c: None for c in [*range(0x20), *range(0x7F, 0xA0)] if chr(c) not in _KEPT}
-
-_TYPES: dict[type, str] = {
-    Start: "start",
-    Text: "token",
-    Reasoning: "reasoning",
-    ToolCall: "tool_call",
-    Fallback: "fallback",
-    Done: "done",
-}
 
 
 def plain(text: str) -> str:
@@ -42,21 +31,9 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
-def as_json(event: Event) -> str:
-    """An event as one line of ASCII JSON, its `type` named as on the wire."""
-    return json.dumps({"type": _TYPES[type(event)], **dataclasses.asdict(event)})
-
-
-def error_json(failure: ClientError) -> str:
-    """A failure as one line of ASCII JSON, in the shape of an `error` frame."""
-    shape = {
-        "type": "error",
-        "code": failure.code,
-        "message": failure.message,
-        "retryable": failure.retryable,
-        "retry_after": failure.retry_after,
-    }
-    return json.dumps(shape)
+def as_json(told: Event | ClientError) -> str:
+    """An event or a failure as one line of ASCII JSON: its frame, in the wire's own shape."""
+    return json.dumps(told.frame)
 
 
 _ADVICE = {

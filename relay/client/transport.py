@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from relay.client.answer import Frame
@@ -61,6 +62,22 @@ def close_code_of(error: Exception) -> int:
     if isinstance(error, InvalidStatus):
         return _CODE_OF_STATUS.get(error.response.status_code, NOT_CONNECTED)
     return NOT_CONNECTED
+
+
+def refusal_of(response: Response) -> tuple[str, str] | None:
+    """The code and the message with which a relay refused a handshake; None where the
+    response is not a relay's."""
+    try:
+        told = json.loads(response.body or b"")["error"]
+        return str(told["code"]), str(told["message"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def retry_after_of(response: Response) -> float | None:
+    """The seconds of a `Retry-After` header; None where there are none."""
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
 class Socket:

@@ -7,7 +7,7 @@
  *
  * A dropped connection is taken up again where it broke: nothing missing, nothing twice.
  */
-import { Answer, Session, backoff, judgeSilence } from './relay-session.js';
+import { Answer, Session, backoff, eventOf, isEvent, judgeSilence, merge } from './relay-session.js';
 
 export { Answer, Session };
 
@@ -30,13 +30,15 @@ export function sameOriginUrl(location = globalThis.location) {
 
 /** An answer that ended in an error: what the relay said, as an `Error`. */
 export class RelayError extends Error {
-  constructor({ code, message, retryable = false, retry_after = null, attempts = [] }) {
+  constructor(frame) {
+    const { code, message, retryable = false, retry_after = null, attempts = [] } = frame;
     super(message);
     this.name = 'RelayError';
     this.code = code;
     this.retryable = retryable;
     this.retryAfter = retry_after;
     this.attempts = attempts;
+    this.frame = frame;
   }
 }
 
@@ -57,14 +59,6 @@ class Emitter {
     }
   }
 }
-
-const EVENT_OF = {
-  start: ({ stream, provider, model }) => ({ type: 'start', stream, provider, model }),
-  token: ({ text }) => ({ type: 'text', text }),
-  reasoning: ({ text }) => ({ type: 'reasoning', text }),
-  tool_call: (frame) => ({ ...frame, type: 'toolCall' }),
-  fallback: ({ from, to, reason, keep }) => ({ type: 'fallback', from, to, reason, keep }),
-};
 
 /** One chat under way, as `RelayClient.chat` gives it. */
 export class Chat extends Emitter {
@@ -101,7 +95,7 @@ export class Chat extends Emitter {
     return new Promise((resolve, reject) => {
       const settle = () => {
         if (this.answer.error) reject(new RelayError(this.answer.error));
-        else resolve({ ...this.answer.done, text: this.text });
+        else resolve({ ...eventOf(this.answer.done), text: this.text });
       };
       if (this.finished) settle();
       else for (const type of ['done', 'error']) this.on(type, settle);
@@ -112,13 +106,14 @@ export class Chat extends Emitter {
   tell(frame) {
     const { error, done } = this.answer;
     if (error) this.emit({ type: 'error', error: new RelayError(error) });
-    else if (done) this.emit({ ...done, type: 'done' });
-    else if (EVENT_OF[frame.type]) this.emit(EVENT_OF[frame.type](frame));
+    else if (done) this.emit(eventOf(done));
+    else if (isEvent(frame)) this.emit(eventOf(frame));
   }
 
   /**
-   * The events from the beginning: a reader that comes late gets what was so far as one
-   * piece, and adjacent text that waits is merged. Throws `RelayError` at a failed end.
+   * The events from the beginning: a reader that comes late gets the text so far as one
+   * piece behind all fallbacks, and adjacent text that waits is merged. Throws `RelayError`
+   * at a failed end.
    */
   async *[Symbol.asyncIterator]() {
     const queue = soFar(this.answer);
@@ -146,22 +141,14 @@ export class Chat extends Emitter {
 }
 
 function soFar(answer) {
-  const { stream, provider, model, reasoning, text, toolCalls, done, error } = answer;
-  const events = [];
-  if (stream) events.push({ type: 'start', stream, provider, model });
+  const { start, fallbacks, reasoning, text, toolCalls, done, error } = answer;
+  const events = start ? [start, ...fallbacks].map(eventOf) : [];
   if (reasoning) events.push({ type: 'reasoning', text: reasoning });
   if (text) events.push({ type: 'text', text });
   for (const call of toolCalls) events.push({ ...call, type: 'toolCall' });
   if (error) events.push({ type: 'error', error: new RelayError(error) });
-  else if (done) events.push({ ...done, type: 'done' });
+  else if (done) events.push(eventOf(done));
   return events;
-}
-
-function merge(queue, event) {
-  const tail = queue.at(-1);
-  const textual = event.type === 'text' || event.type === 'reasoning';
-  if (textual && tail?.type === event.type) queue[queue.length - 1] = { ...tail, text: tail.text + event.text };
-  else queue.push(event);
 }
 
 /**

@@ -56,6 +56,8 @@ export class Answer {
     this.text = '';
     this.reasoning = '';
     this.toolCalls = [];
+    /** The frames themselves, null before they came. */
+    this.start = null;
     this.fallbacks = [];
     this.done = null;
     this.error = null;
@@ -86,13 +88,14 @@ export class Answer {
       this.error = error;
     } else {
       this.status = 'done';
-      this.done = { finish_reason: 'cancelled', provider: this.provider, model: this.model };
+      this.done = { type: 'done', finish_reason: 'cancelled', provider: this.provider, model: this.model };
     }
   }
 }
 
 const FOLD = {
   start(answer, frame) {
+    answer.start = frame;
     answer.stream = frame.stream;
     answer.provider = frame.provider;
     answer.model = frame.model;
@@ -103,8 +106,8 @@ const FOLD = {
   reasoning(answer, frame) {
     answer.reasoning += frame.text;
   },
-  tool_call(answer, { call_id, name, arguments: args, state }) {
-    answer.toolCalls.push({ call_id, name, arguments: args, ...(state != null && { state }) });
+  tool_call(answer, { type, id, seq, ...call }) {
+    answer.toolCalls.push(call);
   },
   fallback(answer, frame) {
     answer.fallbacks.push(frame);
@@ -123,6 +126,38 @@ const FOLD = {
     answer.error = frame;
   },
 };
+
+const TYPE_OF = {
+  start: 'start',
+  token: 'text',
+  reasoning: 'reasoning',
+  tool_call: 'toolCall',
+  fallback: 'fallback',
+  done: 'done',
+};
+
+/** Whether a frame is one that a chat's reader is told. */
+export function isEvent({ type }) {
+  return Object.hasOwn(TYPE_OF, type);
+}
+
+/** A frame as an event: all of its fields but those that the client itself lives by. */
+export function eventOf({ id, seq, first, ...fields }) {
+  return { ...fields, type: TYPE_OF[fields.type] };
+}
+
+/** Add an event to a queue; text that waits at its end is joined with its like. */
+export function merge(queue, event) {
+  const tail = queue.at(-1);
+  if (isPiece(event) && tail?.type === event.type && isPiece(tail)) {
+    queue[queue.length - 1] = { ...tail, text: tail.text + event.text };
+  } else queue.push(event);
+}
+
+/** Whether an event is text and nothing else, so that it may be joined with its like. */
+function isPiece(event) {
+  return (event.type === 'text' || event.type === 'reasoning') && Object.keys(event).length === 2;
+}
 
 const EXPIRED = {
   code: 'stream_expired',

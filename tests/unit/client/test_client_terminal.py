@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.client.answer import ClientError, Done, Fallback, Reasoning, Text, ToolCall
+from relay.client.answer import Answer, ClientError, Done, Fallback, Reasoning, Text, ToolCall
 from relay.client.terminal import Printer, as_json, explain, footnote, plain
 from relay.client.transport import websocket_url
 
@@ -69,7 +70,16 @@ def test_the_footnote_names_model_time_tokens_and_cost() -> None:
 
 
 def test_json_is_ascii_and_named_as_on_the_wire() -> None:
-    assert as_json(Text("é\x1b")) == '{"type": "token", "text": "\\u00e9\\u001b"}'
+    _, event = Answer("a", {}).apply({"type": "token", "seq": 0, "text": "é\x1b"})
+    assert event is not None
+    assert as_json(event) == '{"type": "token", "seq": 0, "text": "\\u00e9\\u001b"}'
+
+
+def test_a_failure_that_the_client_noticed_has_the_shape_of_an_error_frame() -> None:
+    own = {"type": "error", "code": "unreachable", "message": "no relay", "retryable": True}
+    assert json.loads(as_json(ClientError("unreachable", "no relay", retryable=True))) == own
+    late = ClientError("unreachable", "no relay", retryable=True, retry_after=2)
+    assert json.loads(as_json(late)) == {**own, "retry_after": 2}
 
 
 @pytest.mark.parametrize(
