@@ -9,8 +9,6 @@
  */
 import { Answer, Session, backoff, eventOf, isEvent, judgeSilence, merge } from './relay-session.js';
 
-export { Answer, Session };
-
 const SUBPROTOCOL = 'relay.v1';
 const SECRET_ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 const DEFAULT_HEARTBEAT = 20_000;
@@ -157,6 +155,7 @@ function soFar(answer) {
  */
 export class RelayClient extends Emitter {
   #session;
+  #socketClass;
   #chats = new Map();
   #links = new Set();
   #timer = null;
@@ -170,7 +169,7 @@ export class RelayClient extends Emitter {
     this.state = 'idle';
     this.ready = null;
     this.#session = new Session(options.session ?? randomName(32), options.token ?? null);
-    this.WebSocket = options.WebSocket ?? globalThis.WebSocket;
+    this.#socketClass = options.WebSocket ?? globalThis.WebSocket;
     this.#listenForHints();
   }
 
@@ -265,7 +264,7 @@ export class RelayClient extends Emitter {
   #open() {
     this.#timer = null;
     if (this.state !== 'online') this.#status('connecting');
-    const link = new Link(this.url, this.WebSocket, {
+    const link = new Link(this.url, this.#socketClass, {
       opened: () => this.#do(this.#session.opened(link)),
       received: (frame) => {
         if (frame.type === 'ready') link.expectHeartbeat(frame.heartbeat * 1000 || DEFAULT_HEARTBEAT);

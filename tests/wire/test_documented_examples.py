@@ -10,8 +10,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -23,6 +21,7 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Page, expect
 
+from tests.node_packages import fetched, node
 from tests.upstreams.scripts import answer
 from tests.upstreams.server import Upstream
 from tests.upstreams.steps import Counts, End, Finish, Pause, Token
@@ -55,13 +54,6 @@ def placed(code: str, port: int) -> str:
     return re.sub(r"\blocal\b", "gpt", code).replace(":3050", f":{port}")
 
 
-def node() -> str:
-    found = shutil.which("node")
-    if found is None or shutil.which("npm") is None:
-        pytest.skip("node is not installed, or without npm")
-    return found
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def port(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
     """The port of a relay whose `gpt` answers `TEXT`."""
@@ -74,21 +66,8 @@ async def port(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
 
 @pytest.fixture(scope="module")
 def node_packages(request: pytest.FixtureRequest) -> Path:
-    """A folder in which node finds the packages of the examples; fetched once, and kept in
-    pytest's cache."""
-    node()
-    folder = request.config.cache.mkdir("node-" + OPENAI_NODE.replace("@", "-"))
-    if not (folder / "node_modules" / "openai" / "package.json").is_file():
-        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
-        ran = subprocess.run(
-            ["npm", "install", *options, "--no-save", "--prefix", folder, OPENAI_NODE],
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        if ran.returncode:
-            pytest.skip(f"the npm registry is not reached: {ran.stderr[-200:]}")
-    return folder
+    """A folder in which node finds the packages of the examples."""
+    return fetched(request.config, OPENAI_NODE)
 
 
 @asynccontextmanager

@@ -1,0 +1,124 @@
+"""`relay-client.d.ts` says what the frames and the module are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from relay.protocol.frames import SERVER_FRAMES
+from relay.protocol.schema import json_schema
+from tests.node_packages import fetched, node
+
+ROOT = Path(__file__).parents[2]
+WEB = ROOT / "relay" / "web"
+TYPES = WEB / "relay-client.d.ts"
+TEXT = TYPES.read_text("utf-8")
+TYPESCRIPT = "typescript@5.9.3"
+INNER = {"emit", "tell", "constructor"}
+"""Members that are there for the client itself."""
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """`scripts/generate_types.py` as a module."""
+    spec = importlib.util.spec_from_file_location(
+        "generate_types", ROOT / "scripts" / "generate_types.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_types_of_the_frames_are_in_step(generator: ModuleType) -> None:
+    assert generator.file_in_step(TEXT) == TEXT, "run python scripts/generate_types.py"
+
+
+@pytest.mark.parametrize(
+    ("now", "drifted"),
+    [("  content?: string", "  content: string"), ("  description?: ", "  describes?: ")],
+)
+def test_a_type_that_drifted_is_noticed(now: str, drifted: str, generator: ModuleType) -> None:
+    changed = TEXT.replace(now, drifted)
+    assert changed != TEXT
+    assert generator.file_in_step(changed) == TEXT
+
+
+def members(declared: str) -> dict[str, bool]:
+    """The fields of an interface or a class in the file, and whether each may be left out."""
+    found = re.search(rf"^export (?:interface|class) {declared}\b.*?^}}$", TEXT, re.M | re.S)
+    assert found, declared
+    lines = re.findall(r"^  (?:readonly )?(\w+)(\??)[:(<]", found[0], re.M)
+    return {name: mark == "?" for name, mark in lines if name != "constructor"}
+
+
+def test_what_is_required_on_the_wire_is_required_in_the_types(generator: ModuleType) -> None:
+    """Read back from the file, so that the generator itself is held too."""
+    definitions = json_schema()["$defs"]
+    seen_to = {SERVER_FRAMES[tag].__name__ for tag in generator.SEEN_TO}
+    frames = {model.__name__ for model in SERVER_FRAMES.values()} - seen_to
+    for name in {"ChatFrame", "Message", "Tool", "AttemptReport", "TimingReport"} | frames:
+        required = definitions[name].get("required", ())
+        fields = {field: field not in required for field in definitions[name]["properties"]}
+        assert members(generator.NAMES.get(name, name)) == fields, name
+
+
+EXPORTS = """
+import * as module from '%s';
+class Played { close() {} }
+const client = new module.RelayClient('ws://test/ws', { WebSocket: Played });
+const chat = client.chat({ messages: 'hi' });
+const error = new module.RelayError({ code: 'internal', message: '' });
+const objects = { RelayClient: client, Chat: chat, Answer: chat.answer, RelayError: error };
+const ends = [Object.prototype, Error.prototype];
+function members(object) {
+  const names = Object.keys(object);
+  for (let at = Object.getPrototypeOf(object); !ends.includes(at); at = Object.getPrototypeOf(at))
+    names.push(...Object.getOwnPropertyNames(at));
+  return names;
+}
+const found = Object.entries(objects).map(([name, object]) => [name, members(object)]);
+console.log(JSON.stringify({ exports: Object.keys(module), members: Object.fromEntries(found) }));
+process.exit(0);
+"""
+
+
+def test_the_types_name_what_the_module_has() -> None:
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("node is not installed")
+    code = EXPORTS % (WEB / "relay-client.js").as_uri()
+    ran = subprocess.run(
+        [program, "--input-type=module", "-e", code], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    there = json.loads(ran.stdout)
+    values = re.findall(r"^export (?:class|function) (\w+)", TEXT, re.M)
+    assert sorted(values) == sorted(there["exports"])
+    inherited = {"Answer": {"apply", "end"}, "RelayError": {"name"}}
+    for name, found in there["members"].items():
+        assert members(name).keys() == set(found) - INNER - inherited.get(name, set()), name
+
+
+def test_a_program_in_typescript_compiles(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    compiler = fetched(request.config, TYPESCRIPT) / "node_modules" / "typescript" / "bin" / "tsc"
+    shutil.copy(TYPES, tmp_path)
+    shutil.copy(Path(__file__).with_name("types.ts"), tmp_path)
+    options = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess"]
+    options += ["--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler"]
+    ran = subprocess.run(
+        [node(), compiler, *options, "types.ts"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "")
