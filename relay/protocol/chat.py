@@ -221,7 +221,10 @@ class Chat(Strict):
             Tag("~list"),
         ],
         string_or_list(),
-    ] = Field(description="The conversation, oldest turn first; a string is one user message.")
+    ] = Field(
+        description="All turns so far, the oldest first: the server keeps no history. A string is "
+        "one user message."
+    )
     system: str | None = Field(default=None, description="The system prompt.")
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT)
     stop: list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None = Field(
@@ -237,7 +240,7 @@ class Chat(Strict):
         default=None,
         min_length=1,
         max_length=MAX_NAME_CHARS,
-        description="A name by which another device finds the newest stream.",
+        description="A name by which another device finds the newest stream; no memory of turns.",
     )
     fallback: bool | None = Field(
         default=None, description="False: no other target and no rescue of a broken answer."

@@ -78,7 +78,7 @@ export interface ChatFrame {
   id?: string;
   /** A provider or route of `ready.providers`; left out, the server's default. */
   provider?: string;
-  /** The conversation, oldest turn first; a string is one user message. */
+  /** All turns so far, the oldest first: the server keeps no history. A string is one user message. */
   messages: string | Array<Message>;
   /** The system prompt. */
   system?: string;
@@ -88,7 +88,7 @@ export interface ChatFrame {
   tools?: Array<Tool>;
   /** `auto` (the default), `none`, `required` or a tool's name. */
   tool_choice?: string;
-  /** A name by which another device finds the newest stream. */
+  /** A name by which another device finds the newest stream; no memory of turns. */
   conversation?: string;
   /** False: no other target and no rescue of a broken answer. */
   fallback?: boolean;

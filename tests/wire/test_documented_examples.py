@@ -166,6 +166,18 @@ async def test_the_terminal_example_prints_the_answer(port: int) -> None:
     assert "«end»." in await output("bash", "-ec", f"{code} --url ws://127.0.0.1:{port}/ws")
 
 
+async def test_the_second_turn_is_asked_with_all_that_was_said(tmp_path: Path) -> None:
+    async with Upstream(answer(*WORDS)) as upstream, server(upstream, tmp_path) as port:
+        await output(sys.executable, "-c", placed(EXAMPLES["python-two-turns"].code, port))
+        asked = [request.body["messages"] for request in upstream.requests]
+    first, second = (
+        [(turn["role"], turn["content"]) for turn in messages if turn["role"] != "system"]
+        for messages in asked
+    )
+    assert [role for role, _ in second] == ["user", "assistant", "user"]
+    assert second[:2] == [*first, ("assistant", TEXT)]
+
+
 # Examples that say that they come back
 
 
