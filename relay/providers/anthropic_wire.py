@@ -37,10 +37,12 @@ from relay.providers.verdicts import (
     TIMED_OUT,
     TOO_LONG,
     UNAUTHENTIC,
+    UNSUPPORTED,
     Verdict,
     by_code,
     by_status,
     by_words,
+    in_band,
 )
 
 _decode = msgspec.json.Decoder(StreamEvent).decode
@@ -192,7 +194,7 @@ class AnthropicDecoder(Decoder):
             out.append(Finish(FinishReason.CONTENT_FILTER))
             self.finished = self.ended = True
             return
-        raise fault(MISSING if verdict is MALFORMED else verdict, marks=(mark,), says=says)
+        raise fault(in_band(verdict), marks=(mark,), says=says)
 
 
 def _given(value: object) -> dict[str, Any] | None:
@@ -230,7 +232,7 @@ def classify(reply: Reply, call: Call | None = None) -> Fault:
         marks=(reply.status, mark),
         says=says,
         wait=retry_after(reply.headers, reply.now),
-        prefill_refused=verdict is MALFORMED and prefilled,
+        prefill_refused=prefilled and verdict in (MALFORMED, UNSUPPORTED),
     )
 
 

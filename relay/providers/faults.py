@@ -10,20 +10,7 @@ from typing import Any, NamedTuple
 
 from relay.errors import Code, Fault, Remedy
 from relay.providers.tolerant import Unreadable, parse
-from relay.providers.verdicts import (
-    BROKEN,
-    INTERRUPTED,
-    MALFORMED,
-    MISSING,
-    OUT_OF_QUOTA,
-    OVERLOADED,
-    RATE_LIMITED,
-    REFUSED,
-    TIMED_OUT,
-    TOO_LONG,
-    UNAUTHENTIC,
-    Verdict,
-)
+from relay.providers.verdicts import INTERRUPTED, Verdict
 
 MAX_VENDOR_WORDS = 300
 """Characters of a vendor's own message that are passed on."""
@@ -44,22 +31,6 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     now: float
-
-
-_SAYING: dict[Verdict, str] = {
-    RATE_LIMITED: "is limiting the rate of requests",
-    OUT_OF_QUOTA: "says that the account's quota is used up",
-    UNAUTHENTIC: "refused the API key, or the key may not use this model",
-    OVERLOADED: "is overloaded",
-    TIMED_OUT: "gave up on the request",
-    BROKEN: "failed",
-    MISSING: "does not serve this model or address",
-    INTERRUPTED: "broke off the answer",
-    TOO_LONG: "finds the conversation too long for this model",
-    REFUSED: "refused the request by its content policy",
-    MALFORMED: "refused the request",
-}
-_QUOTES_VENDOR = frozenset({TOO_LONG, REFUSED, MALFORMED})
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -136,10 +107,10 @@ def fault(
 ) -> Fault:
     """The `Fault` for a verdict. `marks` are the vendor's status, type and code; `says` is
     its message, quoted only where the client can do something about it."""
-    text = f"the provider {_SAYING[verdict]}"
+    text = f"the provider {verdict.says}"
     if known := [token for token in map(word, marks) if token]:
         text += f" ({' '.join(dict.fromkeys(known))})"
-    if verdict in _QUOTES_VENDOR and isinstance(says, str) and says:
+    if verdict.quoted and isinstance(says, str) and says:
         text += f": {redact(says)}"
     remedy: Remedy = "fallback" if prefill_refused else verdict.remedy
     return Fault(

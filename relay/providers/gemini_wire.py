@@ -38,10 +38,12 @@ from relay.providers.verdicts import (
     REFUSED,
     TIMED_OUT,
     UNAUTHENTIC,
+    UNSUPPORTED,
     Verdict,
     by_code,
     by_status,
     by_words,
+    in_band,
 )
 
 _decode = msgspec.json.Decoder(Chunk).decode
@@ -190,8 +192,7 @@ class GeminiDecoder(Decoder):
             self._finish(FinishReason.CONTENT_FILTER, out)
             self.finished = self.ended = True
             return
-        verdict = MISSING if verdict is MALFORMED else verdict
-        raise fault(verdict, marks=marks, says=says, wait=wait)
+        raise fault(in_band(verdict), marks=marks, says=says, wait=wait)
 
 
 def _said(reason: str | None) -> str:
@@ -240,7 +241,7 @@ def classify(reply: Reply, call: Call | None = None) -> Fault:
         marks=(reply.status, *marks),
         says=says,
         wait=wait if wait is not None else retry_after(reply.headers, reply.now),
-        prefill_refused=verdict is MALFORMED and prefilled,
+        prefill_refused=prefilled and verdict in (MALFORMED, UNSUPPORTED),
     )
 
 

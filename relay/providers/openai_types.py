@@ -23,11 +23,13 @@ class Function(Struct, gc=False):
 
 
 class CallDelta(Struct, gc=False):
-    """A piece of a tool call."""
+    """A piece of a tool call; some servers leave out the `function` around its fields."""
 
     index: int | None = None
     id: str | None = None
     function: Annotated[Function | None, WORDS] = None
+    name: Annotated[str | None, WORDS] = None
+    arguments: Annotated[str | dict[str, Any] | None, WORDS] = None
 
 
 class Piece(Struct, gc=False):

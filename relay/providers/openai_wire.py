@@ -24,7 +24,6 @@ from relay.providers.verdicts import (
     BROKEN,
     INTERRUPTED,
     MALFORMED,
-    MISSING,
     OUT_OF_QUOTA,
     OVERLOADED,
     RATE_LIMITED,
@@ -32,10 +31,12 @@ from relay.providers.verdicts import (
     TIMED_OUT,
     TOO_LONG,
     UNAUTHENTIC,
+    UNSUPPORTED,
     Verdict,
     by_code,
     by_status,
     by_words,
+    in_band,
 )
 
 _decode = msgspec.json.Decoder(Chunk).decode
@@ -102,10 +103,8 @@ class OpenAIDecoder(Decoder):
             self._done(out)
             return
         chunk = _decode(payload)
-        if not chunk.choices:
+        if not self._chunk(chunk, out):
             self._strange(parse(payload), out, _KNOWN)
-        if not self.ended:
-            self._chunk(chunk, out)
 
     def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
         if payload.strip(b" \"'[]").upper() == b"DONE":
@@ -116,42 +115,45 @@ class OpenAIDecoder(Decoder):
             super()._tolerantly(payload, out)
 
     def _object(self, value: dict[str, Any], out: list[Event]) -> None:
-        chunk = fit(value, Chunk)
-        if not chunk.choices:
+        if not self._chunk(fit(value, Chunk), out):
             self._strange(value, out, _KNOWN)
-        if not self.ended:
-            self._chunk(chunk, out)
 
     def _done(self, out: list[Event]) -> None:
         if not self.finished:
             self._finish(FinishReason.STOP, out)
         self.ended = True
 
-    def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
+    def _chunk(self, chunk: Chunk, out: list[Event]) -> bool:
+        """Take a chunk; whether a choice of it said anything."""
         if chunk.error:
             self._error(chunk.error, out)
         if chunk.base_resp is not None and (error := base_response(chunk.base_resp)):
             self._error(error, out)
+        said = False
         if chunk.model and not self._model:
             self._model = chunk.model
             out.append(Served(chunk.model))
         for choice in chunk.choices or ():
             if not choice.index:
-                self._choice(choice, out)
+                said = self._choice(choice, out) or said
         if chunk.usage is not None:
             _count(chunk.usage, out)
+        return said
 
-    def _choice(self, choice: Choice, out: list[Event]) -> None:
-        if (delta := choice.delta) is not None:
-            self._delta(delta, out)
+    def _choice(self, choice: Choice, out: list[Event]) -> bool:
+        said = choice.delta is not None and self._delta(choice.delta, out)
         if choice.message is not None or choice.text:
             self._unstreamed(choice, out)
+            said = True
         if choice.error:
             self._error(choice.error, out)
         if (reason := choice.finish_reason) and not self.finished:
             self._end(reason, out)
+            said = True
+        return said
 
-    def _delta(self, delta: Delta, out: list[Event]) -> None:
+    def _delta(self, delta: Delta, out: list[Event]) -> bool:
+        """Take what a choice adds to the message; whether that is anything."""
         if thought := delta.reasoning_content or delta.reasoning:
             out.append(Reasoning(thought))
         if content := delta.content:
@@ -162,8 +164,10 @@ class OpenAIDecoder(Decoder):
                 _pieces(content, out)
         if delta.refusal:
             self._refused = True
-        if delta.tool_calls or delta.function_call is not None:
+        called = bool(delta.tool_calls) or delta.function_call is not None
+        if called:
             self._called(delta)
+        return bool(content or thought or delta.refusal or called)
 
     def _unstreamed(self, choice: Choice, out: list[Event]) -> None:
         """Take the whole message of a server that does not stream, or a piece of the older
@@ -177,7 +181,7 @@ class OpenAIDecoder(Decoder):
         named: list[PartialCall] = []
         pieces = delta.tool_calls or [CallDelta(function=delta.function_call)]
         for piece in pieces:
-            function = piece.function or Function()
+            function = piece.function or Function(piece.name, piece.arguments)
             self._calls.add(
                 piece.index, piece.id or "", function.name or "", function.arguments, named
             )
@@ -208,7 +212,7 @@ class OpenAIDecoder(Decoder):
             out.append(Finish(FinishReason.CONTENT_FILTER))
             self.finished = self.ended = True
             return
-        raise fault(MISSING if verdict is MALFORMED else verdict, marks=marks, says=says)
+        raise fault(in_band(verdict), marks=marks, says=says)
 
 
 def _pieces(pieces: list[Piece | str], out: list[Event]) -> None:
@@ -284,7 +288,7 @@ def classify(reply: Reply, call: Call | None = None) -> Fault:
         marks=(reply.status, *marks),
         says=says,
         wait=retry_after(reply.headers, reply.now),
-        prefill_refused=verdict is MALFORMED and prefilled,
+        prefill_refused=prefilled and verdict in (MALFORMED, UNSUPPORTED),
     )
 
 

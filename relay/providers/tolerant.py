@@ -32,7 +32,12 @@ COUNT = Meta(ge=0, le=MAX_COUNT)
 """Marks a token count."""
 
 _Shape = TypeVar("_Shape", bound=Struct)
-_HIGH = re.compile("[\ud800-\udbff]$")
+_UNFINISHED = re.compile(
+    "(?:[\ud800-\udbff]|[\udcc2-\udcdf]|[\udce0-\udcef][\udc80-\udcbf]?"
+    "|[\udcf0-\udcf4][\udc80-\udcbf]{0,2})$"
+)
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _UNFIT: Any = object()
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -49,11 +54,16 @@ class _Float(float):
     written: str
 
 
-def parse(text: bytes | str) -> Any:
-    """The JSON value of `text`, lone surrogates and bare control characters in its strings
-    included. Raises `Unreadable` for what is no JSON, is no UTF-8, or is nested too deep."""
+def parse(text: bytes) -> Any:
+    """The JSON value of `text`, bare control characters and parts of characters in its
+    strings included: lone surrogates, and for bytes that are no UTF-8 what Python's
+    `surrogateescape` makes of them. `characters` and `Joiner` make them whole.
+
+    Raises `Unreadable` for what is no JSON, or is nested too deep.
+    """
     try:
-        return json.loads(text, strict=False, parse_float=_float)
+        decoded = text.decode(errors="surrogateescape")
+        return json.loads(decoded, strict=False, parse_float=_float)
     except (ValueError, RecursionError):
         raise Unreadable from None
 
@@ -81,11 +91,12 @@ def fit(value: dict[str, Any], shape: type[_Shape]) -> _Shape:
 
 
 def characters(text: str) -> str:
-    """`text` with halves of surrogate pairs that stand side by side made one character, and
-    every other half made U+FFFD."""
+    """`text` with the parts of a character that stand side by side made one, and every other
+    part made U+FFFD."""
     if not _has_halves(text):
         return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    text = _PAIR.sub(_joined, text)
+    return _NO_BYTE.sub("\ufffd", text).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def whole(value: Any) -> Any:
@@ -103,32 +114,38 @@ def whole(value: Any) -> Any:
 
 
 class Joiner:
-    """Joins text whose pieces were cut inside a character that JSON escapes as two."""
+    """Joins text whose pieces were cut inside a character: between its bytes, or between the
+    two escapes that JSON may write it with."""
 
-    __slots__ = ("_half",)
+    __slots__ = ("_part",)
 
     def __init__(self) -> None:
-        self._half = ""
+        self._part = ""
 
     @property
     def waiting(self) -> bool:
-        """Whether half a character is held until the next piece comes."""
-        return bool(self._half)
+        """Whether a part of a character is held until the next piece comes."""
+        return bool(self._part)
 
     def add(self, piece: str) -> str:
         """What can be shown once `piece` has come; perhaps nothing."""
-        text = self._half + piece
-        self._half = text[-1:] if _HIGH.search(text) else ""
-        return characters(text[: len(text) - len(self._half)])
+        text = self._part + piece
+        cut = _UNFINISHED.search(text)
+        self._part = cut.group() if cut else ""
+        return characters(text[: len(text) - len(self._part)])
 
     def end(self) -> str:
-        """What is shown for the half whose other half did not come."""
-        half, self._half = self._half, ""
-        return characters(half)
+        """What is shown for the part whose rest did not come."""
+        part, self._part = self._part, ""
+        return characters(part)
 
 
 def _has_halves(text: str) -> bool:
     return not text.isascii() and _HALF.search(text) is not None
+
+
+def _joined(pair: re.Match[str]) -> str:
+    return pair.group().encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def _float(written: str) -> float:
@@ -168,6 +185,9 @@ def _fit(value: Any, kind: Any, *, halves: bool = False) -> Any:
 
 
 def _struct(value: Any, kind: Any) -> Any:
+    """Where a list of one object stands in place of it, it is read."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if not isinstance(value, dict):
         return _UNFIT
     found: dict[str, Any] = {}
@@ -203,13 +223,20 @@ def _boolean(value: Any, kind: Any) -> Any:
 
 
 def _list(value: Any, kind: Any) -> Any:
-    """Where an object stands in place of a list of objects, it is the only one."""
+    """Where an object stands in place of a list of objects, it is the only one, or has one
+    in each of its fields."""
     if isinstance(value, dict):
-        value = [value]
+        many = all(isinstance(field, dict) for field in value.values())
+        value = list(value.values()) if many and not _is_known(value, kind.item_type) else [value]
     if not isinstance(value, list):
         return _UNFIT
     fitted = [_fit(item, kind.item_type) for item in value if not _empty(item)]
     return _UNFIT if any(item is _UNFIT for item in fitted) else fitted
+
+
+def _is_known(value: dict[str, Any], kind: Any) -> bool:
+    """Whether `value` has a field of the Struct that `kind` is."""
+    return any(field.encode_name in value for field in getattr(kind, "fields", ()))
 
 
 def _dict(value: Any, kind: Any) -> Any:

@@ -163,7 +163,7 @@ class CallsInPieces:
     ) -> bool:
         """Whether a piece begins a call of its own, although index or order speak for `call`.
         What has no name never does: some servers give each piece a new id."""
-        if not name:
+        if not name or not call.name:
             return False
         if call in named or (told and call.told and told != call.told):
             return True

@@ -16,23 +16,38 @@ from relay.errors import Code, Remedy
 
 
 class Verdict(NamedTuple):
-    """What a refusal means for the answer: the contract's code, and what may still help."""
+    """What a refusal means for the answer: the contract's code, what may still help, and what
+    is said of the provider. `quoted` where its own words are shown, because the client can do
+    something about it."""
 
     code: Code
     remedy: Remedy
+    says: str
+    quoted: bool = False
 
 
-RATE_LIMITED = Verdict(Code.PROVIDER_RATE_LIMITED, "retry")
-OUT_OF_QUOTA = Verdict(Code.PROVIDER_RATE_LIMITED, "fallback")
-UNAUTHENTIC = Verdict(Code.PROVIDER_AUTH, "fallback")
-OVERLOADED = Verdict(Code.PROVIDER_OVERLOADED, "retry")
-TIMED_OUT = Verdict(Code.PROVIDER_TIMEOUT, "retry")
-BROKEN = Verdict(Code.PROVIDER_ERROR, "retry")
-MISSING = Verdict(Code.PROVIDER_ERROR, "fallback")
-INTERRUPTED = Verdict(Code.PROVIDER_INTERRUPTED, "retry")
-TOO_LONG = Verdict(Code.CONTEXT_LENGTH, "fallback")
-REFUSED = Verdict(Code.CONTENT_POLICY, "none")
-MALFORMED = Verdict(Code.BAD_REQUEST, "none")
+RATE_LIMITED = Verdict(Code.PROVIDER_RATE_LIMITED, "retry", "is limiting the rate of requests")
+OUT_OF_QUOTA = Verdict(
+    Code.PROVIDER_RATE_LIMITED, "fallback", "says that the account's quota is used up"
+)
+UNAUTHENTIC = Verdict(
+    Code.PROVIDER_AUTH, "fallback", "refused the API key, or the key may not use this model"
+)
+OVERLOADED = Verdict(Code.PROVIDER_OVERLOADED, "retry", "is overloaded")
+TIMED_OUT = Verdict(Code.PROVIDER_TIMEOUT, "retry", "gave up on the request")
+BROKEN = Verdict(Code.PROVIDER_ERROR, "retry", "failed")
+MISSING = Verdict(Code.PROVIDER_ERROR, "fallback", "does not serve this model or address")
+INTERRUPTED = Verdict(Code.PROVIDER_INTERRUPTED, "retry", "broke off the answer")
+TOO_LONG = Verdict(
+    Code.CONTEXT_LENGTH, "fallback", "finds the conversation too long for this model", quoted=True
+)
+REFUSED = Verdict(
+    Code.CONTENT_POLICY, "none", "refused the request by its content policy", quoted=True
+)
+MALFORMED = Verdict(Code.BAD_REQUEST, "none", "refused the request", quoted=True)
+UNSUPPORTED = Verdict(
+    Code.BAD_REQUEST, "fallback", "does not support what the request asks for", quoted=True
+)
 
 _BY_STATUS: dict[int, Verdict] = {
     400: MALFORMED,
@@ -109,6 +124,11 @@ _BY_WORDS: Sequence[tuple[re.Pattern[str], Verdict]] = [
             r"|(?:unknown|invalid|unsupported|no such|not a valid) model",
             MISSING,
         ),
+        (
+            r"(?:not|n't|no|un|only) ?support|must alternate|requires --|not (?:permitted|allowed|enabled|implemented)"
+            r"|(?:unrecognized|unknown|unexpected|extra) .*(?:argument|parameter|field|input|key)",
+            UNSUPPORTED,
+        ),
     )
 ]
 """What a message says that a status of 400 hides. Looked at last, as no vendor promises it."""
@@ -133,7 +153,9 @@ def by_code(code: object) -> Verdict | None:
 
 def by_words(verdict: Verdict, message: object) -> Verdict:
     """`verdict`, unless it blames the client and the vendor's `message` says another thing:
-    a conversation that does not fit, a content policy, a model that is not there."""
+    a conversation that does not fit, a content policy, a model that is not there or cannot
+    do what is asked. The relay has checked the request, so that a field which the vendor does
+    not know is none that the client chose."""
     if verdict is not MALFORMED or not isinstance(message, str):
         return verdict
     words = message.lower()
@@ -149,3 +171,9 @@ def _is_about_length(words: str) -> bool:
         return True
     told = all(re.search(pattern, words) for pattern in (_SUBJECT, _MEASURE, _EXCESS))
     return told and not re.search(_NOT_A_LENGTH, words)
+
+
+def in_band(verdict: Verdict) -> Verdict:
+    """`verdict` for an error inside a stream: a request whose answer has begun was well
+    formed, whatever the error's code says."""
+    return MISSING if verdict is MALFORMED else verdict

@@ -122,6 +122,7 @@ ERRORS = {
     "vLLM": data({"object": "error", "message": "gone", "type": "Internal", "code": 500}),
     "FastAPI": data({"detail": "Internal Server Error"}),
     "Alibaba": data({"code": "InternalError", "message": "gone", "request_id": "x"}),
+    "a code beside nothing": data({"choices": [{"delta": {}}], "code": 500, "message": "gone"}),
     "a failed status": data({"status": "failed", "id": "x"}),
     "no success": data({"success": False}),
     "an unknown object": data({"session": "expired"}),
@@ -297,6 +298,28 @@ def test_a_character_cut_in_two_is_whole_again_or_is_replaced(vendor, pieces, re
     assert isinstance([e for e in events if not isinstance(e, Usage)][-1], Finish)
 
 
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize(
+    ("pieces", "read"),
+    [
+        ((b"a \xf0\x9f", b"\x98\x80 b"), "a 😀 b"),
+        ((b"\xe6", b"\xbc", b"\xa2"), "漢"),
+        ((b"caf\xc3", b"\xa9"), "café"),
+        ((b"caf\xe9", b"!"), "caf�!"),
+        ((b"\xf0\x9f",), "�"),
+        ((b"\xc3\xa9\xff",), "é�"),
+    ],
+)
+def test_a_characters_bytes_cut_between_two_events_are_whole_again_or_replaced(
+    vendor, pieces, read
+):
+    events = [says(vendor, "WORDS").replace(b"WORDS", piece) for piece in pieces]
+    decoder = DECODERS[vendor]()
+    found = run(decoder, b"".join(events) + ends(vendor))
+    assert decoder.fault is None
+    assert text_of(found) == read
+
+
 def test_halves_of_reasoning_and_of_text_are_not_joined_to_each_other():
     body = (
         choice({"reasoning": "\ud83d"}) + choice({"content": "a"}) + choice({"reasoning": "\ude00"})
@@ -357,8 +380,10 @@ def test_words_in_a_list_in_one_piece_or_under_another_name_are_read():
         assert text_of(run(OpenAIDecoder(), choice({"content": content}) + ends("openai"))) == "ab"
     older = data({"choices": [{"index": 0, "text": "ab", "finish_reason": None}]})
     assert text_of(run(OpenAIDecoder(), older + ends("openai"))) == "ab"
-    single = data({"choices": {"delta": {"content": "ab"}}})
-    assert text_of(run(OpenAIDecoder(), single + ends("openai"))) == "ab"
+    single = {"delta": {"content": "ab"}}
+    for choices in (single, {"0": single}, [{"delta": [single["delta"]]}]):
+        body = data({"choices": choices})
+        assert text_of(run(OpenAIDecoder(), body + ends("openai"))) == "ab"
 
 
 def test_json_that_is_nested_without_end_is_a_break():
@@ -431,6 +456,14 @@ def test_arguments_are_read_as_an_object_as_text_in_text_and_with_half_a_charact
         assert calls_of(run(OpenAIDecoder(), body + ends("openai"))) == [("f", {"city": "😀"})]
     body = calls(function('{"city": "\\ud83d"}', "f"))
     assert calls_of(run(OpenAIDecoder(), body + ends("openai"))) == [("f", {"city": "�"})]
+
+
+def test_a_name_may_come_late_and_the_function_around_it_may_be_missing():
+    late = calls(function(W[:4])) + calls(function(W[4:], "get_weather"))
+    flat = calls({"index": 0, "id": "c", "name": "get_weather", "arguments": W})
+    numbered = choice({"tool_calls": {"0": function(W, "get_weather")}})
+    for body in (late, flat, numbered):
+        assert calls_of(run(OpenAIDecoder(), body + ends("openai"))) == [WEATHER]
 
 
 def test_a_new_id_with_each_piece_makes_no_new_call():
