@@ -22,6 +22,7 @@ from relay.configuration.variables import SettingsError
 from relay.dispatcher import Dispatcher, Lineup, Policy, Status
 from relay.edges import http, openai_chat
 from relay.edges.health import HealthEdge, Phase
+from relay.edges.http_server import HttpRunner
 from relay.edges.http_stream import Pace, Service
 from relay.edges.page import page_routes
 from relay.edges.schema import schema_routes
@@ -217,7 +218,7 @@ class Relay:
         application.on_response_prepare.append(guarding.on_prepare(self.guard))
         application.add_routes(
             [
-                web.get("/ws", self.sockets.handle),
+                web.get("/ws", self.sockets.handle, allow_head=False),
                 *SseEdge(service).routes(),
                 *self.health_edge.routes(),
                 *openai_chat.OpenAIChatEdge(service).routes(),
@@ -338,9 +339,8 @@ async def listening(relay: Relay, shared_port: int | None = None) -> AsyncIterat
     """Serve a relay on its address; gives the port, which differs from the configured one
     where that is 0. `shared_port` is one that other processes listen on too. Raises
     `OSError` where the address can't be had."""
-    runner = web.AppRunner(
+    runner = HttpRunner(
         relay.application,
-        access_log=None,
         handler_cancellation=False,
         keepalive_timeout=75.0,
         shutdown_timeout=1.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -61,12 +61,18 @@ _SHAPES = web.AppKey("shapes", _Shapes)
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class HttpError(RelayError):
-    """An error whose status is not the one of its code."""
+NO_HEADERS: Mapping[str, str] = {}
 
-    def __init__(self, status: int, code: Code, message: str) -> None:
+
+class HttpError(RelayError):
+    """An error whose status is not the one of its code. `headers` go with it."""
+
+    def __init__(
+        self, status: int, code: Code, message: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
         super().__init__(code, message)
         self.status = status
+        self.headers = headers
 
 
 def shape_errors(app: web.Application, prefix: str, shape: Shape) -> None:
@@ -84,6 +90,8 @@ def error_response(error: RelayError, shape: Shape = house_shape) -> web.Respons
     """The response that tells a client of `error`."""
     status = error.status if isinstance(error, HttpError) else STATUS[error.code]
     response = json_response(shape(error), status)
+    if isinstance(error, HttpError):
+        response.headers.update(error.headers)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if status == 401:
@@ -110,23 +118,24 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except RelayError as error:
-        return error_response(error, _shape_for(request))
+        return error_response(error, shape_for(request))
     except web.HTTPException as error:
-        return _from_http_exception(error, _shape_for(request))
+        return from_http_exception(error, shape_for(request))
     except Exception as error:
         if isinstance(error, ConnectionError) and _is_gone(request):
             return web.Response(status=CLIENT_GONE)
         logger.exception("request failed: {} {}", request.method, request.path)
         if request.writer.output_size:
             raise
-        return error_response(RelayError(Code.INTERNAL, "internal error"), _shape_for(request))
+        return error_response(RelayError(Code.INTERNAL, "internal error"), shape_for(request))
 
 
 def _is_gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-def _shape_for(request: web.Request) -> Shape:
+def shape_for(request: web.Request) -> Shape:
+    """How errors of a request's path are rendered."""
     shapes = request.app.get(_SHAPES, _Shapes())
     found = [prefix for prefix in shapes if request.path.startswith(prefix)]
     return shapes[max(found, key=len)] if found else house_shape
@@ -136,10 +145,13 @@ _REASONS = {
     404: (Code.BAD_REQUEST, "there is nothing at this path"),
     405: (Code.BAD_REQUEST, "this path does not take this method"),
     413: (Code.TOO_LARGE, "the body is too large"),
+    417: (Code.BAD_REQUEST, "the only Expect that is met is 100-continue"),
 }
 
 
-def _from_http_exception(error: web.HTTPException, shape: Shape) -> web.StreamResponse:
+def from_http_exception(error: web.HTTPException, shape: Shape) -> web.StreamResponse:
+    """The response that tells a client of an error of aiohttp's. Raises what is none: a
+    redirect."""
     if error.status < 400:
         raise error
     code, message = _REASONS.get(error.status, (Code.BAD_REQUEST, error.reason))

@@ -17,6 +17,7 @@ from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from relay.edges.outbox import Outbox
+from relay.edges.rfc6455 import close_answer
 from relay.edges.websocket_service import Service
 from relay.errors import Code, RelayError
 from relay.guard import SUBJECT
@@ -154,14 +155,17 @@ class ServedSocket:
             elif message.type is WSMsgType.BINARY:
                 await self._perform(self._rules.receive_binary())
             else:
-                self._note_end(message)
+                await self._heed_end(message)
                 return
             await self._outbox.room()
 
-    def _note_end(self, message: WSMessage) -> None:
+    async def _heed_end(self, message: WSMessage) -> None:
         """aiohttp takes an end without a close frame for a 1000."""
-        if self.close_code is None and message.type is WSMsgType.CLOSE:
-            self.close_code = message.data
+        if message.type is WSMsgType.CLOSE:
+            code = close_answer(message.data)
+            self.close_code = self.close_code or code
+            self._outbox.finish()
+            await self.ws.close(code=code, drain=False)
         elif self.close_code is None and isinstance(message.data, WebSocketError):
             self.close_code = message.data.code
 

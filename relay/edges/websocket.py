@@ -6,14 +6,16 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from relay.dispatcher import Dispatcher
+from relay.edges.http import HttpError
 from relay.edges.outbox import HIGH_WATER
 from relay.edges.pulse import Pulse
+from relay.edges.rfc6455 import VERSION, chosen_subprotocol, key_fault
 from relay.edges.served_socket import CLOSE_TIMEOUT, ServedSocket
 from relay.edges.websocket_service import Limits, Observer, Service
-from relay.errors import RelayError
+from relay.errors import Code, RelayError
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import PROTOCOL, DrainFrame
 from relay.streamlog import StreamLog
@@ -23,7 +25,14 @@ __all__ = ["Limits", "Observer", "WebSocketEdge"]
 NO_UPGRADE = (
     "this path takes WebSockets only; a proxy before it has to pass Upgrade and Connection on"
 )
-"""What a request that is no WebSocket handshake (RFC 6455 §4.2.1) is told."""
+"""What a request that asks for no WebSocket is told."""
+
+WANTED_UPGRADE = {
+    hdrs.UPGRADE: "websocket",
+    hdrs.CONNECTION: "upgrade",
+    hdrs.SEC_WEBSOCKET_VERSION: VERSION,
+}
+"""What a client of another version is told to use (RFC 6455 §4.4, RFC 9110 §15.5.22)."""
 
 
 class WebSocketEdge:
@@ -55,7 +64,10 @@ class WebSocketEdge:
         return len(self._sockets)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one socket until it ends."""
+        """Serve one socket until it ends. Raises `HttpError` for what is no handshake."""
+        check_handshake(request)
+        offers = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())
+        subprotocol = chosen_subprotocol(offers, (PROTOCOL,))
         ws = web.WebSocketResponse(
             protocols=(PROTOCOL,),
             compress=False,
@@ -63,14 +75,15 @@ class WebSocketEdge:
             max_msg_size=self._service.limits.max_frame_bytes + 1,
             writer_limit=HIGH_WATER,
             timeout=CLOSE_TIMEOUT,
+            autoclose=False,
         )
         try:
-            writer = await ws.prepare(request)
+            writer = await ws.prepare(_offering(request, subprotocol))
         except ConnectionError:
             return ws
         except web.HTTPBadRequest:
-            raise web.HTTPBadRequest(reason=NO_UPGRADE) from None
-        if hdrs.SEC_WEBSOCKET_PROTOCOL in request.headers and ws.ws_protocol is None:
+            raise HttpError(400, Code.BAD_REQUEST, NO_UPGRADE) from None
+        if offers and subprotocol is None:
             await ws.close(code=CloseCode.SUBPROTOCOL, message=b"this server speaks relay.v1")
         elif request.transport is not None:
             await self._serve(
@@ -109,6 +122,33 @@ class WebSocketEdge:
     async def close_all(self, code: int) -> None:
         """Close every connection, and wait until they are closed."""
         await asyncio.gather(*(served.close(code, "") for served in list(self._sockets)))
+
+
+def check_handshake(request: web.Request) -> None:
+    """Raises `HttpError` for a request that is no opening handshake of RFC 6455 (§4.2.1)."""
+    headers = request.headers
+    upgrade = headers.get(hdrs.UPGRADE, "")
+    if not upgrade.isascii() or upgrade.lower() != "websocket":
+        raise HttpError(400, Code.BAD_REQUEST, NO_UPGRADE)
+    if request.version < HttpVersion11 or request.body_exists:
+        message = "a WebSocket begins with a GET of HTTP/1.1 that has no body"
+        raise HttpError(400, Code.BAD_REQUEST, message)
+    if list(headers.getall(hdrs.SEC_WEBSOCKET_VERSION, ())) != [VERSION]:
+        message = f"Sec-WebSocket-Version has to be there once, and {VERSION}"
+        raise HttpError(426, Code.BAD_REQUEST, message, WANTED_UPGRADE)
+    if fault := key_fault(headers.getall(hdrs.SEC_WEBSOCKET_KEY, ())):
+        raise HttpError(400, Code.BAD_REQUEST, fault)
+
+
+def _offering(request: web.Request, subprotocol: str | None) -> web.Request:
+    """The request with `subprotocol` as its only offer. aiohttp reads the first
+    Sec-WebSocket-Protocol alone, and logs one that it can't choose: some clients put a token
+    there."""
+    headers = request.headers.copy()
+    headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
+    if subprotocol is not None:
+        headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = subprotocol
+    return request.clone(headers=headers)
 
 
 def _refuses_anonymous(authenticate: Callable[[str | None], str | None]) -> bool:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from relay.dispatcher import Offer
 from relay.edges import http
+from relay.edges.http_server import HttpRunner
 from relay.edges.http_stream import Pace, Service
 from relay.edges.openai_chat import PREFIX, OpenAIChatEdge, openai_shape
 from relay.edges.sse import SseEdge
@@ -114,7 +115,7 @@ async def serving(pace=PACE, max_body=64 * 1024, limits=LIMITS, clock=time.monot
 @asynccontextmanager
 async def listening(app: web.Application):
     """The port of `app`, served as in production: a handler is not told of a lost client."""
-    runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=0.1)
+    runner = HttpRunner(app, handler_cancellation=False, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

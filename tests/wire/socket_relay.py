@@ -19,6 +19,8 @@ import websockets
 from aiohttp import web
 
 from relay.dispatcher import Dispatcher, Lineup, Policy
+from relay.edges import http
+from relay.edges.http_server import HttpRunner
 from relay.edges.websocket import Limits, WebSocketEdge
 from relay.errors import Code, RelayError
 from relay.events import Event, Finish, FinishReason, Served, Target, Text, Usage
@@ -205,9 +207,9 @@ async def serving(
             request[SUBJECT] = subject
         return await edge.handle(request)
 
-    app = web.Application()
-    app.router.add_get("/ws", handle)
-    runner = web.AppRunner(app, handler_cancellation=handler_cancellation, shutdown_timeout=0.1)
+    app = web.Application(middlewares=[http.errors])
+    app.router.add_get("/ws", handle, allow_head=False)
+    runner = HttpRunner(app, handler_cancellation=handler_cancellation, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

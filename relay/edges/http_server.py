@@ -1,0 +1,145 @@
+"""aiohttp's server with the relay's errors, and with the rules of RFC 6455 that it lacks.
+
+What a client sends that never becomes a request, or that aiohttp refuses before any
+middleware sees it, is answered with JSON like every other error, and never with a byte of what
+came: that could be a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http import WebSocketReader
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+
+from relay.edges.http import HttpError, error_response, from_http_exception, shape_for
+from relay.edges.rfc6455 import REFUSED_FRAME, FrameGate
+from relay.errors import Code, RelayError
+from relay.guard import SECURITY_HEADERS, SERVER
+
+MAX_URL = 8_192
+"""Bytes of a request's path and query."""
+
+MAX_HEADER = 8_190
+"""Bytes of a header's name, and of its value. Not the same as `MAX_URL`: only the limit that
+aiohttp names tells which of the two was too long."""
+
+
+class HttpRunner(web.AppRunner):
+    """Runs an application as `web.AppRunner` does, on connections that are `HttpConnection`s.
+
+    `options` are those of `web.AppRunner`.
+    """
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(
+            app, access_log=None, max_line_size=MAX_URL, max_field_size=MAX_HEADER, **options
+        )
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _HttpServer(
+            made.request_handler, request_factory=made.request_factory, **made._kwargs
+        )
+
+
+class _HttpServer(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return HttpConnection(self, loop=self._loop, **self._kwargs)
+
+
+class HttpConnection(web.RequestHandler):
+    """One connection, from its first byte; after an upgrade, that of a WebSocket."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._body: StreamReader = EMPTY_PAYLOAD
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came. aiohttp's parser forgets the body in which it fails, and lets its
+        handler wait for the rest."""
+        queued = len(self._messages)
+        super().data_received(data)
+        if len(self._messages) > queued:
+            self._heed_broken_body()
+
+    def _heed_broken_body(self) -> None:
+        """Nothing can follow a request whose body is not whole but the parser's failure: the
+        request's own handler answers that."""
+        body, self._body = self._body, self._messages[-1][1]
+        if not body.is_eof():
+            self._messages.pop()
+            body.set_exception(web.RequestPayloadError())
+            body.feed_eof()
+            self.close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is answered where no request could be read, or no middleware stood between."""
+        super().handle_error(request, status, exc, message)  # logs it; raises in mid-response
+        response = error_response(_unreadable(exc) if status == 400 else _FAILED)
+        response.headers.update(SECURITY_HEADERS | {"Server": SERVER})
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send a response; what aiohttp refused by itself, as every other error."""
+        refused = isinstance(resp, web.HTTPException) and resp.status >= 400
+        if refused and isinstance(request, web.Request):
+            resp = from_http_exception(resp, shape_for(request))
+        return await super().finish_response(request, resp, start_time)
+
+    def set_parser(
+        self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None
+    ) -> None:
+        """From here on what comes is WebSocket frames."""
+        super().set_parser(_GatedReader(parser), data_received_cb)  # type: ignore[arg-type]
+
+
+_FAILED = RelayError(Code.INTERNAL, "internal error")
+
+
+def _unreadable(error: BaseException | None) -> RelayError:
+    if not isinstance(error, LineTooLong):
+        message = "this is not valid HTTP: the request's line, a header or its length is wrong"
+        return HttpError(400, Code.BAD_REQUEST, message)
+    if error.args[1] == MAX_URL:
+        return HttpError(414, Code.TOO_LARGE, f"the URL is longer than {MAX_URL} bytes")
+    return HttpError(431, Code.TOO_LARGE, f"a header is longer than {MAX_HEADER} bytes")
+
+
+class _GatedReader:
+    """aiohttp's reader of frames behind a `FrameGate`. It tells the reader of a frame that
+    breaks a rule by one that the reader itself refuses, so that it is refused in its turn:
+    behind what came before it, which may not have been read yet."""
+
+    __slots__ = ("_gate", "_reader")
+
+    def __init__(self, reader: WebSocketReader) -> None:
+        self._gate = FrameGate()
+        self._reader = reader
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take what came; True first when no more is wanted."""
+        if self._gate.broken:
+            return True, b""
+        admitted = self._gate.admit(bytes(data))
+        if self._gate.broken:
+            admitted += REFUSED_FRAME
+        return self._reader.feed_data(admitted) if admitted else (False, b"")
+
+    def feed_eof(self) -> None:
+        """The client is gone."""
+        self._reader.feed_eof()
