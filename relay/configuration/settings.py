@@ -201,7 +201,8 @@ class Settings(BaseSettings):
         3600, "How long a finished answer and an idle session can be taken up again.", zero=True
     )
     retained_bytes: ByteSize = size(
-        256 * 1024**2, "Memory for finished answers; the oldest go first."
+        256 * 1024**2,
+        "Memory for finished answers; the oldest go first, those that are still read last.",
     )
     max_streams_per_session: int = count(32, "How many answers may run at once in one session.")
 

@@ -120,6 +120,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except RelayError as error:
         return error_response(error, shape_for(request))
     except web.HTTPException as error:
+        if error.status < 400:
+            raise
         return from_http_exception(error, shape_for(request))
     except Exception as error:
         if isinstance(error, ConnectionError) and _is_gone(request):
@@ -150,10 +152,7 @@ _REASONS = {
 
 
 def from_http_exception(error: web.HTTPException, shape: Shape) -> web.StreamResponse:
-    """The response that tells a client of an error of aiohttp's. Raises what is none: a
-    redirect."""
-    if error.status < 400:
-        raise error
+    """The response that tells a client of an error of aiohttp's, of status 400 and above."""
     code, message = _REASONS.get(error.status, (Code.BAD_REQUEST, error.reason))
     response = error_response(HttpError(error.status, code, message), shape)
     if "Allow" in error.headers:

@@ -96,8 +96,8 @@ class HttpConnection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send a response; what aiohttp refused by itself, as every other error."""
-        refused = isinstance(resp, web.HTTPException) and resp.status >= 400
-        if refused and isinstance(request, web.Request):
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:
+            assert isinstance(request, web.Request)  # an application's requests are
             resp = from_http_exception(resp, shape_for(request))
         return await super().finish_response(request, resp, start_time)
 
@@ -113,7 +113,7 @@ _FAILED = RelayError(Code.INTERNAL, "internal error")
 
 def _unreadable(error: BaseException | None) -> RelayError:
     if not isinstance(error, LineTooLong):
-        message = "this is not valid HTTP: the request's line, a header or its length is wrong"
+        message = "this is not valid HTTP: the first line, a header or a length is wrong"
         return HttpError(400, Code.BAD_REQUEST, message)
     if error.args[1] == MAX_URL:
         return HttpError(414, Code.TOO_LARGE, f"the URL is longer than {MAX_URL} bytes")

@@ -33,7 +33,7 @@ def key_fault(keys: Sequence[str]) -> str | None:
     that will do. Never repeats a value."""
     if len(keys) == 1 and _KEY.fullmatch(keys[0]):
         return None
-    return "Sec-WebSocket-Key has to be there once, 16 bytes as base64"
+    return "expected Sec-WebSocket-Key once: 16 bytes in base64"
 
 
 def chosen_subprotocol(offers: Sequence[str], spoken: Sequence[str]) -> str | None:

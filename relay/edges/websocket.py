@@ -27,7 +27,7 @@ NO_UPGRADE = (
 )
 """What a request that asks for no WebSocket is told."""
 
-WANTED_UPGRADE = {
+WANTED_UPGRADE: dict[str, str] = {
     hdrs.UPGRADE: "websocket",
     hdrs.CONNECTION: "upgrade",
     hdrs.SEC_WEBSOCKET_VERSION: VERSION,
@@ -134,7 +134,7 @@ def check_handshake(request: web.Request) -> None:
         message = "a WebSocket begins with a GET of HTTP/1.1 that has no body"
         raise HttpError(400, Code.BAD_REQUEST, message)
     if list(headers.getall(hdrs.SEC_WEBSOCKET_VERSION, ())) != [VERSION]:
-        message = f"Sec-WebSocket-Version has to be there once, and {VERSION}"
+        message = f"expected Sec-WebSocket-Version: {VERSION}, once"
         raise HttpError(426, Code.BAD_REQUEST, message, WANTED_UPGRADE)
     if fault := key_fault(headers.getall(hdrs.SEC_WEBSOCKET_KEY, ())):
         raise HttpError(400, Code.BAD_REQUEST, fault)

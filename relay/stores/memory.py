@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 
 from relay.errors import Code, RelayError, StreamExpired
+from relay.stores.memory_finished import Finished
 from relay.stores.memory_stream import MemorySession, MemoryStream, info
 from relay.stores.reading import ReadCursor
 from relay.streamlog import Created, Cursor, Existing, Orphan, Spec, StreamInfo, StreamLog, Writer
@@ -45,7 +45,7 @@ class MemoryLog(StreamLog):
         self._limits = limits
         self._clock = clock
         self._streams: dict[str, MemoryStream] = {}
-        self._finished: OrderedDict[str, float] = OrderedDict()
+        self._finished = Finished()
         self._sessions: dict[str, MemorySession] = {}
         self._empty: OrderedDict[str, float] = OrderedDict()
         self._newest: dict[tuple[str, str, str], MemoryStream] = {}
@@ -209,34 +209,39 @@ class MemoryLog(StreamLog):
     def sweep(self) -> None:
         """Let go of what is past its time. Looks only at the oldest entries."""
         limit = self._clock() - self._limits.resume_window
-        while self._finished and next(iter(self._finished.values())) <= limit:
-            self._drop(self._streams[next(iter(self._finished))])
+        while (stream := self._finished.oldest()) and self._finished.ended_at(stream) <= limit:
+            self._drop(stream)
         while self._empty and next(iter(self._empty.values())) <= limit:
             self._end_session(next(iter(self._empty)))
 
     def ended(self, stream: MemoryStream) -> None:
         """See `Shelf.ended`."""
         stream.session.running -= 1
-        self._finished[stream.stream] = self._clock()
+        self._finished.add(stream, self._clock())
         self._kept_bytes += stream.size
         self._let_go_if_erased(stream)
         self._make_room()
 
     def _make_room(self) -> None:
-        """Let the oldest go, streams and sessions without a connection alike."""
+        """Let the oldest go, streams and sessions without a connection alike; streams that
+        somebody reads go last. The last stream of all stays."""
         while self._kept_bytes > self._limits.retained_bytes:
-            session_left = next(iter(self._empty.values()), inf)
-            stream_ended = next(iter(self._finished.values()), inf)
-            streams_left = len(self._finished) > 1
-            if self._empty and (session_left <= stream_ended or not streams_left):
+            stream = self._finished.next_to_go() if len(self._finished) > 1 else None
+            if self._empty and self._session_goes_before(stream):
                 self._end_session(next(iter(self._empty)))
-            elif streams_left:
-                self._drop(self._streams[next(iter(self._finished))])
+            elif stream is not None:
+                self._drop(stream)
             else:
                 return
 
+    def _session_goes_before(self, stream: MemoryStream | None) -> bool:
+        if stream is None or stream.cursors:
+            return True
+        return next(iter(self._empty.values())) <= self._finished.ended_at(stream)
+
     def left_alone(self, stream: MemoryStream) -> None:
         """See `Shelf.left_alone`."""
+        self._finished.left(stream)
         self._let_go_if_erased(stream)
 
     def _let_go_if_erased(self, stream: MemoryStream) -> None:
@@ -247,7 +252,7 @@ class MemoryLog(StreamLog):
         if stream.gone:
             return
         del self._streams[stream.stream]
-        if self._finished.pop(stream.stream, None) is not None:
+        if self._finished.remove(stream):
             self._kept_bytes -= stream.size
         if stream.conversation and self._newest.get(stream.conversation) is stream:
             del self._newest[stream.conversation]

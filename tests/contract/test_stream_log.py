@@ -555,6 +555,19 @@ async def test_in_memory_the_oldest_finished_go_first_when_room_is_short() -> No
     assert (await bench.log.info("st3", None)).status == "done"
 
 
+async def test_in_memory_a_finished_stream_that_is_read_goes_last_when_room_is_short() -> None:
+    bench = MemoryBench(retained_bytes=12_000)
+    cursors = []
+    for name in ("st1", "st2", "st3"):
+        writer = await begun(bench, stream=name, id=name)
+        if name == "st1":
+            cursors.append(await attach(bench))
+        await write(writer, Text("x" * 3_000), DONE)
+    with pytest.raises(StreamExpired):
+        await bench.log.info("st2", None)
+    assert [chunk.kind for chunk in drain(cursors[0])] == ["start", "token", "done"]
+
+
 async def test_one_session_runs_so_many_streams_and_no_more(
     make_bench: Callable[..., Awaitable[Bench]],
 ) -> None:

@@ -14,6 +14,7 @@ from relay.edges.outbox import HIGH_WATER, MAX_REPLIES, MAX_WRITE
 from relay.edges.websocket import Limits
 from relay.events import Text
 from relay.provider import Call, Sink
+from relay.stores.memory import Limits as LogLimits
 from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving, until
 
 SMALL_BUFFER = 4_096
@@ -39,11 +40,11 @@ def server_buffers(relay: SocketRelay) -> list[int]:
     return [served._transport.get_write_buffer_size() for served in relay.edge._sockets]
 
 
-async def frames_until_done(raw: RawSocket) -> list[dict]:
+async def frames_until_end(raw: RawSocket) -> list[dict]:
     """Read as a client would, to the end of the answer."""
     loop, data, found = asyncio.get_running_loop(), bytearray(), []
     async with asyncio.timeout(60):
-        while not found or found[-1]["type"] != "done":
+        while not found or found[-1]["type"] not in ("done", "error"):
             data += await loop.sock_recv(raw.sock, 1 << 18)
             while frame := take_frame(data):
                 found.append(frame)
@@ -83,7 +84,7 @@ async def test_readers_that_do_not_read_cost_no_queue_and_get_all_of_it_later() 
         assert min(server_buffers(relay)) > 0, "somebody read after all"
         assert max(server_buffers(relay)) <= HIGH_WATER + 2 * MAX_WRITE
         for raw in sockets[:: readers // 5]:
-            frames = await frames_until_done(raw)
+            frames = await frames_until_end(raw)
             assert "".join(f.get("text", "") for f in frames) == PIECE * pieces
         for raw in sockets:
             raw.close()
@@ -98,6 +99,31 @@ async def test_a_reader_that_does_not_read_holds_up_no_other() -> None:
         await client.until("done")
         assert client.texts == {"a": PIECE * 2_000}
         stalled.close()
+
+
+@pytest.mark.parametrize("others_are_read", [False, True])
+async def test_a_slow_reader_loses_its_stream_only_to_others_that_are_read(
+    others_are_read: bool,
+) -> None:
+    pieces = 4_096
+    room = LogLimits(retained_bytes=3 * pieces * len(PIECE) // 2)
+    async with serving(long_answer(pieces), log_limits=room) as relay:
+        sockets: list[RawSocket] = []
+        for calls in (1, 2, 3):
+            sockets.append(await RawSocket.connect(relay, SMALL_BUFFER))
+            await sockets[-1].say({"type": "chat", "id": "a", "messages": "hi"})
+            if calls > 1 and not others_are_read:
+                sockets.pop().close()
+            await until(lambda n=calls: len(relay.provider.calls) == n)  # type: ignore[misc]
+            await until(lambda: not relay.dispatcher.running)
+        frames = await frames_until_end(sockets[0])
+        if others_are_read:
+            assert (frames[-1]["type"], frames[-1]["code"]) == ("error", "stream_expired")
+            assert "seq" not in frames[-1]
+        else:
+            assert "".join(f.get("text", "") for f in frames) == PIECE * pieces
+        for raw in sockets:
+            raw.close()
 
 
 async def test_a_reader_that_takes_nothing_in_time_is_cut_and_may_come_back() -> None:
