@@ -42,7 +42,10 @@ class HttpRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _HttpServer(
-            made.request_handler, request_factory=made.request_factory, **made._kwargs
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            **made._kwargs,
         )
 
 

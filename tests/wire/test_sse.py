@@ -450,7 +450,10 @@ async def test_a_reader_whose_records_were_let_go_is_told():
             slow.append([Text(text)])
             await asyncio.sleep(0)
         slow.append([DONE])
-        await finished(relay, "another")
+        other = await stalled(relay)
+        await until(lambda: relay.writer is not slow and relay.writer.unread_since is None)
+        relay.writer.append([DONE])  # read too, and younger
+        other.close()
         await reader.head()
         async with asyncio.timeout(PATIENCE * 3):
             events = events_of(await reader.body())
