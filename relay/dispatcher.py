@@ -14,8 +14,9 @@ from typing import Literal
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import Attempting, Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
-from relay.events import Failed, Start, Target
+from relay.events import Attempt, Failed, Start, Target
 from relay.failover.breaker import Breakers
+from relay.failover.estate import Estate, estate_of
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Failover, Launch, Plan, Rescue
 from relay.provider import Direct, Form, Provider, Upstream
@@ -173,7 +174,7 @@ class Dispatcher:
         try:
             await asyncio.sleep(0)  # the request to the vendor leaves now; the rest can wait
         finally:
-            self._observer.started(spec.stream, route.name)
+            self._observer.started(spec.stream, route.name, taken_over=False)
         return spec.stream
 
     async def _find_only(self, session: str, id: str) -> str:
@@ -249,22 +250,29 @@ class Dispatcher:
 
     def adopt(self, orphan: Orphan) -> None:
         """Finish a stream whose owner died; give this to `StreamLog.on_orphan`."""
-        route = self._lineup.routes.get(orphan.spec.request.provider)
+        asked = orphan.spec.request.provider
+        left = estate_of(orphan.chunks, orphan.account, orphan.accepted, orphan.last_sign_ms)
+        self._observer.started(orphan.spec.stream, asked, taken_over=True)
+        route = self._lineup.routes.get(asked)
         if route is None or orphan.request is None:
-            orphan.writer.append([*self._missing_start(orphan), self._not_takeable(orphan)])
+            self._end_untaken(orphan, left)
             return
         driver = self._drive(orphan.writer, orphan.spec, route)
-        self._observer.started(orphan.spec.stream, route.name)
-        if not orphan.chunks:
-            driver.begin()
-        elif not orphan.cancelled and not orphan.late:
-            driver.take_over(orphan.chunks, orphan.attempts)
-        else:
-            driver.inherit(orphan.chunks, orphan.attempts)
-        if orphan.cancelled:
-            driver.cancel()
-        elif orphan.late:
-            driver.abandon()
+        if not (orphan.cancelled or orphan.late):
+            driver.take_over(left)
+            return
+        driver.inherit(left)
+        driver.cancel() if orphan.cancelled else driver.abandon()
+
+    def _end_untaken(self, orphan: Orphan, left: Estate) -> None:
+        """End an answer that this node can't go on with."""
+        stream, request = orphan.spec.stream, orphan.spec.request
+        cut_short = left.cut_short(estimate_input_characters(request))
+        for attempt in cut_short:
+            self._observer.attempt_ended(stream, attempt)
+        end = self._not_takeable([*left.attempts, *cut_short])
+        orphan.writer.append([*self._missing_start(orphan), end])
+        self._observer.ended(stream, request.provider, end)
 
     def _missing_start(self, orphan: Orphan) -> list[Start]:
         """The record 0 of a stream whose owner died before it was written."""
@@ -273,12 +281,12 @@ class Dispatcher:
         asked = orphan.spec.request.provider or self._lineup.default
         return [Start(orphan.spec.stream, asked, "")]
 
-    def _not_takeable(self, orphan: Orphan) -> Failed:
+    def _not_takeable(self, attempts: list[Attempt]) -> Failed:
         return Failed(
             Code.PROVIDER_INTERRUPTED,
             "the node that wrote this answer died and no other can finish it; send the chat again",
             retryable=True,
-            attempts=list(orphan.attempts),
+            attempts=attempts,
         )
 
     def sweep(self) -> None:
@@ -306,6 +314,7 @@ class Dispatcher:
             await asyncio.wait(self._tasks, timeout=1.0)
 
     async def _leave(self, driver: Driver) -> None:
+        driver.writer.on_lost(driver.leave)
         try:
             handed_over = await self._log.hand_over(driver.writer)
         except RelayError:

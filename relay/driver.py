@@ -12,11 +12,12 @@ from contextvars import Context, copy_context
 from math import inf
 from typing import Protocol
 
+from relay.account import Account
 from relay.errors import Code, Fault, Fenced
 from relay.events import Attempt, Done, Event, Failed, Record, Target
+from relay.failover.estate import Estate
 from relay.failover.policy import Abort, Failover, Launch, Step
 from relay.provider import NotDirect, Upstream
-from relay.records import Chunk, announced, shown
 from relay.request import ChatRequest
 from relay.streamlog import Writer
 from relay.timerwheel import TimerWheel
@@ -27,10 +28,10 @@ _TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for ea
 class Observer(Protocol):
     """Who is told what became of streams: logs, metrics and health. Never per token."""
 
-    def started(self, stream: str, route: str) -> None:
-        """A stream is this process's to write: a chat was accepted, or one taken over. Told
-        once its first attempt is on its way, so that the line of an answer which ends in that
-        very moment may come before."""
+    def started(self, stream: str, route: str, *, taken_over: bool) -> None:
+        """A stream is this process's to write: a chat was accepted, or an answer taken over
+        from another process. Told of a chat once its first attempt is on its way, so that the
+        line of an answer which ends in that very moment may come before."""
         ...
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
@@ -109,6 +110,7 @@ class Driver:
         "_due",
         "_ended",
         "_failover",
+        "_noted",
         "_observer",
         "_reported",
         "_request",
@@ -149,6 +151,7 @@ class Driver:
         self.context = copy_context()
         self._attempts: list[Attempting] = []
         self._reported = 0
+        self._noted = 0
         self._due = inf
         self._terminal: Done | Failed | None = None
 
@@ -157,18 +160,21 @@ class Driver:
         self._carry_out(self._failover.begin)
         self._listen()
 
-    def take_over(self, chunks: Sequence[Chunk], attempts: Sequence[Attempt]) -> None:
-        """Go on with an answer whose owner died: `chunks` are its records so far."""
-        self._reported = len(attempts)
-        left, told = shown(chunks), announced(chunks)
-        self._carry_out(lambda now: self._failover.take_over(left, attempts, now, announced=told))
+    def take_over(self, left: Estate) -> None:
+        """Go on with an answer that another owner left. Its calls which were cut short are
+        reported as this process's: nobody else lives to do it."""
+        self._reported = len(left.attempts)
+        self._carry_out(lambda now: self._failover.take_over(left, now))
         self._listen()
 
-    def inherit(self, chunks: Sequence[Chunk], attempts: Sequence[Attempt]) -> None:
-        """Enter what a dead owner left, to be ended by `cancel` or `abandon`."""
-        self._reported = len(attempts)
-        left, told = shown(chunks), announced(chunks)
-        self._failover.inherit(left, attempts, self._clock(), announced=told)
+    def inherit(self, left: Estate) -> None:
+        """Enter what another owner left, to be ended by `cancel` or `abandon`."""
+        self._reported = len(left.attempts)
+        self._failover.inherit(left)
+
+    def account(self) -> Account:
+        """See `Failover.account`."""
+        return self._failover.account(self._clock())
 
     def _listen(self) -> None:
         if self.finished:
@@ -186,10 +192,18 @@ class Driver:
 
     def stop(self, code: Code, message: str) -> None:
         """End with an error that is no provider's doing; the client may try again."""
-        self._withdraw()
+        self._withdraw(code)
         attempts = list(self._failover.attempts)
         self._append([Failed(code, message, retryable=True, attempts=attempts)])
         self._finish()
+
+    def leave(self) -> None:
+        """Close every upstream and say nothing, because this process goes away and another
+        one goes on with the answer: it is to know of the calls that end so."""
+        if not self.finished:
+            self._withdraw(Code.DRAINING)
+            self.writer.keep_account(self.account)
+            self._finish()
 
     # What happens
 
@@ -269,6 +283,14 @@ class Driver:
             self._finish()
         else:
             self._arm()
+            self._note()
+
+    def _note(self) -> None:
+        """Have the store keep what a node that takes over must know, where that is new."""
+        changes = self._failover.changes
+        if changes != self._noted and not self.finished:
+            self._noted = changes
+            self.writer.keep_account(self.account)
 
     def _append(self, records: Sequence[Record]) -> bool:
         try:
@@ -323,8 +345,6 @@ class Driver:
         for attempt in attempts[self._reported :]:
             self._observer.attempt_ended(self.writer.stream, attempt)
         self._reported = len(attempts)
-        if not self.finished:
-            self.writer.keep_attempts(attempts)
 
     def _defect(self, error: Exception) -> None:
         self._observer.unexpected(self.writer.stream, error)
@@ -333,14 +353,13 @@ class Driver:
     def _lose(self) -> None:
         """Another writer has the stream: close every upstream and say nothing."""
         if not self.finished:
-            self._withdraw()
+            self._withdraw(Code.CANCELLED)
             self._finish()
 
-    def _withdraw(self) -> None:
-        """Tell the policy that it ends here: its attempts are over, and a breaker's probe is
-        free for somebody else."""
+    def _withdraw(self, outcome: Code) -> None:
+        """Tell the policy that it ends here, and how its attempts do."""
         try:
-            self._failover.cancel(self._clock())
+            self._failover.withdraw(self._clock(), outcome)
         except Exception as error:  # it may be the policy's defect that ends the stream
             self._observer.unexpected(self.writer.stream, error)
 

@@ -236,6 +236,11 @@ def shown(chunks: Sequence[Chunk]) -> Shown:
     return Shown("".join(text), "".join(reasoning), tuple(calls))
 
 
+def characters(chunks: Sequence[Chunk]) -> int:
+    """How much text and reasoning the records hold, taken back or not."""
+    return sum(len(unescape(chunk.body)) for chunk in chunks if chunk.kind in TEXTUAL)
+
+
 def announced(chunks: Sequence[Chunk]) -> Target | None:
     """The target that readers were last told of, by `start` or `fallback`."""
     target: Target | None = None

@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from relay.events import Attempt, Record
+from relay.account import Account
+from relay.events import Record
 from relay.records import Chunk
 from relay.request import ChatRequest
 
@@ -108,8 +109,10 @@ class Writer(Protocol):
         the store gave up."""
         ...
 
-    def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
-        """Keep what was tried so far, for a node that may have to take over."""
+    def keep_account(self, account: Callable[[], Account]) -> None:
+        """Keep what `account` tells, for a node that may have to take over: it told something
+        new. Asked when it is written, with what is appended next or soon, and again whenever
+        the store writes anyway; for the last time before the terminal record."""
         ...
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
@@ -139,6 +142,9 @@ class Orphan(Struct, frozen=True):
     """A stream whose owner died, now this node's to finish.
 
     `request` is None where it was too large to be kept: the answer can only be ended.
+    `account` is what the owner noted last. `accepted` is when the chat was accepted, by the
+    log's clock: a moment of this node's, though another node saw it. `last_sign_ms` is how
+    long after that the owner last gave a sign of life.
     `late` when nobody read it for longer than its grace: it is to be abandoned.
     """
 
@@ -146,7 +152,9 @@ class Orphan(Struct, frozen=True):
     spec: Spec
     request: ChatRequest | None
     chunks: Sequence[Chunk]
-    attempts: Sequence[Attempt]
+    account: Account
+    accepted: float
+    last_sign_ms: int
     late: bool
     cancelled: bool
 

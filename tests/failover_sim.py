@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from relay.account import Account
 from relay.errors import Code, Fault
 from relay.events import (
     Done,
@@ -31,6 +32,7 @@ from relay.events import (
     Usage,
 )
 from relay.failover.breaker import Breakers
+from relay.failover.estate import estate_of
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Abort, Failover, Launch, Plan, Step
 from relay.provider import Form
@@ -183,7 +185,7 @@ class Sim:
         jitter: float = 0.5,
     ) -> None:
         self.plan = plan
-        self.now = self.began = now
+        self.now = self.began = self.accepted = now
         self.out = Outcome()
         self.breakers = breakers or Breakers(jitter=lambda: jitter)
         self.hedges = hedges or HedgeBudget()
@@ -211,8 +213,39 @@ class Sim:
             self._do(self.policy.begin(self.now))
         else:
             self._taken_over = True
+            told = self.plan.targets[0]
+            self._keep([Start(self.plan.stream, told.provider, told.model)])
             self._keep([Reasoning(take_over.reasoning), Text(take_over.text), *take_over.calls])
-            self._do(self.policy.take_over(take_over, attempts, self.now))
+            left = estate_of(self.log.chunks(), Account(tuple(attempts), calls=()), self.now, 0)
+            self._do(self.policy.take_over(left, self.now))
+        return self._to_the_end(limit)
+
+    def play(self, seconds: float) -> None:
+        """Play its first `seconds`, then leave it there, as an owner does that dies."""
+        if not self._taken_over:
+            self._do(self.policy.begin(self.now))
+        self._at(stop := self.now + seconds, Step)
+        while self.now < stop and not self._over():
+            self._advance(seconds + 1)
+
+    def inherit(self, former: Sim, after: float, *, left: Account | None = None) -> None:
+        """Take over what `former` left, so many seconds later by a clock of its own, and a
+        sign of life in the moment of its end; `left` is its account, if not what it has."""
+        self._taken_over = True
+        for kind, body in former.log.each():
+            self.log.append(kind, body)
+        account = left or former.policy.account(former.now)
+        accepted = self.now - after - (former.now - former.accepted)
+        self.accepted = accepted
+        last_sign = round((former.now - former.accepted) * 1000)
+        estate = estate_of(self.log.chunks(), account, accepted, last_sign)
+        self._do(self.policy.take_over(estate, self.now))
+
+    def finish(self) -> Outcome:
+        """Play on to the end."""
+        return self._to_the_end(2000.0)
+
+    def _to_the_end(self, limit: float) -> Outcome:
         for steps in itertools.takewhile(lambda n: not self._over(), itertools.count()):
             assert steps < MOST_STEPS, "the answer makes no progress"
             self._advance(limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from relay.account import Account
 from relay.errors import Code
 from relay.events import (
     Done,
@@ -13,14 +14,14 @@ from relay.events import (
     Reasoning,
     Record,
     Start,
-    Target,
     Text,
     Timing,
     ToolCall,
 )
 from relay.failover.attempt import Attempts, Running, milliseconds
+from relay.failover.estate import Estate
 from relay.failover.plan import Plan
-from relay.records import Chunk, Shown, shown
+from relay.records import Chunk, shown
 
 
 class Answer:
@@ -30,40 +31,55 @@ class Answer:
     has to go on from it. That is no breach of purity: the log holds nothing but the
     records that this policy made, or was told of at a take-over.
 
-    `standing` counts the characters that stand. `reason` is the fault that took the
+    `appended` counts the characters of all text so far, `discarded` those of them that were
+    taken back, `thought` those of reasoning. `began` is when the chat was accepted.
+    `changes` rises with what `account` tells of it. `reason` is the fault that took the
     announced target away: the first since the last announcement, so that what fails on
     the way to the next target doesn't hide it.
     """
 
     __slots__ = (
         "_author",
-        "_began",
         "_first_text",
         "_log",
         "_plan",
+        "_served",
         "announced",
+        "appended",
+        "began",
+        "changes",
+        "discarded",
         "reason",
         "reasoned",
         "records",
-        "standing",
+        "thought",
     )
 
     def __init__(self, plan: Plan, log: Callable[[], Sequence[Chunk]]) -> None:
         self._plan = plan
         self._log = log
         self._author: Running | None = None
-        self._began = 0.0
+        self._served: str | None = None
         self._first_text: float | None = None
-        self.standing = 0
+        self.began = 0.0
+        self.appended = 0
+        self.discarded = 0
+        self.thought = 0
+        self.changes = 0
         self.reasoned = False
         self.announced = plan.targets[0]
         self.reason: Code | None = None
         self.records: list[Record] = []
 
     @property
+    def standing(self) -> int:
+        """How many characters of text stand."""
+        return self.appended - self.discarded
+
+    @property
     def has_text(self) -> bool:
         """Whether any text stands."""
-        return self.standing > 0
+        return self.appended > self.discarded
 
     def text(self) -> str:
         """The text that stands: what the log holds of it, and what of it waits in
@@ -80,16 +96,36 @@ class Answer:
 
     def begin(self, now: float) -> None:
         """The answer is asked for."""
-        self._began = now
+        self.began = now
         self.records.append(Start(self._plan.stream, self.announced.provider, self.announced.model))
 
-    def take_over(self, left: Shown, announced: Target | None, now: float) -> None:
-        """Go on from what another writer has left standing in the log."""
-        self._began = now
-        self.standing = len(left.text)
-        self.reasoned = bool(left.reasoning)
-        self.announced = announced or self.announced
-        self.reason = Code.PROVIDER_INTERRUPTED
+    def take_over(self, left: Estate, reason: Code) -> None:
+        """Go on from what another writer has left; `reason` is why it did not. Its `start`
+        is written where even that is missing."""
+        if left.announced is None:
+            self.begin(left.accepted)
+            return
+        account, text = left.account, left.shown.text
+        self.began = left.accepted
+        self.thought = left.characters - len(text)  # with what was taken back of the text
+        self.appended = len(text)
+        self.reasoned = bool(left.shown.reasoning)
+        self.announced = left.announced
+        self.reason = account.reason or reason
+        self._served = account.served
+        if account.first_text_ms is not None:
+            self._first_text = self.began + account.first_text_ms / 1000
+
+    def account(self, attempts: Attempts, now: float) -> Account:
+        """What the records do not tell, for a node that may have to take over."""
+        return Account(
+            attempts=tuple(attempts.ended),
+            calls=attempts.calls(self.began),
+            noted_ms=self._since_began(now),
+            first_text_ms=self._first_text_ms,
+            served=self._author.served if self._author else self._served,
+            reason=self.reason,
+        )
 
     def blame(self, code: Code) -> None:
         """Note a fault that stands between the readers and the announced target."""
@@ -102,9 +138,12 @@ class Answer:
         if isinstance(event, Text):
             if not event.text:
                 return
-            self.standing += len(event.text)
-            self._first_text = now if self._first_text is None else self._first_text
+            self.appended += len(event.text)
+            if self._first_text is None:
+                self._first_text = now
+                self.changes += 1
         elif isinstance(event, Reasoning):
+            self.thought += len(event.text)
             self.reasoned = True
         self.records.append(event)
 
@@ -112,6 +151,7 @@ class Answer:
         """Announce whose words follow, where the readers don't know it, and whether they
         take the place of what stands."""
         running.told = True
+        self.changes += 1
         self._author = running
         if running.target != self.announced or running.discards:
             reason = self.reason or Code.PROVIDER_INTERRUPTED
@@ -119,7 +159,7 @@ class Answer:
             self.records.append(Fallback(self.announced, running.target, reason, keep))
             self.announced = running.target
         if running.discards:
-            self.standing = 0
+            self.discarded = self.appended
             self.reasoned = False
         self.reason = None
 
@@ -127,11 +167,17 @@ class Answer:
         """Append `done`, in the name of whoever's words stand last."""
         author = self._author
         target = author.target if author else self.announced
-        model = (author.served if author else None) or target.model
-        first = None if self._first_text is None else milliseconds(self._first_text - self._began)
-        timing = Timing(first, milliseconds(now - self._began))
+        model = (author.served if author else self._served) or target.model
+        timing = Timing(self._first_text_ms, self._since_began(now))
         usage, ended = attempts.usage(), list(attempts.ended)
         self.records.append(Done(target.provider, model, reason, usage, ended, timing))
+
+    @property
+    def _first_text_ms(self) -> int | None:
+        return None if self._first_text is None else self._since_began(self._first_text)
+
+    def _since_began(self, moment: float) -> int:
+        return milliseconds(moment - self.began)
 
     def fail(
         self,

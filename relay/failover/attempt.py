@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from relay.account import Call
 from relay.errors import Code
 from relay.events import Attempt, FinishReason, Target, Usage, estimate_tokens
 from relay.failover.breaker import Breakers, Ticket
@@ -29,7 +30,8 @@ class Running:
     `seam` is there while its text is not known to fit what stands. `discards` where its
     first content takes the place of what stands. `muted` where its reasoning is not shown,
     because it would stand behind text. `told` once what it says is announced and shown.
-    `offered` counts the characters that it was given to go on from, 0 from the start.
+    `offered` counts the characters that it was given to go on from, 0 from the start,
+    `before` those that the log held when it was launched.
     """
 
     number: int
@@ -40,6 +42,7 @@ class Running:
     ticket: Ticket
     started: float
     hedge_at: float | None
+    before: int = 0
     seam: Seam | None = None
     discards: bool = False
     muted: bool = False
@@ -73,30 +76,33 @@ class Running:
         return self.started + first_token_timeout
 
     def counted(self, input_characters: int, *, whole: bool, billed: bool) -> Usage | None:
-        """What it used. Where the provider's count is missing, stems from before a cut
-        (`whole` False), or says that words cost nothing, it is estimated from characters.
-        None where the upstream refused before it began, so that nothing is `billed`."""
-        output = estimate_tokens(self.written)
-        if self.usage is None:
-            if not billed and self.heard is None:
-                return None
-            characters = input_characters + self.offered
-            return Usage(estimate_tokens(characters), output, estimated=True)
-        told = self.usage.output_tokens
-        if told >= output or (whole and told):
-            return self.usage
-        return structs.replace(self.usage, output_tokens=output, estimated=True)
+        """What it used, as `counted` tells it. None where the upstream refused before it
+        began, so that nothing is `billed`."""
+        if self.usage is None and not billed and self.heard is None:
+            return None
+        return counted(self.usage, input_characters + self.offered, self.written, whole=whole)
+
+
+def counted(told: Usage | None, asked: int, said: int, *, whole: bool) -> Usage:
+    """What a call used that was `asked` and `said` so many characters. Where the provider's
+    count is missing, stems from before a cut (`whole` False), or says that words cost
+    nothing, it is estimated from characters."""
+    output = estimate_tokens(said)
+    if told is None:
+        return Usage(estimate_tokens(asked), output, estimated=True)
+    if told.output_tokens >= output or (whole and told.output_tokens):
+        return told
+    return structs.replace(told, output_tokens=output, estimated=True)
 
 
 class Attempts:
     """An answer's attempts: the one or two under way, and the account of those that ended."""
 
-    __slots__ = ("_breakers", "_plan", "_unreported", "actions", "ended", "made", "running")
+    __slots__ = ("_breakers", "_plan", "actions", "ended", "made", "running")
 
     def __init__(self, plan: Plan, breakers: Breakers) -> None:
         self._plan = plan
         self._breakers = breakers
-        self._unreported: Usage | None = None
         self.running: list[Running] = []
         self.ended: list[Attempt] = []
         self.made = 0
@@ -115,9 +121,17 @@ class Attempts:
         return None
 
     def launch(
-        self, target: Target, form: Form, now: float, *, hedge: bool, seam: Seam | None
+        self,
+        target: Target,
+        form: Form,
+        now: float,
+        *,
+        hedge: bool,
+        seam: Seam | None,
+        before: int,
     ) -> Running:
-        """Start an attempt. Text that stands is offered through `seam`."""
+        """Start an attempt. Text that stands is offered through `seam`; the log holds
+        `before` characters."""
         self.made += 1
         partial = seam.partial if seam and form is not Form.RESTART else ""
         running = Running(
@@ -129,6 +143,7 @@ class Attempts:
             ticket=self._breakers.enter(target, now),
             started=now,
             hedge_at=now + self._plan.hedge_after if self._plan.hedge_after > 0 else None,
+            before=before,
             seam=seam,
         )
         self.running.append(running)
@@ -148,32 +163,41 @@ class Attempts:
             Attempt(target.provider, target.model, outcome, spent, running.hedge, usage)
         )
 
-    def abort(self, running: Running, now: float) -> None:
+    def abort(self, running: Running, now: float, outcome: Code = Code.CANCELLED) -> None:
         """Close an attempt's upstream for a reason that is not the target's doing."""
         self._breakers.released(running.ticket)
-        self.end(running, Code.CANCELLED, now, abort=True)
+        self.end(running, outcome, now, abort=True)
 
-    def abort_all(self, now: float) -> None:
+    def abort_all(self, now: float, outcome: Code = Code.CANCELLED) -> None:
         """Close every upstream."""
         for running in list(self.running):
-            self.abort(running, now)
+            self.abort(running, now, outcome)
 
-    def take_over(self, attempts: Sequence[Attempt], characters: int) -> None:
-        """Enter what a dead owner left: its attempts, and `characters` shown by one that it
-        could not report on. At least one further attempt is allowed: the owner's death is
-        no target's doing."""
-        self.made = min(len(attempts), self._plan.max_attempts - 1)
+    def take_over(self, attempts: Sequence[Attempt], failed: int) -> None:
+        """Enter those of former owners, of which `failed` are the targets' doing. At least
+        one further attempt is allowed, whatever became of the owners."""
+        self.made = min(failed, self._plan.max_attempts - 1)
         self.ended.extend(attempts)
-        told = sum(attempt.usage.output_tokens for attempt in attempts if attempt.usage)
-        untold = max(0, estimate_tokens(characters) - told)
-        asked = estimate_tokens(self._plan.input_characters)
-        self._unreported = Usage(asked, untold, estimated=True)
+
+    def calls(self, began: float) -> tuple[Call, ...]:
+        """Those under way, for the account of an answer that was accepted at `began`."""
+        return tuple(
+            Call(
+                running.target.provider,
+                running.target.model,
+                milliseconds(running.started - began),
+                running.before,
+                running.offered,
+                running.hedge,
+                running.written,
+                running.usage,
+            )
+            for running in self.running
+        )
 
     def usage(self) -> Usage:
         """The sum over all attempts."""
         usages = [attempt.usage for attempt in self.ended if attempt.usage]
-        if self._unreported is not None:
-            usages.append(self._unreported)
         return usages[0] if len(usages) == 1 else _sum(usages)
 
     def dead_at(self, running: Running) -> float:

@@ -60,8 +60,8 @@ class State(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Condition:
     """The facts about one target, for `/health` and metrics. `retry_at` is when the next
-    probe is let through, by the caller's clock; None while closed. `code` is what the last
-    failure was."""
+    probe is let through, by the caller's clock; None while closed. `code` is the failure
+    that it opened for, and while it is closed the last one."""
 
     state: State
     failures: int
@@ -87,6 +87,7 @@ class _Health:
     floor: float = 0.0
     last_failure: float = float("-inf")
     code: Code | None = None
+    opened_for: Code | None = None
     probe: Ticket | None = None
     probe_since: float = 0.0
     recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=RATE_SAMPLE))
@@ -200,7 +201,7 @@ class Breakers:
         if not health.opened:
             return Condition(State.CLOSED, health.failures, None, health.code)
         state = State.OPEN if health.resting(now) else State.HALF_OPEN
-        return Condition(state, health.failures, health.retry_at, health.code)
+        return Condition(state, health.failures, health.retry_at, health.opened_for)
 
     def states(self, now: float) -> dict[Target, Condition]:
         """What is known of every target that was ever asked."""
@@ -221,5 +222,6 @@ class Breakers:
         jittered = grown * (1 + JITTER * self._jitter())
         longest = max(LONGEST_COOLDOWN, self._cooldown * (1 + JITTER))
         health.opened = True
+        health.opened_for = health.code
         health.recent.clear()
         health.retry_at = max(now + min(jittered, longest), health.floor)

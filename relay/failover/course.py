@@ -12,6 +12,7 @@ from relay.events import FinishReason, Reasoning, Target, Text, ToolCall
 from relay.failover.answer import Answer
 from relay.failover.attempt import OK, Attempts, Running
 from relay.failover.breaker import Breakers
+from relay.failover.estate import LEFT, Estate, interrupted
 from relay.failover.flow import Move, Phase, after
 from relay.failover.hedging import HedgeBudget
 from relay.failover.ladder import Choice, Ladder
@@ -66,19 +67,31 @@ class Course:
 
     # Launching
 
-    def _open(self, now: float) -> None:
-        target = self._ladder.first(now)
-        if target != self._answer.announced:
-            known = self._breakers.state(self._answer.announced, now).code
-            self._answer.blame(known or Code.PROVIDER_ERROR)
+    def _open(self, now: float, preferred: Target | None = None) -> None:
+        """Launch the first attempt, on `preferred` if it may be asked. A target that was
+        announced and is not asked, because its breaker is open, is told to be so."""
+        target, told = self._ladder.first(now, preferred), self._answer.announced
+        if target != told and not self._breakers.admits(told, now):
+            self._answer.reason = self._breakers.state(told, now).code or Code.PROVIDER_ERROR
         self._launch(target, now)
+
+    def _inherit(self, left: Estate) -> Target | None:
+        """Enter what another owner left; answers the target that is to go on, if any."""
+        attempts = [*left.attempts, *left.cut_short(self._plan.input_characters)]
+        last = interrupted(attempts)
+        reason = Code(last.outcome) if last else Code.INTERNAL
+        self._answer.take_over(left, reason)
+        self._attempts.take_over(attempts, sum(each.outcome not in LEFT for each in attempts))
+        self._passing = True
+        return Target(last.provider, last.model) if last else left.announced
 
     def _launch(self, target: Target, now: float, *, hedge: bool = False) -> None:
         text = self._answer.text()
         form = self._ladder.form(target) if text.strip() else Form.RESTART
         discards = self._discards(text)
         seam = Seam(text, form) if text and not discards else None
-        running = self._attempts.launch(target, form, now, hedge=hedge, seam=seam)
+        before = self._answer.appended + self._answer.thought
+        running = self._attempts.launch(target, form, now, hedge=hedge, seam=seam, before=before)
         running.discards = discards
         running.muted = not discards and (bool(text) or self._answer.reasoned)
         self._ladder.launched(target)
@@ -270,9 +283,9 @@ class Course:
             self._plain = None
         self._attempts.end(running, outcome, now, abort=abort)
 
-    def _stop_all(self, now: float) -> None:
+    def _stop_all(self, now: float, outcome: Code = Code.CANCELLED) -> None:
         self._plain = self._pause = None
-        self._attempts.abort_all(now)
+        self._attempts.abort_all(now, outcome)
 
     # Ends of the answer
 

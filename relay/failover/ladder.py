@@ -95,10 +95,12 @@ class Ladder:
         """Never ask this target again for this answer."""
         self._rung(target).spent = True
 
-    def first(self, now: float) -> Target:
-        """The first target whose breaker lets an attempt through; where none does, the one
-        that has rested longest."""
+    def first(self, now: float, preferred: Target | None = None) -> Target:
+        """The first target whose breaker lets an attempt through, `preferred` before all
+        others; where none does, the one that has rested longest."""
         allowed = self._plan.allowed
+        if preferred in allowed and self._breakers.admits(preferred, now):
+            return preferred
         for target in allowed:
             if self._breakers.admits(target, now):
                 return target

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from relay.account import Account
 from relay.errors import Code, Fault
 from relay.events import (
     Attempt,
@@ -19,17 +20,16 @@ from relay.events import (
     Reasoning,
     Record,
     Served,
-    Target,
     Text,
     ToolCall,
     Usage,
 )
 from relay.failover.attempt import Running
 from relay.failover.course import NOTHING, Course
+from relay.failover.estate import Estate
 from relay.failover.flow import Move, Phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.plan import Abort, Action, Launch, Plan, Rescue, Step
-from relay.records import Shown
 
 __all__ = ["Abort", "Action", "Failover", "HedgeBudget", "Launch", "Plan", "Rescue", "Step"]
 
@@ -68,6 +68,15 @@ class Failover(Course):
         """The attempts that ended so far."""
         return self._attempts.ended
 
+    @property
+    def changes(self) -> int:
+        """Rises whenever `account` tells something new that can't wait."""
+        return self._attempts.made + len(self._attempts.ended) + self._answer.changes
+
+    def account(self, now: float) -> Account:
+        """What the records do not tell, for a node that may have to take over."""
+        return self._answer.account(self._attempts, now)
+
     # What happens
 
     def begin(self, now: float) -> Step:
@@ -77,38 +86,29 @@ class Failover(Course):
         self._open(now)
         return self._step()
 
-    def take_over(
-        self,
-        shown: Shown,
-        attempts: Sequence[Attempt],
-        now: float,
-        *,
-        announced: Target | None = None,
-    ) -> Step:
-        """Go on with an answer whose owner died, as `inherit` takes it."""
-        self.inherit(shown, attempts, now, announced=announced)
-        if shown.calls:
+    def take_over(self, left: Estate, now: float) -> Step:
+        """Go on with an answer that another owner left, with the target that was asked last:
+        the owner's end was not its doing."""
+        goes_on = self._inherit(left)
+        if left.shown.calls:
             self._finish(FinishReason.TOOL_CALLS, now)
         elif not self._may_go_on():
             self._give_up(now)
         else:
-            self._open(now)
+            self._open(now, goes_on)
         return self._step()
 
-    def inherit(
-        self,
-        shown: Shown,
-        attempts: Sequence[Attempt],
-        now: float,
-        *,
-        announced: Target | None = None,
-    ) -> None:
-        """Enter what a dead owner left, to be ended by `cancel`: `shown` is what its log
-        left standing, `announced` the target that its last `start` or `fallback` record
-        named."""
-        self._answer.take_over(shown, announced, now)
-        self._attempts.take_over(attempts, len(shown.text) + len(shown.reasoning))
-        self._passing = True
+    def inherit(self, left: Estate) -> None:
+        """Enter what another owner left, to be ended by `cancel`."""
+        self._inherit(left)
+
+    def withdraw(self, now: float, outcome: Code) -> None:
+        """End without a record, because another owner goes on, or the driver says the end:
+        attempts under way end with `outcome`, and a breaker's probe is free again."""
+        if self._phase is not Phase.ENDED:
+            self._stop_all(now, outcome)
+            self._move(Move.CANCEL)
+            self._step()
 
     def batch(self, attempt: int, events: Sequence[Event], now: float) -> Step:
         """What one read of the attempt's upstream brought."""
@@ -141,7 +141,7 @@ class Failover(Course):
                 return ()
         plain.heard = now
         plain.written += size
-        self._answer.standing += size
+        self._answer.appended += size
         if usage is not None:
             plain.usage = usage
             return [event for event in events if isinstance(event, Text)]

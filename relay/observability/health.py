@@ -29,9 +29,12 @@ _NOT_ITS_FAULT = frozenset(
         Code.CONTENT_POLICY,
         Code.CONTEXT_LENGTH,
         Code.CANCELLED,
+        Code.DRAINING,
+        Code.INTERNAL,
     }
 )
-"""Outcomes that say something about a request and nothing about the provider."""
+"""Outcomes that say something about a request or about the relay, and nothing about the
+provider."""
 
 
 @dataclass(frozen=True, slots=True)

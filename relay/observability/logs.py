@@ -66,7 +66,7 @@ SDK_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2", "ai
 
 _SDK_SWITCHES = ("OPENAI_LOG", "ANTHROPIC_LOG")
 _NOBODY = About()
-_FINE = frozenset({"ok", "cancelled"})
+_FINE = frozenset({"ok", "cancelled", "draining"})
 _NOT_ERRORS = frozenset({"cancelled", "abandoned", "content_policy", "bad_request", "draining"})
 _PROBES = frozenset({"/livez", "/readyz"})
 _DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
@@ -298,9 +298,11 @@ def log_disconnection(connection: str, code: int | None, seconds: float) -> None
     _say(_INFO, About(connection), "/ws closed {} after {:.1f} s", values)
 
 
-def log_stream_start(stream: str, route: str) -> None:
-    """One line for an answer that began."""
-    _say(_DEBUG, About(None, None, stream), "chat to {}", (route,))
+def log_stream_start(stream: str, route: str, *, taken_over: bool = False) -> None:
+    """One line for an answer that is this process's to write: by it an operator finds the
+    node that owns one."""
+    said = "takes over an answer to a chat to {}" if taken_over else "takes a chat to {}"
+    _say(_INFO, About(None, None, stream), said, (route or "an unknown route",))
 
 
 def log_attempt(stream: str, attempt: Attempt) -> None:

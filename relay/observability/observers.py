@@ -23,10 +23,10 @@ class StreamObserver:
         self._metrics = metrics
         self._clock = clock
 
-    def started(self, stream: str, route: str) -> None:
+    def started(self, stream: str, route: str, *, taken_over: bool) -> None:
         """See `driver.Observer.started`."""
         self._metrics.stream_started()
-        logs.log_stream_start(stream, route)
+        logs.log_stream_start(stream, route, taken_over=taken_over)
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         """See `driver.Observer.answering`."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relay.events import Attempt, Record
+from relay.account import Account
+from relay.events import Record
 from relay.records import Chunk
 from relay.request import ChatRequest
 from relay.stores.reading import Readable, ReadCursor
@@ -53,7 +54,6 @@ class MemoryStream(Readable):
         "_clock",
         "_fingerprint",
         "_shelf",
-        "attempts",
         "cancel_wanted",
         "conversation",
         "erasing",
@@ -80,7 +80,6 @@ class MemoryStream(Readable):
         self.conversation: tuple[str, str, str] | None = None
         self.names: list[tuple[MemorySession, str]] = []
         self.unread_since: float | None = clock()
-        self.attempts: Sequence[Attempt] = ()
         self.cancel_wanted = False
         self.erasing = False
         self._cancel_callback: Callable[[], None] | None = None
@@ -131,9 +130,8 @@ class MemoryStream(Readable):
     async def settled(self) -> None:
         """In memory a record is safe when it is appended."""
 
-    def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
-        """See `Writer.keep_attempts`."""
-        self.attempts = attempts
+    def keep_account(self, account: Callable[[], Account]) -> None:
+        """See `Writer.keep_account`: in memory nobody else can take over."""
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """See `Writer.on_cancel`."""

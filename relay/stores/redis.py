@@ -83,6 +83,7 @@ class RedisLog(StreamLog):
             self._courier,
             self._claims,
             node=self.node,
+            clock=clock,
             lease_ms=terms.lease,
             unfollow=lambda stream: self._keeper.unfollow(stream),
         )
@@ -184,7 +185,7 @@ class RedisLog(StreamLog):
         verdict, value = await self._claims.bear(spec, facts)
         if verdict == b"ok":
             stream = self._stream(spec.stream)
-            stream.own(1, facts)
+            stream.own(1, facts, self._clock())
             return Created(stream)
         if verdict == b"full":
             raise RelayError(

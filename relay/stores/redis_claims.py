@@ -13,6 +13,7 @@ from relay.request import ChatRequest
 from relay.stores import redis_keys as keys
 from relay.stores.redis_calls import Calls
 from relay.stores.redis_courier import Courier
+from relay.stores.redis_entries import fields
 from relay.stores.redis_stream import RedisStream
 from relay.streamlog import Spec
 
@@ -172,8 +173,8 @@ class Claims:
                     terms.lease,
                     terms.under_way(stream.facts) if status == "running" else terms.keep,
                 ),
-                *(status, len(batches)),
-                *(*entries, *_fields(stream.facts)),
+                *(status, stream.age_ms(), len(batches), *entries),
+                *(*fields(stream.facts), *fields(stream.noted())),
             )
             self._queue_claim(pipe, stream.name, stream.facts, limit=UNLIMITED)
             if stream.facts["newest"]:
@@ -199,7 +200,7 @@ class Claims:
     def _queue_birth(self, pipe: Any, name: str, facts: Facts) -> None:
         names = [keys.stream(name), keys.lease(name)]
         times = (self._terms.lease, self._terms.under_way(facts))
-        self._calls.queue(pipe, "create", names, self._node, *times, *_fields(facts))
+        self._calls.queue(pipe, "create", names, self._node, *times, *fields(facts))
 
     def _queue_claim(self, pipe: Any, name: str, facts: Facts, *, limit: int) -> None:
         self._calls.queue(
@@ -215,7 +216,3 @@ def _claim_keys(digest: str) -> list[str]:
 
 def _stream_keys(name: str) -> list[str]:
     return [f(name) for f in (keys.stream, keys.log, keys.lease)]
-
-
-def _fields(facts: Facts) -> list[str | bytes]:
-    return [part for field in facts.items() for part in field]

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from relay.stores import redis_keys as keys
 from relay.stores.redis_calls import Calls
-from relay.stores.redis_entries import Batch
+from relay.stores.redis_entries import Batch, fields, nothing_after
 from relay.stores.redis_listener import RETRY_PAUSE, end
 from relay.stores.redis_stream import RedisStream
 from relay.stores.redis_trouble import TROUBLE, unanswered
@@ -44,11 +44,13 @@ STOP_SECONDS = 2.0
 
 
 class _Sent(NamedTuple):
-    """A batch as it was sent. The stream may be another writer's by the time of the answer."""
+    """A batch as it was sent, None where only the account was. The stream may be another
+    writer's by the time of the answer. `account` says which asking it answers."""
 
     stream: RedisStream
-    batch: Batch
+    batch: Batch | None
     epoch: int
+    account: int
 
 
 class Courier:
@@ -197,9 +199,11 @@ class Courier:
             if len(picked) == STREAMS_A_ROUND or size >= BYTES_A_ROUND:
                 break
             del self._writing[name]
-            batch = None if stream.fenced else stream.next_batch()
+            if stream.fenced or not stream.has_more:
+                continue
+            batch = stream.next_batch()
+            picked.append(_Sent(stream, batch, stream.epoch, stream.account_asked))
             if batch is not None:
-                picked.append(_Sent(stream, batch, stream.epoch))
                 size += len(batch.payload)
                 if batch.status != "running":
                     self._ending(stream)
@@ -233,11 +237,13 @@ class Courier:
             return await self._calls.checked(pipe)
 
     def _queue_append(self, pipe: Any, sent: _Sent) -> None:
-        name, batch = sent.stream.name, sent.batch
+        stream = sent.stream
+        name, batch = stream.name, sent.batch or nothing_after(len(stream.records))
+        noted = stream.noted() if stream.account_due else {}
         self._calls.queue(
             *(pipe, "append", [keys.stream(name), keys.log(name), keys.lease(name)]),
             *(sent.epoch, batch.first, batch.count, batch.payload),
-            *(self._keep_ms, batch.status, self._linger_ms),
+            *(self._keep_ms, batch.status, self._linger_ms, *fields(noted)),
         )
 
     async def _take_in(
@@ -282,6 +288,7 @@ class Courier:
         if stream.in_flight is not sent.batch or stream.epoch != sent.epoch:
             return
         if answer in (b"ok", b"duplicate"):
+            stream.account_kept = sent.account
             stream.acknowledged()
         elif answer == b"fenced":
             stream.lose()

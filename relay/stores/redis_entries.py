@@ -7,6 +7,7 @@ order in which they are declared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -91,6 +92,16 @@ def batch_of(first: int, waiting: Packed) -> Batch:
     kind = packed[-1][0]
     status: Status = "running" if kind not in TERMINAL else "done" if kind is Kind.DONE else "error"
     return Batch(first, len(packed), pack(packed), status)
+
+
+def nothing_after(next_seq: int) -> Batch:
+    """A batch of no records, where only something else is to be kept."""
+    return Batch(next_seq, 0, b"", "running")
+
+
+def fields(values: Mapping[str, str | bytes]) -> list[str | bytes]:
+    """Names and values in turn, as commands and scripts take the fields of a hash."""
+    return [part for field in values.items() for part in field]
 
 
 def _cut(waiting: Packed) -> Packed:

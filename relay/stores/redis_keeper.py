@@ -11,13 +11,13 @@ import secrets
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
-import msgspec
 from redis.exceptions import ResponseError
 
 from relay.stores import redis_keys as keys
 from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, Terms
 from relay.stores.redis_courier import Courier
+from relay.stores.redis_entries import fields
 from relay.stores.redis_listener import RETRY_PAUSE, Listener, end
 from relay.stores.redis_sessions import Session, Sessions
 from relay.stores.redis_stream import RedisStream
@@ -220,18 +220,15 @@ class Keeper:
 
     def _queue_renewal(self, pipe: Any, stream: RedisStream) -> Callable[[Any], None]:
         names = [f(stream.name) for f in (keys.stream, keys.log, keys.lease, keys.readers)]
-        count = len(stream.attempts)
-        attempts = msgspec.json.encode(stream.attempts) if count != stream.attempts_kept else b""
         epoch, terms = stream.epoch, self._terms
         keep = terms.under_way(stream.facts)
         self._calls.queue(
             *(pipe, "renew", names, epoch, self._node, terms.lease, keep, terms.linger),
-            *(attempts, len(stream.records)),
+            *(len(stream.records), *fields(stream.noted())),
         )
 
         def take(answer: Any) -> None:
             if stream.epoch == epoch and stream.owned:
-                stream.attempts_kept = count
                 self._renewed(stream, *answer)
 
         return take
@@ -242,7 +239,6 @@ class Keeper:
         if verdict == b"fenced":
             stream.lose()
         elif verdict == b"missing":
-            stream.attempts_kept = 0
             self._courier.write_again(stream)
         else:
             stream.erased = bool(erased)

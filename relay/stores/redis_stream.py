@@ -11,11 +11,17 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+from msgspec import structs
+
+from relay.account import Account
 from relay.errors import Code, Fenced, RelayError
-from relay.events import TERMINAL, Attempt, Record
+from relay.events import TERMINAL, Record
 from relay.records import Chunk, encode, split_long
 from relay.stores.reading import Readable, ReadCursor
 from relay.stores.redis_entries import Batch, Packed, Unreadable, batch_of, read, unpack
+
+_to_json = msgspec.json.Encoder().encode
 
 
 class Node(Protocol):
@@ -38,19 +44,23 @@ class RedisStream(Readable):
     """A stream that this node reads, writes, or both.
 
     `facts` are the fields that Redis keeps of it and that never change, for an owner who
-    has to write it anew. `adopting` while this node takes it over. `refused_since` is when
-    Redis first refused to write or read it, by the event loop's time.
+    has to write it anew; `accepted` is when the chat was accepted, by `clock`. `adopting`
+    while this node takes it over. `refused_since` is when Redis first refused to write or
+    read it, by the event loop's time. `account_asked` counts how often the account was to be
+    kept, `account_kept` says up to which of them it was.
     """
 
     __slots__ = (
+        "_account",
         "_cancel_callback",
         "_clock",
         "_lost_callback",
         "_node",
         "_settling",
+        "accepted",
+        "account_asked",
+        "account_kept",
         "adopting",
-        "attempts",
-        "attempts_kept",
         "cancel_wanted",
         "elsewhere",
         "epoch",
@@ -82,8 +92,10 @@ class RedisStream(Readable):
         self.look_due = False
         self.missed = 0
         self.elsewhere = False
-        self.attempts: Sequence[Attempt] = ()
-        self.attempts_kept = 0
+        self.accepted = 0.0
+        self.account_asked = 0
+        self.account_kept = 0
+        self._account: Callable[[], Account] | None = None
         self.cancel_wanted = False
         self.pending: Packed = []
         self.in_flight: Batch | None = None
@@ -118,12 +130,14 @@ class RedisStream(Readable):
         """Whether nobody reads or writes it here."""
         return not (self.cursors or self.owned or self.has_more or self.adopting)
 
-    def own(self, epoch: int, facts: Mapping[str, str | bytes]) -> None:
+    def own(self, epoch: int, facts: Mapping[str, str | bytes], accepted: float) -> None:
         """This node writes the stream, as its creator or because it took it over."""
         self.epoch = self.read_epoch = epoch
+        self.accepted = accepted
         self.facts = facts
         self.fenced = self.elsewhere = self.cancel_wanted = self.terminal_appended = False
-        self.attempts, self.attempts_kept = (), 0
+        self._account = None
+        self.account_asked = self.account_kept = 0
         self.refused_since = None
         self.count_readers()
 
@@ -155,9 +169,31 @@ class RedisStream(Readable):
             self._settling.append(waiter)
             await waiter
 
-    def keep_attempts(self, attempts: Sequence[Attempt]) -> None:
-        """See `Writer.keep_attempts`. Written with the next renewal of the lease."""
-        self.attempts = attempts
+    def keep_account(self, account: Callable[[], Account]) -> None:
+        """See `Writer.keep_account`. It goes with the next round trip, in the same call as the
+        records that wait, and again with each renewal of the lease."""
+        if not self.fenced:
+            self._account = account
+            self.account_asked += 1
+            self._node.write_soon(self)
+
+    def noted(self) -> dict[str, str | bytes]:
+        """The fields in which Redis keeps the account; none where it is not to be kept.
+        `attempts` stands alone: earlier versions of the relay read that much."""
+        if self._account is None or self.terminal_appended:
+            return {}
+        account = self._account()
+        rest = structs.replace(account, attempts=(), epoch=self.epoch)
+        return {"attempts": _to_json(account.attempts), "account": _to_json(rest)}
+
+    def age_ms(self) -> int:
+        """How long ago the chat was accepted."""
+        return max(0, round((self._clock() - self.accepted) * 1000))
+
+    @property
+    def account_due(self) -> bool:
+        """Whether the account told something new that Redis does not have."""
+        return self.account_asked != self.account_kept and not self.terminal_appended
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """See `Writer.on_cancel`."""
@@ -192,7 +228,8 @@ class RedisStream(Readable):
         self.trouble = trouble
         self.pending.clear()
         self.in_flight = None
-        self._cancel_callback = None
+        self._cancel_callback = self._account = None
+        self.account_kept = self.account_asked
         self.stop_driver()
         self._settle(trouble or Fenced())
         if trouble:
@@ -216,7 +253,7 @@ class RedisStream(Readable):
     @property
     def has_more(self) -> bool:
         """Whether something waits to be sent or to be answered."""
-        return self.in_flight is not None or bool(self.pending)
+        return self.in_flight is not None or bool(self.pending) or self.account_due
 
     def whole(self) -> list[Batch]:
         """Everything that was acknowledged or is in flight, for a Redis that lost it."""
@@ -236,8 +273,8 @@ class RedisStream(Readable):
         if batch is not None:
             self._show(unpack(batch.payload))
         if self.records.ended:  # what wrote the answer is not kept with it
-            self._cancel_callback = self._lost_callback = None
-        if not self.pending:
+            self._cancel_callback = self._lost_callback = self._account = None
+        if not self.has_more:
             self._settle(None)
         self.check_idle()
 

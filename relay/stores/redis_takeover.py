@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import msgspec
+from msgspec import structs
 
+from relay.account import Account
 from relay.events import Attempt
 from relay.stores import redis_keys as keys
 from relay.stores.redis_calls import Calls
-from relay.stores.redis_claims import Claims, Facts, spec_of
+from relay.stores.redis_claims import Claims, spec_of
 from relay.stores.redis_courier import Courier
 from relay.stores.redis_stream import RedisStream, unreadable
 from relay.streamlog import Orphan
 
-_attempts = msgspec.json.Decoder(list[Attempt])
+_attempts = msgspec.json.Decoder(tuple[Attempt, ...])
+_accounts = msgspec.json.Decoder(Account)
 _TEXT = ("subject", "session", "id", "grace", "fingerprint", "newest")
 
 
@@ -30,6 +33,7 @@ class Heir:
         claims: Claims,
         *,
         node: str,
+        clock: Callable[[], float],
         lease_ms: int,
         unfollow: Callable[[RedisStream], None],
     ) -> None:
@@ -38,6 +42,7 @@ class Heir:
         self._courier = courier
         self._claims = claims
         self._node = node
+        self._clock = clock
         self._lease_ms = lease_ms
         self._unfollow = unfollow
 
@@ -57,7 +62,9 @@ class Heir:
 
     async def _adopt(self, stream: RedisStream) -> bool:
         names = [keys.stream(stream.name), keys.lease(stream.name)]
-        epoch, alone_ms = await self._calls.call("take_over", names, self._node, self._lease_ms)
+        answer = await self._calls.call("take_over", names, self._node, self._lease_ms)
+        epoch, alone_ms, age_ms = answer
+        accepted = self._clock() - age_ms / 1000
         if not epoch:
             return False
         await self._courier.read_all(stream, from_start=True)
@@ -72,13 +79,22 @@ class Heir:
             return True
         try:
             facts = _facts(held)
-            orphan = _orphan(stream, facts, held, alone_ms - self._lease_ms)
+            orphan = Orphan(
+                stream,
+                *spec_of(stream.name, facts),
+                stream.records.chunks(),
+                _account(held, stream.read_epoch),
+                accepted,
+                last_sign_ms=max(0, age_ms - alone_ms),
+                late=alone_ms - self._lease_ms > float(facts["grace"]) * 1000,
+                cancelled=b"cancel" in held,
+            )
         except (KeyError, ValueError, msgspec.MsgspecError):  # of a later version
             stream.fail(unreadable())
             await self._calls.call("release", names, epoch, self._node)
             return False
         self._unfollow(stream)
-        stream.own(int(epoch), facts)
+        stream.own(int(epoch), facts, accepted)
         async with self._calls.client.pipeline(transaction=False) as pipe:
             self._claims.queue_count(pipe, stream, anew=True)
             await self._calls.checked(pipe)
@@ -103,16 +119,14 @@ class Heir:
         stream.let_go()
 
 
-def _orphan(stream: RedisStream, facts: Facts, held: Mapping[bytes, bytes], late_ms: int) -> Orphan:
-    spec, request = spec_of(stream.name, facts)
-    return Orphan(
-        writer=stream,
-        spec=spec,
-        request=request,
-        chunks=stream.records.chunks(),
-        attempts=_attempts.decode(held.get(b"attempts", b"[]")),
-        late=late_ms > spec.grace * 1000,
-        cancelled=b"cancel" in held,
+def _account(held: Mapping[bytes, bytes], written_by: int) -> Account:
+    """What the owner noted, whose epoch the last records are of. What an owner before it
+    noted of its calls says nothing of this one's: so it is where a node of an earlier version,
+    which notes attempts only, owned the stream in between."""
+    account = _accounts.decode(held.get(b"account", b"{}"))
+    calls = account.calls if account.epoch >= written_by else None
+    return structs.replace(
+        account, attempts=_attempts.decode(held.get(b"attempts", b"[]")), calls=calls
     )
 
 

@@ -6,9 +6,13 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+import msgspec
 import pytest
 
+from relay.account import Account
+from relay.account import Call as Noted
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.driver import Driver
 from relay.errors import Code, Fault, Fenced, RelayError
@@ -72,13 +76,16 @@ class Told:
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, str]] = []
+        self.taken_over: list[str] = []
         self.attempts: list[Attempt] = []
         self.ended_with: list[Record | None] = []
         self.answered: list[Target] = []
         self.defects: list[BaseException] = []
 
-    def started(self, stream: str, route: str) -> None:
+    def started(self, stream: str, route: str, *, taken_over: bool) -> None:
         self.begun.append((stream, route))
+        if taken_over:
+            self.taken_over.append(stream)
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         self.answered.append(target)
@@ -503,12 +510,16 @@ async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothin
     assert (await house.log.info(stream, None)).seq == 0
 
 
-def orphan_of(house: House, writer: object, request: ChatRequest | None, **flags: bool) -> Orphan:
-    asked = request or ChatRequest("gpt", (Message("user", "hi"),))
+ASKED = ChatRequest("gpt", (Message("user", "hi"),))
+
+
+def orphan_of(house: House, writer: object, request: ChatRequest | None, **fields: Any) -> Orphan:
+    asked = request or ASKED
     spec = Spec("o1", "s" * 22, "a", None, asked, 300)
-    said = {"late": False, "cancelled": False} | flags
+    known = {"account": Account(calls=()), "accepted": house.clock(), "last_sign_ms": 0}
+    said = {**known, "late": False, "cancelled": False, **fields}
     chunks = house.log._streams["o1"].records.chunks()
-    return Orphan(writer, spec, request, chunks, [], **said)  # type: ignore[arg-type]
+    return Orphan(writer, spec, request, chunks, **said)  # type: ignore[arg-type]
 
 
 async def owned(house: House, *texts: str) -> tuple[object, ChatRequest]:
@@ -528,6 +539,47 @@ async def test_an_orphan_that_was_cancelled_ends_without_an_upstream_call() -> N
     assert isinstance(done, Done)
     assert done.finish_reason is FinishReason.CANCELLED
     assert not gpt.calls
+    assert house.told.taken_over == ["o1"]
+
+
+async def test_a_cancelled_orphan_without_a_record_ends_without_an_upstream_call() -> None:
+    gpt = ScriptedProvider("gpt", says("x"))
+    house = House(gpt)
+    claim = await house.log.create(Spec("o1", "s" * 22, "a", None, ASKED, 300))
+    house.dispatcher.adopt(orphan_of(house, claim.writer, ASKED, cancelled=True))  # type: ignore[union-attr]
+    start, done = await house.records("o1")
+    assert isinstance(start, Start)
+    assert isinstance(done, Done)
+    assert (done.finish_reason, done.attempts) == (FinishReason.CANCELLED, [])
+    assert not gpt.calls
+
+
+async def test_the_calls_of_a_dead_owner_are_told_of_once_and_in_the_end() -> None:
+    house = House(ScriptedProvider("gpt", says("three four five six seven")))
+    writer, request = await owned(house, "one ", "two ")
+    ended = Attempt("gpt", "gpt-model", "provider_overloaded", 9)
+    account = Account((ended,), (Noted("gpt", "gpt-model", 10, 0),), first_text_ms=30)
+    left = orphan_of(house, writer, request, account=account, last_sign_ms=1010)
+    house.dispatcher.adopt(msgspec.structs.replace(left, accepted=house.clock() - 5))
+    done = (await house.records("o1"))[-1]
+    assert isinstance(done, Done)
+    assert [each.outcome for each in done.attempts] == ["provider_overloaded", "internal", "ok"]
+    assert done.attempts[1].ms == 1000
+    assert done.timing.first_token_ms == 30
+    assert 5_000 <= done.timing.total_ms < 60_000
+    assert [each.outcome for each in house.told.attempts] == ["internal", "ok"]
+
+
+async def test_an_orphan_whose_request_was_not_kept_tells_of_its_call_too() -> None:
+    house = House(ScriptedProvider("gpt", says("x")))
+    writer, _ = await owned(house, "one two ")
+    account = Account((), (Noted("gpt", "gpt-model", 10, 0),))
+    house.dispatcher.adopt(orphan_of(house, writer, None, account=account))
+    failed = (await house.records("o1"))[-1]
+    assert isinstance(failed, Failed)
+    assert [each.outcome for each in failed.attempts or []] == ["internal"]
+    assert house.told.attempts == failed.attempts
+    assert house.told.ended_with == [failed]
 
 
 async def test_an_orphan_that_nobody_came_back_for_in_time_is_abandoned() -> None:

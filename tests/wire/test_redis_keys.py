@@ -6,6 +6,7 @@ import pytest
 import redis as sync_redis
 from redis.crc import key_slot
 
+from relay.account import Account
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import Attempt, Start, Text
 from relay.request import ChatRequest, Message
@@ -92,13 +93,15 @@ async def test_the_request_and_its_attempts_go_with_the_terminal_record(
     log: RedisLog, store: sync_redis.Redis
 ) -> None:
     writer = await begun(log)
-    writer.keep_attempts([TRIED])
-    await log.tick()
+    writer.keep_account(lambda: Account((TRIED,), calls=()))
+    await log.rest()
     assert PROMPT.encode() in everything(store)
     assert store.hget("relay:{st1}", "attempts")
+    assert store.hget("relay:{st1}", "account")
     await ended(log, writer)
     assert PROMPT.encode() not in everything(store)
-    assert store.hget("relay:{st1}", "attempts") is None
+    left = store.hgetall("relay:{st1}")
+    assert not left.keys() & {b"attempts", b"account", b"accepted"}
     assert ANSWER.encode() in everything(store)
 
 

@@ -4,7 +4,7 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('HSET', KEYS[1], 'renewed', now, 'epoch', 1, 'next', 0, 'status', 'running', unpack(ARGV, 4))
+  redis.call('HSET', KEYS[1], 'renewed', now, 'accepted', now, 'epoch', 1, 'next', 0, 'status', 'running', unpack(ARGV, 4))
 elseif redis.call('HGET', KEYS[1], 'epoch') ~= '1' then
   return 'taken'
 end

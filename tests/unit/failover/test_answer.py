@@ -5,12 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.events import Reasoning, Target, Text
+from relay.account import Account
+from relay.errors import Code
+from relay.events import Reasoning, Start, Target, Text
 from relay.failover.answer import Answer
 from relay.failover.attempt import Running
 from relay.failover.breaker import Ticket
+from relay.failover.estate import estate_of
 from relay.provider import Form
-from relay.records import Records, Shown, encode
+from relay.records import Records, encode
 from tests.failover_sim import A, B, plan
 
 WORDS = st.text(st.sampled_from('ab \n谢👍\\"'), max_size=6)
@@ -55,7 +58,7 @@ class World:
         elif what == "pass":
             self.hand_over()  # the driver appends each step before it asks for the next
             events = [Text(text) for text in said]
-            self.answer.standing += sum(map(len, said))  # as `Failover.passing` does
+            self.answer.appended += sum(map(len, said))  # as `Failover.passing` does
             self.answer.records.extend(events)
             self.screen += "".join(said)
         elif what == "hand over":
@@ -86,8 +89,10 @@ def test_the_text_that_stands_is_the_logs_and_that_of_records_not_handed_over_ye
 @given(WORDS, DOINGS)
 def test_so_it_is_for_an_answer_that_was_taken_over(left, doings):
     world = World()
+    world.log.append(*encode(Start("s", A.provider, A.model)))
     world.log.append(*encode(Text(left)))
-    world.answer.take_over(Shown(left, "", ()), A, 0.0)
+    estate = estate_of(world.log.chunks(), Account(), 0.0, 0)
+    world.answer.take_over(estate, Code.INTERNAL)
     world.screen = left
     for what, said in doings:
         world.do(what, said)

@@ -754,7 +754,6 @@ def test_a_taken_over_answer_goes_on_without_a_second_start():
     assert HALF + out.text == WORDS
     assert out.launches[0][1].partial == HALF.rstrip()
     assert out.done.attempts[0] == before
-    assert out.done.usage.estimated is True
 
 
 def test_a_taken_over_answer_with_nothing_shown_begins_afresh():

@@ -406,12 +406,12 @@ def test_what_an_answer_says_stands_in_order_among_the_other_lines_and_looks_lik
 ):
     def log():
         with logs.context(connection="c1", session=SESSION):
-            logger.bind(stream=STREAM[:8]).debug("chat to gpt")
+            logger.bind(stream=STREAM[:8]).info("takes a chat to gpt")
             logs.log_stream_start(STREAM, "gpt")
             with logs.context(stream=STREAM):
-                logger.debug("chat to gpt")
+                logger.info("takes a chat to gpt")
         logs.log_stream_start(STREAM, "gpt")
-        logger.bind(stream=STREAM[:8]).debug("chat to gpt")
+        logger.bind(stream=STREAM[:8]).info("takes a chat to gpt")
 
     lines = written(tmp_path, log, format=format)
     assert ["relay.observability.logs" in line for line in lines] == [
@@ -437,7 +437,7 @@ def test_what_an_answer_says_stands_in_order_among_the_other_lines_and_looks_lik
 def test_a_line_that_no_output_takes_is_not_even_noted(monkeypatch, capfd):
     logs.configure_logging(directory=None, level="INFO")
     monkeypatch.setattr(logs, "Said", None)
-    logs.log_stream_start(STREAM, "gpt")
+    logs.log_greeting("c1", resumed=False)
     logs.log_attempt(STREAM, Attempt("gpt", "m", "ok", 7))
     with pytest.raises(TypeError):
         logs.log_stream_end(STREAM, DONE)

@@ -19,7 +19,7 @@ class Node:
 
 def owned() -> RedisStream:
     stream = RedisStream("st1", lambda: 0.0, Node())
-    stream.own(1, {})
+    stream.own(1, {}, 0.0)
     return stream
 
 
