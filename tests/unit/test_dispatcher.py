@@ -331,7 +331,7 @@ async def test_what_does_not_end_within_the_drain_is_stopped_with_an_error() -> 
     failed = (await house.records(stream))[-1]
     assert isinstance(failed, Failed)
     assert (failed.code, failed.retryable) == (Code.DRAINING, True)
-    assert [attempt.outcome for attempt in failed.attempts or ()] == ["cancelled"]
+    assert [attempt.outcome for attempt in failed.attempts or ()] == ["draining"]
     assert gpt.closed == 1, "drain returns when every upstream is closed"
 
 

@@ -76,7 +76,12 @@ async def test_an_older_node_takes_no_answer_over_that_it_cannot_read(
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("request", b"\x81\xa1x\x01"), ("attempts", b'[{"later": 1}]')]
+    ("field", "value"),
+    [
+        ("request", b"\x81\xa1x\x01"),
+        ("attempts", b'[{"later": 1}]'),
+        ("account", b'{"reason": "a_later_code"}'),
+    ],
 )
 async def test_an_older_node_takes_no_answer_over_whose_chat_it_cannot_read(
     store: sync_redis.Redis, make_node: MakeNode, field: str, value: bytes
