@@ -59,8 +59,9 @@ class ToolCall(Framed):
 @dataclass(frozen=True, slots=True)
 class Fallback(Framed):
     """Another target takes over. Where `keep` is False, discard all text and reasoning
-    shown so far: a fresh answer follows. `reason` is an error code. The wire's `from` and
-    `to` are two fields each, because `from` is a word of Python."""
+    shown so far: a fresh answer follows. `reason` is an error code. The target it comes from
+    was not asked where it had failed other answers a moment ago: then `attempts` lacks it.
+    The wire's `from` and `to` are two fields each, because `from` is a word of Python."""
 
     from_provider: str
     from_model: str

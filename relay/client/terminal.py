@@ -116,7 +116,7 @@ class Printer:
             self.note(f"{event.reason}: discard the text above, {other} starts over")
             self._shown = False
         else:
-            self.note(f"{event.reason}: {other} goes on")
+            self.note(f"{event.reason}: {other} {'goes on' if self._shown else 'answers'}")
 
     def _write(self, stream: TextIO, text: str) -> None:
         clean = plain(text)

@@ -273,9 +273,12 @@ class FallbackFrame(Sent):
     type: Literal["fallback"]
     id: str
     seq: Seq
-    from_: TargetRef = Field(alias="from")
+    from_: TargetRef = Field(
+        alias="from",
+        description="The target named last. Not among the `attempts` where it was not asked.",
+    )
     to: TargetRef
-    reason: ErrorCode
+    reason: ErrorCode = Field(description="What took it away, or why it was not asked.")
     keep: bool = Field(
         description="False: discard all text and reasoning of this id; a fresh answer follows. "
         "True: the answer goes on from where it broke."

@@ -36,6 +36,27 @@ export function advice({ code, message, retry_after: wait }) {
   return wait ? `${sentence} It may work again in ${Math.ceil(wait)} s.` : sentence;
 }
 
+const REASONS = {
+  provider_rate_limited: 'is at its limit',
+  provider_overloaded: 'is overloaded',
+  provider_timeout: 'does not answer in time',
+  provider_auth: 'does not accept the relay’s key',
+  context_length: 'can’t take a conversation of this length',
+};
+
+/**
+ * The sentence for a fallback, true whether the first model was asked or, because it had failed
+ * others a moment ago, was not. `begun`: something of the answer is shown.
+ */
+export function change({ from, to, reason, keep, begun }) {
+  const moved = reason === 'internal' || reason === 'draining';
+  const known = REASONS[reason] ?? (begun ? 'broke off' : 'is not available');
+  const why = moved ? 'The relay moved this answer to another of its servers' : `${label(from.provider)} (${from.model}) ${known}`;
+  const other = from.provider === to.provider ? to.model : label(to.provider);
+  const what = keep ? (begun ? 'goes on' : 'answers') : 'starts the answer over';
+  return `${why}; ${other} ${what}.`;
+}
+
 /** Times and tokens of a finished answer, in a few words. */
 export function footnote({ timing, usage, cost_usd: cost, finish_reason: reason }) {
   const parts = [];
@@ -90,13 +111,10 @@ export class AnswerView {
     this.#later('reasoning', text);
   }
 
-  fallback({ from, to, keep }) {
+  fallback({ from, to, reason, keep }) {
     this.#flush();
-    const other = from.provider === to.provider ? to.model : label(to.provider);
-    const same = from.provider === to.provider && from.model === to.model;
-    const what = keep ? 'goes on' : 'starts the answer over';
-    const first = same ? 'The model broke off' : `${label(from.provider)} (${from.model}) could not finish`;
-    this.notices.append(element('p', { className: 'notice' }, `${first}; ${other} ${what}.`));
+    const begun = this.body.textContent !== '' || this.thoughts.textContent !== '';
+    this.notices.append(element('p', { className: 'notice' }, change({ from, to, reason, keep, begun })));
     if (!keep) {
       this.body.replaceChildren();
       this.thoughts.replaceChildren();

@@ -290,7 +290,10 @@ export interface ToolCallEvent extends Told<ToolCallFrame> {
   type: 'toolCall';
 }
 
-/** Another target takes over. `keep` false: discard all text and reasoning shown so far. */
+/**
+ * Another target takes over. `keep` false: discard all text and reasoning shown so far. `from` was
+ * not asked where it had failed other answers a moment ago: then it is not among `attempts`.
+ */
 export interface FallbackEvent extends Told<FallbackFrame> {
   type: 'fallback';
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { advice, footnote } from '../../relay/web/answer-view.js';
+import { advice, change, footnote } from '../../relay/web/answer-view.js';
 import { RelayClient, RelayError, randomName, sameOriginUrl } from '../../relay/web/relay-client.js';
 
 /** Keeps every socket made; the test opens, answers and closes them. */
@@ -140,6 +140,17 @@ test('every failure says what to do', () => {
   assert.match(advice({ code: 'unknown_provider', message: 'gpt is off: OPENAI_API_KEY is not set' }), /^gpt is off: OPENAI_API_KEY is not set\. Choose/);
   assert.equal(advice({ code: 'internal', message: 'internal error' }), 'internal error. Try again.');
   assert.match(advice({ code: 'rate_limited', message: '', retry_after: 1.2 }), /in 2 s\.$/);
+});
+
+test('a change of model is told as it is, whether the first one was asked or not', () => {
+  const from = { provider: 'gpt', model: 'm1' };
+  const to = { provider: 'claude', model: 'm2' };
+  const said = (reason, begun, more) => change({ from, to, reason, keep: true, begun, ...more });
+  assert.equal(said('provider_rate_limited', false), 'GPT (m1) is at its limit; Claude answers.');
+  assert.equal(said('provider_error', false), 'GPT (m1) is not available; Claude answers.');
+  assert.equal(said('provider_interrupted', true), 'GPT (m1) broke off; Claude goes on.');
+  assert.equal(said('provider_timeout', true, { keep: false }), 'GPT (m1) does not answer in time; Claude starts the answer over.');
+  assert.equal(said('internal', true, { to: from, keep: false }), 'The relay moved this answer to another of its servers; m1 starts the answer over.');
 });
 
 test('the footnote leaves out what is not known', () => {

@@ -145,6 +145,18 @@ async def test_a_fallback_that_keeps_goes_on() -> None:
         await ask(page, "hi")
         await expect(page.locator(".foot")).to_be_visible()
         assert await last_text(page).text_content() == "one two"
+        said = "Claude (claude-sonnet-5-5) broke off; GPT goes on."
+        await expect(page.locator(".notice")).to_have_text(said)
+
+
+async def test_a_model_that_was_not_asked_is_not_said_to_have_broken_off() -> None:
+    skipped = {**FALLBACK, "keep": True, "reason": "provider_overloaded"}
+    records = [*answer(finish=False), skipped, *answer("two")[1:]]
+    async with StubRelay(lambda _: records).serve() as stub, page_at(stub.page) as page:
+        await ask(page, "hi")
+        await expect(page.locator(".foot")).to_be_visible()
+        said = "Claude (claude-sonnet-5-5) is overloaded; GPT answers."
+        await expect(page.locator(".notice")).to_have_text(said)
 
 
 async def test_a_failed_answer_says_what_to_do_and_can_be_asked_again() -> None:

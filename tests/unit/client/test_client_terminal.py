@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -52,7 +53,12 @@ def test_a_discarded_beginning_is_said_to_be_discarded() -> None:
 
 
 def test_a_fallback_before_any_text_discards_nothing() -> None:
-    assert printed(BACK)[1] == "[provider_timeout: y y1 goes on]\n"
+    assert printed(BACK)[1] == "[provider_timeout: y y1 answers]\n"
+
+
+def test_a_fallback_that_keeps_the_text_goes_on_with_it() -> None:
+    kept = replace(BACK, keep=True)
+    assert printed(Text("so far"), kept)[1] == "[provider_timeout: y y1 goes on]\n"
 
 
 def test_an_explanation_is_one_line_that_says_what_to_do() -> None:
