@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.story import Story
+
+NOTED = 0.3
+"""Seconds after which an owner has noted a call, whatever else the machine has to do."""
 
 
 @dataclass(slots=True)
@@ -21,6 +25,7 @@ class Reading:
     text: str = ""
     stream: str | None = None
     outcome: str | None = None
+    done: dict[str, Any] | None = None
     failed: bool = False
     restarts: int = 0
     repeated: int = 0
@@ -68,6 +73,7 @@ class Reading:
                 self.restarts += 1
             case "done":
                 self.outcome = frame["finish_reason"]
+                self.done = frame
             case "error":
                 self.refuse(frame["code"])
 
@@ -86,6 +92,20 @@ class Reading:
         if not self.over:
             found.append(f"hung after record {self.last}")
         return found
+
+
+def misstatements(done: dict[str, Any], calls: Sequence[tuple[float, float]]) -> list[str]:
+    """What a `done` frame leaves out of the calls that the vendor had for its answer, each from
+    when to when, in seconds. One that was over before its node could note it is not counted."""
+    found = []
+    told = len(done["attempts"])
+    had = sum(ended - arrived >= NOTED for arrived, ended in calls)
+    if had > told:
+        found.append(f"done tells of {told} calls, the vendor had {had}")
+    took = calls[-1][0] - calls[0][0] if calls else 0.0
+    if done["timing"]["total_ms"] < took * 1000 - 50:
+        found.append(f"done tells of {done['timing']['total_ms']} ms, it took {took:.1f} s")
+    return found
 
 
 def difference(whole: str, text: str, *, ended: bool = True) -> tuple[int, int]:

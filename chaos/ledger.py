@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from chaos.clients import Client
-from chaos.fold import difference
+from chaos.fold import difference, misstatements
 from chaos.ground import RESUME_WINDOW, Ground
 from chaos.story import Story, fingerprint
 
@@ -16,6 +16,9 @@ EMPTIED = frozenset({"redis restart", "redis flush"})
 
 STORE = EMPTIED | {"redis freeze", "redis full", "redis connections"}
 """Everything that is done to the store."""
+
+UNKNOWN = STORE | {"node frozen"}
+"""After these nobody may know of every call."""
 
 HONEST: dict[str, frozenset[str]] = {
     "stream_expired": EMPTIED,
@@ -88,11 +91,21 @@ class Ledger:
             found.append(f"ended in {outcome} without a cause")
         if outcome == "cancelled" and not client.cancelled and client.kind == "WebSocket":
             found.append("was cancelled without having asked for it")
+        found += self._untold(client)
         if found:
             self._count_characters(client)
             who = f"{client.kind} reader of story {reading.story.number} ({reading.stream})"
             state = self.ground.state(reading.stream) if not reading.over else ""
             self.loss(f"{who}: {'; '.join(found)}{state}")
+
+    def _untold(self, client: Client) -> list[str]:
+        """What the end of an answer leaves out. An answer over HTTP may be one of several to
+        one story; what a store lost, or a frozen node did before it was noted, nobody knows."""
+        done = client.reading.done
+        since = client.since - 2.0
+        if done is None or client.kind != "WebSocket" or self.ground.troubled_since(since, UNKNOWN):
+            return []
+        return misstatements(done, self.ground.vendor.times_of(client.reading.story))
 
     def loss(self, what: str) -> None:
         """Something was lost; it is said at once, with when it was."""

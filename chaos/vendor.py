@@ -3,6 +3,7 @@ unfinished turn. Knows which node asked for which story, by the key that came wi
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from chaos.story import Story, story_of
@@ -38,6 +39,12 @@ class Vendor:
     def calls_for(self, story: Story) -> int:
         """How often it was asked for one story."""
         return len(self._asked.get(story.number, ()))
+
+    def times_of(self, story: Story) -> list[tuple[float, float]]:
+        """When each call for a story came and was over, by the loop's clock."""
+        now = asyncio.get_running_loop().time()
+        asked = self._asked.get(story.number, ())
+        return [(call.arrived, call.ended if call.closed.is_set() else now) for call in asked]
 
     def teller(self, story: Story) -> str | None:
         """The node that a story is being told to; None where the call is over."""

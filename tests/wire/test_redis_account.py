@@ -145,17 +145,19 @@ async def test_a_handed_over_answer_has_all_that_was_noted_before(
 
 
 async def test_an_owner_of_an_earlier_version_leaves_none(
-    store: sync_redis.Redis, make_node: MakeNode
+    server: RedisProcess, store: sync_redis.Redis, make_node: MakeNode
 ) -> None:
     log, other = await make_node(lease_seconds=LEASE), await make_node(lease_seconds=LEASE)
     await begun(log)
     await log.close()
     store.hdel(KEY, "account", "accepted")
     store.hset(KEY, "attempts", msgspec.json.encode(ENDED))
-    before = time.monotonic()
+    server.age_field_by(100, "renewed")
     orphan = await taken_over_by(other)
     assert orphan.account == Account(ENDED)
-    assert before - 1 <= orphan.accepted <= time.monotonic()
+    assert 100 <= time.monotonic() - orphan.accepted <= 130
+    assert orphan.last_sign_ms == 0
+    assert store.hget(KEY, "accepted") is not None, "the next owner counts from there too"
 
 
 async def test_what_was_noted_before_an_earlier_version_owned_it_is_not_taken_for_its_word(

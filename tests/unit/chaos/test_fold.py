@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chaos.fold import Reading, difference
+from chaos.fold import Reading, difference, misstatements
 from chaos.story import Story, story_of
 
 STORY = Story(7, 20, 0.01)
@@ -103,3 +103,15 @@ def test_characters_are_counted_as_lost_or_as_too_many(
     text: str, ended: bool, expected: tuple[int, int]
 ) -> None:
     assert difference("abcdef", text, ended=ended) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "total_ms", "faults"),
+    [(3, 9_000, 0), (3, 5_960, 0), (2, 9_000, 1), (3, 3_000, 1), (1, 10, 2)],
+)
+def test_an_end_that_leaves_out_a_call_or_the_time_before_a_take_over_is_seen(
+    told: int, total_ms: int, faults: int
+) -> None:
+    calls = [(100.0, 102.0), (103.0, 103.1), (104.0, 105.0), (106.0, 107.0)]
+    done = {"attempts": [{}] * told, "timing": {"total_ms": total_ms}}
+    assert len(misstatements(done, calls)) == faults

@@ -162,3 +162,15 @@ def test_the_longest_rested_target_is_the_one_whose_failure_is_longest_ago():
     assert breakers.longest_rested([U, T]) == T
     fail(breakers, 4.0)
     assert breakers.longest_rested([T, U]) == U
+
+
+def test_it_tells_what_it_opened_for_whatever_late_calls_fail_of():
+    breakers = Breakers()
+    late = breakers.enter(T, 0.0)
+    for _ in range(FAILURES_TO_OPEN):
+        breakers.failed(breakers.enter(T, 0.0), Code.PROVIDER_OVERLOADED, 0.0)
+    breakers.failed(late, Code.PROVIDER_TIMEOUT, 1.0)
+    assert breakers.state(T, 1.0).code is Code.PROVIDER_OVERLOADED
+    probe = breakers.enter(T, 50.0)
+    breakers.failed(probe, Code.PROVIDER_AUTH, 50.0)
+    assert breakers.state(T, 51.0).code is Code.PROVIDER_AUTH

@@ -497,6 +497,7 @@ def test_open_breakers_are_skipped_and_all_open_the_longest_rested_is_tried():
     whole(out)
     assert out.targets == [B]
     assert out.fallbacks == [Fallback(A, B, Code.PROVIDER_OVERLOADED, keep=True)]
+    assert [each.provider for each in out.done.attempts] == [B.provider], "calls, and no other"
     open_breaker(B, 998.0)
     out = Sim(plan(A, B), {A: [SILENCE], B: [answer(WORDS)]}, breakers=breakers).run()
     assert out.targets == [B]
