@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,11 +16,13 @@ from faults.clients import CLIENTS
 from faults.matrix import TRANSPORTS, VENDORS, Cell
 from faults.seen import Seen
 from faults.stage import Stage
+from relay.failover.breaker import FAILURES_TO_OPEN
 from tests.upstreams.server import Request
-from tests.upstreams.steps import Close, Pause, Step, Thought, Token
+from tests.upstreams.steps import Close, Pause, Refuse, Step, Thought, Token
 from tests.wire.assembled import served
 
 PATIENCE = 20
+ASK = {"messages": "Tell me something."}
 
 
 async def gated(
@@ -107,3 +110,30 @@ def _persona(request: Request) -> list[object]:
     body = request.body
     turns = [turn for turn in request.turns if turn.role in ("system", "developer")]
     return [turns, body.get("system"), body.get("systemInstruction")]
+
+
+async def test_a_target_whose_breaker_is_open_is_told_why_and_is_no_attempt(
+    tmp_path: Path,
+) -> None:
+    stage = Stage()
+    cell = Cell("open", VENDORS[0], "sse", 0)
+    scripts = {"primary": [Refuse("overloaded")], "fallback": whole()}
+    cast = stage.cast(cell, scripts, prefill=False)  # type: ignore[arg-type]
+    routes = tmp_path / "routes.toml"
+    routes.write_text(stage.routes_file())
+    async with stage.upstream, asyncio.timeout(PATIENCE), aiohttp.ClientSession() as http:
+        own = {"PORT": "0", "ROUTES_FILE": str(routes), "BREAKER_COOLDOWN": "60"}
+        async with served({**stage.environment(), **own}) as (_, url):
+            frames: list[dict[str, Any]] = []
+            for _ in range(FAILURES_TO_OPEN):
+                async with http.post(f"{url}/chat/{cell.route}", json=ASK) as response:
+                    body = await response.text()
+                lines = [line[6:] for line in body.splitlines() if line.startswith("data: ")]
+                frames = [json.loads(line) for line in lines]
+    start, done = frames[0], frames[-1]
+    (fallback,) = (frame for frame in frames if frame["type"] == "fallback")
+    assert cast.attempts("primary") == FAILURES_TO_OPEN
+    assert fallback["from"] == {"provider": start["provider"], "model": start["model"]}
+    assert (fallback["reason"], fallback["keep"]) == ("provider_overloaded", True)
+    assert [each["outcome"] for each in done["attempts"]] == ["ok"]
+    assert done["attempts"][0]["model"] == fallback["to"]["model"]

@@ -177,3 +177,17 @@ async def test_what_was_noted_before_an_earlier_version_owned_it_is_not_taken_fo
     assert orphan.account.calls is None
     assert orphan.account.attempts == ENDED * 2
     assert orphan.account.first_text_ms == 9
+
+
+async def test_a_redis_that_refuses_to_keep_it_is_not_taken_for_well(
+    server: RedisProcess, store: sync_redis.Redis, make_node: MakeNode
+) -> None:
+    log = await make_node()
+    writer = await begun(log)
+    store.replicaof("127.0.0.1", 1)
+    writer.keep_account(Noting())
+    await until(lambda: not log.healthy)
+    assert not store.hexists(KEY, "account")
+    store.replicaof("NO", "ONE")
+    await writer.settled()
+    assert store.hexists(KEY, "account")

@@ -10,7 +10,7 @@ if not held[1] then return 'missing' end
 if tonumber(held[1]) > tonumber(ARGV[1]) then return 'fenced' end
 local next, first, count = tonumber(held[2]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if held[1] ~= ARGV[1] then return 'gap' end
-if #ARGV > 7 then redis.pcall('HSET', KEYS[1], unpack(ARGV, 8)) end
+if #ARGV > 7 then redis.call('HSET', KEYS[1], unpack(ARGV, 8)) end
 if first + count <= next then return 'duplicate' end
 if first ~= next then return 'gap' end
 redis.call('XADD', KEYS[2], (first + count) .. '-0', 'e', ARGV[1], 'r', ARGV[4])
