@@ -12,8 +12,9 @@ from time import perf_counter
 from relay.configuration.catalog import Catalog, ProviderConfig
 from relay.configuration.deprecations import deprecation_warnings
 from relay.errors import Code, Fault
-from relay.observability.loglines import hide_shapes, one_line
+from relay.observability.loglines import one_line
 from relay.provider import Provider
+from relay.redaction import hide_shapes
 
 PROBE_TIMEOUT = 15.0
 """Seconds that one provider has to answer; the embedded model may have to load first."""

@@ -14,8 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSeri
 from pydantic.fields import FieldInfo
 from pydantic_settings import NoDecode
 
+from relay.addresses import Network
 from relay.configuration import environment as grammar
-from relay.observability.loglines import hide_shapes, one_line
+from relay.observability.loglines import one_line
+from relay.redaction import hide_shapes
 
 
 def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:
@@ -34,7 +36,7 @@ Fallbacks = Annotated[
 ]
 Tokens = Annotated[tuple[grammar.Token, ...], NoDecode, _parsed(grammar.tokens)]
 RedisUrl = Annotated[SecretStr, _parsed(grammar.redis_url)]
-Networks = Annotated[tuple[grammar.Network, ...], NoDecode, _parsed(grammar.networks)]
+Networks = Annotated[tuple[Network, ...], NoDecode, _parsed(grammar.networks)]
 Origins = Annotated[tuple[str, ...], NoDecode, _parsed(grammar.origins)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _parsed(str.upper)]
 Format = Annotated[Literal["text", "json"], _parsed(str.lower)]
@@ -69,7 +71,7 @@ class SettingsError(Exception):
 
 def refusal(variable: Variable, held: object, reason: str = "") -> str:
     """The line that refuses a value: the variable, what it held, what it takes."""
-    shown = one_line(hide_shapes(repr(held)[:MAX_SHOWN]))
+    shown = one_line(hide_shapes(repr(held))[:MAX_SHOWN])
     if variable.secret:
         shown = f"a secret of {len(str(held))} characters"
     why = f" ({one_line(reason)})" if reason else ""

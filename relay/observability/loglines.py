@@ -13,36 +13,11 @@ from hashlib import sha256
 from urllib.parse import quote
 
 from relay.errors import Fault, RelayError
-
-HIDDEN = "[redacted]"
-"""What stands where a secret stood."""
-
-MIN_SECRET_LENGTH = 8
-"""Shorter configured keys are placeholders such as `none`; hiding them would tear words
-apart all over the logs and protect nothing."""
+from relay.redaction import HIDDEN, MIN_SECRET_LENGTH, hide_shapes
 
 MAX_MESSAGE = 8_192
 """Characters of a line's message, and of its traceback, at most; the rest is counted."""
 
-_SHAPES = re.compile(
-    r"""
-      (?P<scheme>\b(?:bearer|(?-i:Basic))\s+)[^\s"',;]{8,}    # RFC 6750, RFC 7617
-    | (?P<field>["']?\b(?:x-api-key|x-goog-api-key|api[-_]?key|access_token|authorization)
-        ["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)[^\s"',;&]+
-    | (?P<query>[?&](?:key|token)=)[^\s"'&\#]+
-    | (?P<user>://)[^\s/@:"']{0,64}:[^\s/@"']{1,256}(?=@)                 # credentials in a URL
-    | \b(?:sk|rk|pk|gsk|xai)-[A-Za-z0-9_-]{8,}                 # keys by their prefix
-    | \bgsk_[A-Za-z0-9]{8,}
-    | \bAIza[A-Za-z0-9_-]{16,}
-    | \beyJ[A-Za-z0-9_-]{8,999}\.[A-Za-z0-9_-]{1,9999}\.[A-Za-z0-9_-]*  # a JSON Web Token
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_SIGNS = (
-    *("bearer", "basic", "api", "access_token", "authorization", "key=", "token=", "://"),
-    *("sk-", "rk-", "pk-", "gsk", "xai-", "aiza", "eyj"),
-)
-"""Each shape holds one of these. Looking for them costs a tenth of looking for the shapes."""
 _BREAKING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -85,23 +60,6 @@ def digest(secret: str) -> str:
     """Eight characters that stand for a session: equal names have equal digests, and the
     name can't be had back."""
     return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
-def hide_shapes(text: str) -> str:
-    """`text` without what looks like a key, a token or a credential."""
-    return _SHAPES.sub(_without_value, text) if _suspicious(text) else text
-
-
-def _suspicious(text: str) -> bool:
-    """Whether a shape may be in it. Beyond ASCII, letters that look alike count as alike."""
-    if not text.isascii():
-        return True
-    small = text.lower()
-    return any(sign in small for sign in _SIGNS)
-
-
-def _without_value(match: re.Match[str]) -> str:
-    return f"{match[match.lastgroup] if match.lastgroup else ''}{HIDDEN}"
 
 
 class Redactor:

@@ -11,15 +11,11 @@ from typing import Any, NamedTuple
 from relay.errors import Code, Fault, Remedy
 from relay.providers.tolerant import Unreadable, parse
 from relay.providers.verdicts import INTERRUPTED, Verdict
+from relay.redaction import hide_shapes
 
 MAX_VENDOR_WORDS = 300
 """Characters of a vendor's own message that are passed on."""
 
-_SECRETS = re.compile(
-    r"(?i)\b(?:sk|pk|rk|key|gsk|xai|hf|ghp)[-_][\w.*-]{4,}"
-    r"|\bAIza[\w-]{10,}|\beyJ[\w-]+\.[\w.-]+|\bbearer\s+\S+"
-    r"|(?<=://)[^/\s@]+@|(?<=[?&])(?:api_?key|key|token)=[^&\s]+"
-)
 _TOKEN = re.compile(r"[\w.\-]{1,64}")
 
 
@@ -92,7 +88,7 @@ def redact(text: str) -> str:
     """A vendor's message, safe to show: one line, bounded, without keys, tokens or
     credentials in URLs."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    line = _SECRETS.sub("***", line)
+    line = hide_shapes(line)
     return line if len(line) <= MAX_VENDOR_WORDS else line[: MAX_VENDOR_WORDS - 1] + "…"
 
 

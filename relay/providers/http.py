@@ -11,8 +11,10 @@ from contextvars import ContextVar
 import httpx2
 
 from relay.errors import Code, Fault
+from relay.observability.logs import SDK_LOGGERS
 from relay.providers.decoding import Decoder
 from relay.providers.faults import Reply, closed_early
+from relay.redaction import HIDDEN, MIN_SECRET_LENGTH
 
 CONNECT_TIMEOUT = 5.0
 """Seconds that making a connection may take. Nothing else is timed here: the failover
@@ -21,10 +23,6 @@ policy's timers rule, and cancel the call."""
 MAX_IDLE_CONNECTIONS = 100
 """Connections kept open between calls, to each provider."""
 
-SHORTEST_SECRET = 8
-"""Characters from which on a key is told from an ordinary word of a message."""
-
-_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2")
 _BOUNDS = {"connect": CONNECT_TIMEOUT, "read": None, "write": None, "pool": None}
 
 
@@ -70,7 +68,7 @@ async def rehearse(send: Callable[[], Awaitable[object]]) -> httpx2.Request | No
 
 def _quiet_sdks() -> None:
     """The SDKs log requests, and prompts with them, when a variable of theirs says so."""
-    for name in _LOGGERS:
+    for name in SDK_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -107,8 +105,8 @@ def secret_kept(secret: str | None) -> Iterator[None]:
 
 def without_secret(fault: Fault, secret: str | None) -> None:
     """Take `secret` out of the fault's message."""
-    if secret is not None and len(secret) >= SHORTEST_SECRET and secret in fault.message:
-        fault.message = fault.message.replace(secret, "***")
+    if secret is not None and len(secret) >= MIN_SECRET_LENGTH and secret in fault.message:
+        fault.message = fault.message.replace(secret, HIDDEN)
         fault.args = (fault.message,)
 
 

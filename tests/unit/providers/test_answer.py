@@ -99,7 +99,7 @@ def test_what_failed_below_http_is_a_fault_without_its_words(error, code):
 
 def test_a_refusal_is_classified_without_the_key_that_it_echoes():
     fault = told(b"sk-12345678 is no key", head=b"HTTP/1.1 500 No\r\n\r\n")
-    assert fault.message == "no: *** is no key"
+    assert fault.message == "no: [redacted] is no key"
 
 
 def test_what_a_caller_raises_at_the_bodys_end_is_told():
