@@ -287,7 +287,7 @@ def guard_options(settings: Settings) -> guarding.GuardOptions:
         allowed_origins=frozenset(settings.allowed_origins),
         tokens=settings.token_subjects(),
         allow_anonymous=settings.relay_allow_anonymous,
-        trusted_proxies=tuple(str(network) for network in settings.trusted_proxies),
+        trusted_proxies=settings.trusted_proxies,
     )
 
 
@@ -329,9 +329,8 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
         if request.match_info.handler is not None and status != SWITCHING_PROTOCOLS:
             resource = request.match_info.route.resource
             route = resource.canonical if resource else "(no route)"
-            logs.log_request(
-                request.method, route, status, time.monotonic() - began, request.remote or "-"
-            )
+            client = request.get(guarding.ADDRESS) or "-"
+            logs.log_request(request.method, route, status, time.monotonic() - began, client)
 
 
 @contextlib.asynccontextmanager

@@ -11,22 +11,29 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from relay.addresses import (
+    DEFAULT_PORTS,
+    Network,
+    address_of,
+    client_address,
+    is_loopback,
+    is_within,
+)
 from relay.errors import Code, RelayError
 
 SUBJECT: web.RequestKey[str | None] = web.RequestKey("subject", str | None)  # type: ignore[arg-type]
 """Whom the request's token names; None for an anonymous one."""
 
 ADDRESS = web.RequestKey("address", str)
-"""The client's address, taken from X-Forwarded-For only behind a trusted proxy."""
+"""The client's address, see `Guard.client_address`. Set on every request that reached the
+guard, also on one that it refused."""
 
 OPEN_PATHS = frozenset(
     {"/", "/favicon.ico", "/health", "/livez", "/readyz", "/asyncapi.json", "/openapi.json"}
@@ -58,10 +65,8 @@ PREFLIGHT_SECONDS = 600
 
 _PROBES = frozenset({"/livez", "/readyz", "/health"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOCAL_SUFFIXES = (".local", ".internal", ".localhost")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LOCAL_SUFFIXES = (".local", ".internal")
 
-Address: TypeAlias = IPv4Address | IPv6Address
 Authority: TypeAlias = tuple[str, int | None]
 """A host in lower case, without brackets, and its port where one is given."""
 
@@ -72,14 +77,14 @@ class GuardOptions:
 
     `host` is the address that the server binds. `allowed_origins` are origins as a browser
     sends them (`https://chat.example.com`), or `*` for any. `tokens` maps each token to the
-    subject it names. `trusted_proxies` are addresses or networks (`10.0.0.0/8`).
+    subject it names. `trusted_proxies` are the operator's own.
     """
 
     host: str
     allowed_origins: frozenset[str] = frozenset()
     tokens: Mapping[str, str] = field(default_factory=dict)
     allow_anonymous: bool = False
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +100,6 @@ class Asked:
     authorization: str | None = None
     forwarded: bool = False
     peer: str = ""
-
-
-def refusal_to_start(options: GuardOptions) -> str | None:
-    """Why a server with these options must not start, as a sentence for the operator; None
-    where it may."""
-    if is_loopback(options.host) or options.tokens or options.allow_anonymous:
-        return None
-    return (
-        f"HOST is {options.host!r}, which others can reach, and RELAY_TOKENS is empty: anyone "
-        "could spend your keys. Set RELAY_TOKENS, bind HOST=127.0.0.1, or set "
-        "RELAY_ALLOW_ANONYMOUS=1 if that is what you want."
-    )
-
-
-@lru_cache(maxsize=1024)
-def is_loopback(host: str) -> bool:
-    """Whether a bind address or host name can only mean this machine."""
-    name = host.lower().rstrip(".").strip("[]")
-    address = _address(name)
-    if address is None:
-        return name == "localhost" or name.endswith(".localhost")
-    return address.is_loopback
 
 
 def bearer_token(authorization: str | None) -> str | None:
@@ -142,7 +125,7 @@ class Guard:
         self._hosts = frozenset(
             parts.hostname for o in self._origins if (parts := _split(o)) and parts.hostname
         )
-        self._proxies = [ip_network(proxy, strict=False) for proxy in options.trusted_proxies]
+        self._proxies = options.trusted_proxies
 
     def authenticate(self, token: str | None) -> str | None:
         """The subject that `token` names; None where no tokens are configured.
@@ -192,7 +175,7 @@ class Guard:
         if origin in self._origins or "*" in self._origins:
             return True
         parts = _split(origin)
-        if parts is None or parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        if parts is None or parts.scheme not in DEFAULT_PORTS or not parts.hostname:
             return False
         if self._loopback and is_loopback(parts.hostname):
             return True
@@ -200,18 +183,12 @@ class Guard:
 
     def trusts(self, peer: str) -> bool:
         """Whether `peer` is one of the operator's own proxies."""
-        address = _address(peer)
-        return address is not None and any(address in network for network in self._proxies)
+        return is_within(peer, self._proxies)
 
-    def client_address(self, peer: str, forwarded_for: str | None) -> str:
-        """The address of the client itself: the last one in X-Forwarded-For that is no
-        trusted proxy, where `peer` is one; else `peer`."""
-        client = peer
-        for hop in reversed((forwarded_for or "").split(",")):
-            if not self.trusts(client) or _address(hop.strip()) is None:
-                break
-            client = hop.strip()
-        return client
+    def client_address(self, peer: str, forwarded_for: str) -> str:
+        """The client's address, from `X-Forwarded-For` only as far as the operator's own
+        proxies wrote it; see `addresses.client_address`."""
+        return client_address(peer, forwarded_for, self._proxies)
 
     def _check_proxied(self, asked: Asked) -> None:
         open_to_world = self._loopback and self._anonymous and not self._allow_anonymous
@@ -250,9 +227,9 @@ class Guard:
         name will do; else an address, a name without a dot or of a local domain, or one
         that stands in ALLOWED_ORIGINS.
         """
-        if not self._anonymous or name in self._hosts or _address(name) is not None:
+        if not self._anonymous or name in self._hosts or address_of(name) is not None:
             return True
-        return "." not in name or name.endswith(_LOCAL_SUFFIXES)
+        return "." not in name or is_loopback(name) or name.endswith(_LOCAL_SUFFIXES)
 
 
 def split_authority(host: str) -> Authority:
@@ -265,7 +242,7 @@ def split_authority(host: str) -> Authority:
 
 def _same_authority(origin: SplitResult, host: str) -> bool:
     name, port = split_authority(host)
-    default = _DEFAULT_PORTS[origin.scheme]
+    default = DEFAULT_PORTS[origin.scheme]
     return (origin.hostname, origin.port or default) == (name, port or default)
 
 
@@ -276,16 +253,6 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
-
-
-@lru_cache(maxsize=4096)
-def _address(text: str) -> Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 def _digest(token: str) -> bytes:
@@ -328,18 +295,18 @@ def asked_of(request: web.Request, guard: Guard) -> Asked:
 
 
 def middleware(guard: Guard) -> Middleware:
-    """Lets through what `guard` admits, with `SUBJECT` and `ADDRESS` set on the request,
-    and answers preflights. Goes right behind the error middleware."""
+    """Lets through what `guard` admits, with `SUBJECT` set on the request, and answers
+    preflights. `ADDRESS` is set on every request. Goes right behind the error middleware."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         asked = asked_of(request, guard)
-        if _is_preflight(request):
-            return _preflight(request, guard, asked)
-        request[SUBJECT] = guard.admit(asked)
         request[ADDRESS] = guard.client_address(
             asked.peer, ",".join(request.headers.getall("X-Forwarded-For", ()))
         )
+        if _is_preflight(request):
+            return _preflight(request, guard, asked)
+        request[SUBJECT] = guard.admit(asked)
         return await handler(request)
 
     return guarded

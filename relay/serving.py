@@ -17,7 +17,7 @@ from typing import Any
 from loguru import logger
 
 from relay import check, compiled
-from relay.app import Relay, build_providers, guard_options, listening
+from relay.app import Relay, build_providers, listening
 from relay.configuration.catalog import (
     Catalog,
     choose_default,
@@ -27,10 +27,8 @@ from relay.configuration.catalog import (
 )
 from relay.configuration.deprecations import deprecation_warnings
 from relay.configuration.settings import NO_FILES, Settings, load_settings
-from relay.configuration.variables import SettingsError
 from relay.engine.model import MODEL_NAME, unavailable
 from relay.engine.process import Endpoint
-from relay.guard import refusal_to_start
 from relay.observability import logs
 from relay.providers.local import EngineLike
 from relay.workers import SharedEngine, Workers, heed
@@ -75,8 +73,6 @@ async def _check(catalog: Catalog, warnings: Sequence[str]) -> int:
 
 def run(settings: Settings) -> int:
     """Serve until a signal comes; returns the exit status. Raises `SettingsError`."""
-    if refusal := refusal_to_start(guard_options(settings)):
-        raise SettingsError(refusal)
     if settings.workers > 1:
         return _run_workers(settings)
     configure_logging(settings)

@@ -50,11 +50,13 @@ def websocket_url(url: str) -> str:
 
 
 def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+    """As the relay's own `addresses.is_loopback`, which the client does without."""
+    host = (urlsplit(url).hostname or "").removesuffix(".")
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or host.endswith(".localhost")
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def close_code_of(error: Exception) -> int:

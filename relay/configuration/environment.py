@@ -7,15 +7,15 @@ follow the variable's name; it never repeats a secret.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
+
+from relay.addresses import DEFAULT_PORTS, Network, network_of
 
 PROVIDER_SUFFIXES = ("BASE_URL", "API_KEY", "MODEL_DEFAULT", "MODEL_FALLBACKS")
 """What follows `{NAME}_` in the variables of a provider."""
@@ -23,13 +23,10 @@ PROVIDER_SUFFIXES = ("BASE_URL", "API_KEY", "MODEL_DEFAULT", "MODEL_FALLBACKS")
 MIN_TOKEN_LENGTH = 16
 """Characters of a client's token at least: shorter ones can be guessed."""
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUBJECT = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _VENDOR_OF = {"openai": "gpt", "anthropic": "claude", "google": "gemini"}
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,7 @@ def fallback_lists(text: str) -> dict[str, tuple[str, ...]]:
 def base_url(text: str) -> str:
     """An absolute http or https URL without query, fragment or credentials."""
     parts = urlsplit(text)
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise ValueError("is not an http or https URL")
     if parts.username or parts.password:
         raise ValueError("carries credentials; they belong in the key's variable")
@@ -157,7 +154,7 @@ def networks(text: str) -> tuple[Network, ...]:
     found = []
     for item in comma_list(text):
         try:
-            found.append(ipaddress.ip_network(item))
+            found.append(network_of(item))
         except ValueError:
             raise ValueError(f"{item!r} is not an address or a CIDR block") from None
     return tuple(found)
@@ -179,18 +176,8 @@ def _origin(item: str) -> str:
     if parts.query or parts.fragment or parts.username:
         raise ValueError(f"{item!r} is more than an origin")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default = parts.port is None or parts.port == _DEFAULT_PORTS.get(parts.scheme)
+    default = parts.port is None or parts.port == DEFAULT_PORTS.get(parts.scheme)
     return f"{parts.scheme}://{host}" + ("" if default else f":{parts.port}")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether binding to `host` leaves the relay reachable from this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def misspelt(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str]:

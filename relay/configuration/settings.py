@@ -31,12 +31,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from relay.addresses import is_loopback
 from relay.configuration.environment import (
     MIN_TOKEN_LENGTH,
     PROVIDER_SUFFIXES,
     api_key,
     base_url,
-    is_loopback,
     provider_names,
     variable_prefix,
 )

@@ -16,6 +16,7 @@ from relay.edges.rfc6455 import VERSION, chosen_subprotocol, key_fault
 from relay.edges.served_socket import CLOSE_TIMEOUT, ServedSocket
 from relay.edges.websocket_service import Limits, Observer, Service
 from relay.errors import Code, RelayError
+from relay.guard import ADDRESS
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import PROTOCOL, DrainFrame
 from relay.streamlog import StreamLog
@@ -89,14 +90,15 @@ class WebSocketEdge:
             await self._serve(
                 ServedSocket(
                     self._service, request, request.transport, ws, writer, self._drain_frame
-                )
+                ),
+                request.get(ADDRESS) or "-",
             )
         return ws
 
-    async def _serve(self, served: ServedSocket) -> None:
+    async def _serve(self, served: ServedSocket, client: str) -> None:
         self._sockets.add(served)
         self._pulse.join(served)
-        self._service.observer.connected(served.name)
+        self._service.observer.connected(served.name, client)
         try:
             # A task of its own, so that a frame does not wake the whole stack of middlewares.
             await asyncio.create_task(served.run())

@@ -32,8 +32,8 @@ class Observer(Protocol):
         """A chat is started within: what its tasks log is to carry these names."""
         ...
 
-    def connected(self, connection: str) -> None:
-        """A WebSocket was accepted."""
+    def connected(self, connection: str, client: str) -> None:
+        """A WebSocket was accepted from the address `client`."""
         ...
 
     def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:

@@ -61,7 +61,7 @@ rather than fill the memory or stop the answers."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of the process waits for the last lines to be written."""
 
-SDK_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2", "aiohttp.access")
+SDK_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2")
 """Loggers that would write requests, prompts included, at their lower levels."""
 
 _SDK_SWITCHES = ("OPENAI_LOG", "ANTHROPIC_LOG")
@@ -207,7 +207,7 @@ def _route_standard_library() -> None:
     logging.root.handlers[:] = [_FromStandardLibrary()]
     logging.root.setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    for name in SDK_LOGGERS:
+    for name in (*SDK_LOGGERS, "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns of the subprotocols that a client offers, which may hold the client's token.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
@@ -272,13 +272,14 @@ def log_content(what: str, text: str) -> None:
         logger.bind(text=text).debug(what)
 
 
-def log_request(method: str, route: str, status: int, seconds: float, peer: str) -> None:
+def log_request(method: str, route: str, status: int, seconds: float, client: str) -> None:
     """One line for an HTTP request that ended, at DEBUG for an orchestrator's probes, which
     come every few seconds. `route` is the pattern that matched, such as
-    `/streams/{stream}`: the path itself may hold a stream's name, the query a token."""
+    `/streams/{stream}`: the path itself may hold a stream's name, the query a token.
+    `client` is the address of who asked."""
     level = _DEBUG if route in _PROBES else _INFO
     values = (method, route, status, seconds * 1e3)
-    _say(level, _NOBODY, "{} {} {} in {:.0f} ms", values, {"peer": peer})
+    _say(level, _NOBODY, "{} {} {} in {:.0f} ms", values, {"client": client})
 
 
 def log_greeting(connection: str, *, resumed: bool) -> None:
@@ -292,10 +293,11 @@ def log_refusal(connection: str, code: Code) -> None:
     _say(_INFO, About(connection), "refused: {}", (code,))
 
 
-def log_disconnection(connection: str, code: int | None, seconds: float) -> None:
-    """One line for a WebSocket that ended with `code` after so many seconds."""
+def log_disconnection(connection: str, code: int | None, seconds: float, client: str) -> None:
+    """One line for a WebSocket of the address `client` that ended with `code` after so many
+    seconds."""
     values = (code or "without a close", seconds)
-    _say(_INFO, About(connection), "/ws closed {} after {:.1f} s", values)
+    _say(_INFO, About(connection), "/ws closed {} after {:.1f} s", values, {"client": client})
 
 
 def log_stream_start(stream: str, route: str, *, taken_over: bool = False) -> None:

@@ -58,15 +58,15 @@ class ConnectionObserver:
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._metrics = metrics
         self._clock = clock
-        self._since: dict[str, float] = {}
+        self._open: dict[str, tuple[str, float]] = {}  # each one's client, and since when
 
     def naming(self, connection: str, session: str) -> AbstractContextManager[None]:
         """See `websocket_service.Observer.naming`."""
         return logs.context(connection=connection, session=session)
 
-    def connected(self, connection: str) -> None:
+    def connected(self, connection: str, client: str) -> None:
         """See `websocket_service.Observer.connected`."""
-        self._since[connection] = self._clock()
+        self._open[connection] = (client, self._clock())
         self._metrics.connection_opened("websocket")
 
     def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
@@ -80,8 +80,8 @@ class ConnectionObserver:
     def disconnected(self, connection: str, code: int | None) -> None:
         """See `websocket_service.Observer.disconnected`."""
         self._metrics.connection_closed("websocket")
-        seconds = self._clock() - self._since.pop(connection, self._clock())
-        logs.log_disconnection(connection, code, seconds)
+        client, since = self._open.pop(connection)
+        logs.log_disconnection(connection, code, self._clock() - since, client)
 
     def unexpected(self, connection: str, error: BaseException) -> None:
         """See `websocket_service.Observer.unexpected`."""

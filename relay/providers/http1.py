@@ -15,11 +15,12 @@ from urllib.request import getproxies, proxy_bypass
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from relay.addresses import DEFAULT_PORTS
+
 MAX_HEAD_BYTES = 65_536
 """Bytes of headers that one response may have, and bytes that may arrive in a row without
 any content (interim responses, chunk extensions, trailers)."""
 
-_PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _TARGET = re.compile(r"/[\x21-\x7e]*")
@@ -119,7 +120,7 @@ def _plain(parts: SplitResult) -> bool:
     except ValueError:
         return False
     return (
-        parts.scheme in _PORTS
+        parts.scheme in DEFAULT_PORTS
         and parts.username is None
         and _HOST.fullmatch(parts.hostname or "") is not None
         and _TARGET.fullmatch(_target(parts)) is not None
@@ -138,7 +139,7 @@ def _target(parts: SplitResult) -> str:
 
 
 def _origin(parts: SplitResult) -> Origin:
-    port = parts.port if parts.port is not None else _PORTS[parts.scheme]
+    port = parts.port if parts.port is not None else DEFAULT_PORTS[parts.scheme]
     return Origin(parts.scheme, parts.hostname or "", port)
 
 

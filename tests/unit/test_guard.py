@@ -2,14 +2,13 @@
 
 import pytest
 
+from relay.addresses import network_of
 from relay.errors import Code, RelayError
 from relay.guard import (
     Asked,
     Guard,
     GuardOptions,
     bearer_token,
-    is_loopback,
-    refusal_to_start,
     split_authority,
 )
 
@@ -29,34 +28,6 @@ def refusal(guard_, question):
     with pytest.raises(RelayError) as caught:
         guard_.admit(question)
     return caught.value.code
-
-
-# Starting
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8", "LOCALHOST"])
-def test_a_loopback_bind_starts_without_tokens(host):
-    assert refusal_to_start(GuardOptions(host=host)) is None
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "relay.example.com"])
-def test_a_bind_beyond_loopback_without_tokens_does_not_start(host):
-    said = refusal_to_start(GuardOptions(host=host))
-    assert said is not None
-    assert "RELAY_TOKENS" in said
-    assert "RELAY_ALLOW_ANONYMOUS=1" in said
-
-
-@pytest.mark.parametrize("options", [{"tokens": TOKENS}, {"allow_anonymous": True}])
-def test_a_bind_beyond_loopback_starts_with_tokens_or_on_demand(options):
-    assert refusal_to_start(GuardOptions(host="0.0.0.0", **options)) is None
-
-
-@pytest.mark.parametrize(
-    "name", ["localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost"]
-)
-def test_a_name_that_only_looks_like_loopback_is_not(name):
-    assert not is_loopback(name)
 
 
 # Origins
@@ -199,7 +170,7 @@ def test_the_host_of_a_listed_origin_is_ours():
 
 
 def test_a_trusted_proxy_on_this_machine_may_pass_on_any_host():
-    proxied = guard(tokens=TOKENS, trusted_proxies=("127.0.0.1",))
+    proxied = guard(tokens=TOKENS, trusted_proxies=(network_of("127.0.0.1"),))
     question = asked(
         host="chat.example.com",
         peer="127.0.0.1",
@@ -225,25 +196,6 @@ def test_what_orchestrators_ask_may_come_through_a_proxy(path):
 def test_with_tokens_or_on_demand_a_proxy_may_pass_requests_on(options):
     question = asked(forwarded=True, authorization="Bearer " + "t" * 32)
     guard(**options).admit(question)
-
-
-@pytest.mark.parametrize(
-    ("peer", "forwarded_for", "client"),
-    [
-        ("10.0.0.1", "203.0.113.7", "203.0.113.7"),
-        ("10.0.0.1", "6.6.6.6, 203.0.113.7", "203.0.113.7"),
-        ("10.0.0.1", "203.0.113.7, 10.0.0.2", "203.0.113.7"),
-        ("10.0.0.1", None, "10.0.0.1"),
-        ("10.0.0.1", "unknown", "10.0.0.1"),
-        ("198.51.100.9", "203.0.113.7", "198.51.100.9"),
-        ("10.0.0.1", "10.0.0.2, 10.0.0.3", "10.0.0.2"),
-        ("", "203.0.113.7", ""),
-        ("::ffff:10.0.0.1", "203.0.113.7", "203.0.113.7"),
-    ],
-)
-def test_the_clients_address_is_taken_from_trusted_proxies_only(peer, forwarded_for, client):
-    proxied = guard("0.0.0.0", tokens=TOKENS, trusted_proxies=("10.0.0.0/8",))
-    assert proxied.client_address(peer, forwarded_for) == client
 
 
 # Tokens

@@ -122,7 +122,7 @@ class Told:
         yield
         self.named.reset(token)
 
-    def connected(self, connection: str) -> None: ...
+    def connected(self, connection: str, client: str) -> None: ...
 
     def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
         self.greetings.append((subject, resumed))

@@ -5,6 +5,7 @@ import json
 import pytest
 from aiohttp import web
 
+from relay.addresses import network_of
 from relay.guard import ADDRESS, SUBJECT, Guard, GuardOptions, middleware, on_prepare
 from tests.wire.http_relay import DONE, client, events_of, serving
 
@@ -179,7 +180,7 @@ async def test_a_websocket_may_bring_its_token_later_on_its_own_route_only(locke
 
 
 async def test_behind_a_trusted_proxy_host_and_address_are_the_clients():
-    options = {"tokens": {TOKEN: "alice"}, "trusted_proxies": ("127.0.0.0/8",)}
+    options = {"tokens": {TOKEN: "alice"}, "trusted_proxies": (network_of("127.0.0.0/8"),)}
     async with guarded(**options) as relay:
         headers = {
             "Authorization": f"Bearer {TOKEN}",

@@ -8,7 +8,6 @@ from relay.configuration.environment import (
     base_url,
     comma_list,
     fallback_lists,
-    is_loopback,
     is_provider_name,
     misspelt,
     networks,
@@ -147,16 +146,6 @@ def test_origins_are_written_as_browsers_send_them():
 def test_what_is_no_origin_is_refused(text):
     with pytest.raises(ValueError):
         origins(text)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
-def test_loopback_hosts_are_known(host):
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", ""])
-def test_other_hosts_are_not_loopback(host):
-    assert not is_loopback(host)
 
 
 def test_a_misspelt_name_finds_the_one_that_was_meant():

@@ -336,7 +336,7 @@ def test_requests_and_attempts_have_their_lines(tmp_path):
         logs.log_attempt(STREAM, Attempt("gpt", "m", "ok", 7))
 
     request, failed, fine = written(tmp_path, log)
-    assert "GET /streams/{stream} 200 in 12 ms peer=10.0.0.1" in request
+    assert "GET /streams/{stream} 200 in 12 ms client=10.0.0.1" in request
     assert "WARNING" in failed
     assert "attempt provider_timeout (hedge) after 7 ms target=gpt:m" in failed
     assert "DEBUG" in fine
@@ -368,16 +368,16 @@ def test_connections_have_their_lines(tmp_path):
         logs.log_greeting("c1", resumed=False)
         logs.log_greeting("c1", resumed=True)
         logs.log_refusal("c1", Code.BAD_REQUEST)
-        logs.log_disconnection("c1", 1000, 2.34)
-        logs.log_disconnection("c1", None, 0)
+        logs.log_disconnection("c1", 1000, 2.34, "10.0.0.1")
+        logs.log_disconnection("c1", None, 0, "2001:db8::7")
 
     lines = written(tmp_path, log)
     assert [line.split(" | ")[1] for line in lines] == [
         "session opened",
         "session taken up again",
         "refused: bad_request",
-        "/ws closed 1000 after 2.3 s",
-        "/ws closed without a close after 0.0 s",
+        "/ws closed 1000 after 2.3 s client=10.0.0.1",
+        "/ws closed without a close after 0.0 s client=2001:db8::7",
     ]
     assert [line.split()[1] for line in lines] == ["DEBUG", "DEBUG", "INFO", "INFO", "INFO"]
     assert all(" connection=c1 session=- stream=- " in line for line in lines)
