@@ -20,6 +20,7 @@ from relay.failover.estate import Estate, estate_of
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Failover, Launch, Plan, Rescue
 from relay.provider import Direct, Form, Provider, Upstream
+from relay.records import shown
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
 from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
@@ -174,7 +175,7 @@ class Dispatcher:
         try:
             await asyncio.sleep(0)  # the request to the vendor leaves now; the rest can wait
         finally:
-            self._observer.started(spec.stream, route.name, taken_over=False)
+            self._observer.started(spec.stream, route.name, spec.request, taken_over=False)
         return spec.stream
 
     async def _find_only(self, session: str, id: str) -> str:
@@ -250,10 +251,10 @@ class Dispatcher:
 
     def adopt(self, orphan: Orphan) -> None:
         """Finish a stream whose owner died; give this to `StreamLog.on_orphan`."""
-        asked = orphan.spec.request.provider
+        request = orphan.spec.request
         left = estate_of(orphan.chunks, orphan.account, orphan.accepted, orphan.last_sign_ms)
-        self._observer.started(orphan.spec.stream, asked, taken_over=True)
-        route = self._lineup.routes.get(asked)
+        self._observer.started(orphan.spec.stream, request.provider, request, taken_over=True)
+        route = self._lineup.routes.get(request.provider)
         if route is None or orphan.request is None:
             self._end_untaken(orphan, left)
             return
@@ -272,7 +273,7 @@ class Dispatcher:
             self._observer.attempt_ended(stream, attempt)
         end = self._not_takeable([*left.attempts, *cut_short])
         orphan.writer.append([*self._missing_start(orphan), end])
-        self._observer.ended(stream, request.provider, end)
+        self._observer.ended(stream, request.provider, end, lambda: shown(orphan.writer.chunks()))
 
     def _missing_start(self, orphan: Orphan) -> list[Start]:
         """The record 0 of a stream whose owner died before it was written."""

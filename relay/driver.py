@@ -18,6 +18,7 @@ from relay.events import Attempt, Done, Event, Failed, Record, Target
 from relay.failover.estate import Estate
 from relay.failover.policy import Abort, Failover, Launch, Step
 from relay.provider import NotDirect, Upstream
+from relay.records import Shown, shown
 from relay.request import ChatRequest
 from relay.streamlog import Writer
 from relay.timerwheel import TimerWheel
@@ -28,7 +29,7 @@ _TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for ea
 class Observer(Protocol):
     """Who is told what became of streams: logs, metrics and health. Never per token."""
 
-    def started(self, stream: str, route: str, *, taken_over: bool) -> None:
+    def started(self, stream: str, route: str, request: ChatRequest, *, taken_over: bool) -> None:
         """A stream is this process's to write: a chat was accepted, or an answer taken over
         from another process. Told of a chat once its first attempt is on its way, so that the
         line of an answer which ends in that very moment may come before."""
@@ -42,9 +43,12 @@ class Observer(Protocol):
         """An upstream call ended."""
         ...
 
-    def ended(self, stream: str, route: str, record: Done | Failed | None) -> None:
+    def ended(
+        self, stream: str, route: str, record: Done | Failed | None, left: Callable[[], Shown]
+    ) -> None:
         """A stream has its terminal record; None where another process writes it from
-        here on."""
+        here on. Only with a record may `left` be called, at once: it gives what the answer
+        leaves standing, nothing where the stream was erased."""
         ...
 
     def unexpected(self, stream: str, error: BaseException) -> None:
@@ -363,6 +367,9 @@ class Driver:
         except Exception as error:  # it may be the policy's defect that ends the stream
             self._observer.unexpected(self.writer.stream, error)
 
+    def _left(self) -> Shown:
+        return shown(self.writer.chunks())
+
     def _close_upstreams(self) -> None:
         attempts, self._attempts = self._attempts, []
         for attempt in attempts:
@@ -375,5 +382,5 @@ class Driver:
         self._close_upstreams()
         self._disarm()
         self._report()
-        self._observer.ended(self.writer.stream, self._route, self._terminal)
+        self._observer.ended(self.writer.stream, self._route, self._terminal, self._left)
         self._ended(self)

@@ -51,7 +51,7 @@ _SHAPES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("akia", "asia"), r"\b(?-i:AKIA|ASIA)(?-i:[A-Z0-9]{16})\b"),
     (("absk",), r"\b(?-i:ABSK)[a-z0-9+/]{20,}={0,2}"),
     # JSON Web Tokens, signed and encrypted
-    (("eyj",), r"\beyJ[a-z0-9_-]{4,999}\.[a-z0-9_-]{1,9999}(?:\.[a-z0-9_-]*){0,3}"),
+    (("eyj",), r"\beyJ[a-z0-9_-]{4,999}+\.[a-z0-9_-]{1,9999}(?:\.[a-z0-9_-]*){0,3}"),
 )
 """Each shape, whatever its case, and the signs, in lower case, of which every text that has
 it holds one. Of what is hidden, a named group stays."""

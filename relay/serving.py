@@ -46,6 +46,9 @@ ALONE = (
 )
 
 
+CONTENT_LOGGED = "LOG_CONTENT is on: the text of chats and answers goes to the logs"
+
+
 def catalog_of(settings: Settings) -> Catalog:
     """Which providers this machine and these settings come to."""
     wanted = "local" in settings.supported_providers
@@ -249,6 +252,7 @@ def warnings_of(relay: Relay) -> list[str]:
     models = [model for config in relay.catalog.on.values() for model in config.models]
     return [
         *([ALONE] if relay.settings.workers > 1 and relay.redis is None else []),
+        *([CONTENT_LOGGED] if relay.settings.log_content else []),
         *relay.routes.warnings,
         *stray_variables(relay.settings),
         *deprecation_warnings(models),

@@ -256,7 +256,7 @@ class Settings(BaseSettings):
     log_format: Format = setting(
         "text", "Lines for people, or a JSON object each.", takes="text or json"
     )
-    log_content: bool = switch("Lets message text into the logs.")
+    log_content: bool = switch("Lets the text of chats and answers into the logs.")
 
     @classmethod
     def settings_customise_sources(

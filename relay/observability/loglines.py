@@ -18,6 +18,10 @@ from relay.redaction import HIDDEN, MIN_SECRET_LENGTH, hide_shapes
 MAX_MESSAGE = 8_192
 """Characters of a line's message, and of its traceback, at most; the rest is counted."""
 
+LONGEST_WORD = 1_000
+"""Characters: text without a space for longer is not divided by spaces."""
+
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _BREAKING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -49,10 +53,15 @@ def _escaped(match: re.Match[str]) -> str:
 
 def cut(text: str, limit: int) -> str:
     """`text` if it is no longer than `limit`, else its whole words within it and a count of
-    what was left out. Half a word could be half a secret, which nobody would know again."""
+    what was left out. Half a word could be half a secret, which nobody would know again.
+    Where nothing divides words for long, as in Chinese, one ends at the last character
+    beyond ASCII: secrets are ASCII."""
     if len(text) <= limit:
         return text
-    kept = text[:limit].rpartition(" ")[0]
+    head = text[:limit]
+    kept = head[: max(head.rfind(" "), head.rfind("\n"), 0)]
+    if len(kept) < limit - LONGEST_WORD:
+        kept = head.rstrip(_VISIBLE)
     return f"{kept}… ({len(text) - len(kept)} more characters)"
 
 

@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
@@ -29,6 +30,7 @@ from msgspec.structs import asdict
 
 from relay.errors import Code
 from relay.events import Attempt, Done, Failed
+from relay.observability.content import answered, asked
 from relay.observability.loglayout import (
     NO_FIELDS,
     About,
@@ -41,6 +43,8 @@ from relay.observability.loglayout import (
 )
 from relay.observability.loglines import Redactor, fold
 from relay.observability.logwriter import Console, Line, LogFile, LogWriter, Output
+from relay.records import Shown
+from relay.request import ChatRequest
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -138,8 +142,8 @@ def configure_logging(
 ) -> None:
     """Set up all logging of this process; called again, it replaces what was set up.
 
-    `directory` None writes no files. `level` is the console's. `content` lets message
-    text pass `log_content` and the messages of exceptions. `secrets` are taken out
+    `directory` None writes no files. `level` is the console's. `content` lets the text of
+    chats and answers in, and the messages of exceptions. `secrets` are taken out
     wherever they appear. A directory that can't be written costs a warning, not the start.
     """
     global _content, _lowest, _writer
@@ -266,12 +270,6 @@ def names(
     return {name: value for name, value in asdict(shown).items() if value}
 
 
-def log_content(what: str, text: str) -> None:
-    """Log message text at DEBUG, if the operator asked for it; else nothing."""
-    if _content:
-        logger.bind(text=text).debug(what)
-
-
 def log_request(method: str, route: str, status: int, seconds: float, client: str) -> None:
     """One line for an HTTP request that ended, at DEBUG for an orchestrator's probes, which
     come every few seconds. `route` is the pattern that matched, such as
@@ -305,6 +303,19 @@ def log_stream_start(stream: str, route: str, *, taken_over: bool = False) -> No
     node that owns one."""
     said = "takes over an answer to a chat to {}" if taken_over else "takes a chat to {}"
     _say(_INFO, About(None, None, stream), said, (route or "an unknown route",))
+
+
+def log_asked(stream: str, request: ChatRequest) -> None:
+    """One line for the text of an accepted chat, if the operator wants text; else nothing."""
+    if _content:
+        _say(_INFO, About(None, None, stream), "asked {}", (asked(request),))
+
+
+def log_answered(stream: str, left: Callable[[], Shown]) -> None:
+    """One line for the text that an ended answer left standing, if the operator wants text;
+    else nothing, and `left` is not called."""
+    if _content:
+        _say(_INFO, About(None, None, stream), "answered {}", (answered(left()),))
 
 
 def log_attempt(stream: str, attempt: Attempt) -> None:

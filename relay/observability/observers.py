@@ -12,6 +12,8 @@ from relay.events import Attempt, Done, Failed, Target
 from relay.observability import logs
 from relay.observability.health import Health
 from relay.observability.metrics import Metrics
+from relay.records import Shown
+from relay.request import ChatRequest
 
 
 class StreamObserver:
@@ -23,10 +25,11 @@ class StreamObserver:
         self._metrics = metrics
         self._clock = clock
 
-    def started(self, stream: str, route: str, *, taken_over: bool) -> None:
+    def started(self, stream: str, route: str, request: ChatRequest, *, taken_over: bool) -> None:
         """See `driver.Observer.started`."""
         self._metrics.stream_started()
         logs.log_stream_start(stream, route, taken_over=taken_over)
+        logs.log_asked(stream, request)
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         """See `driver.Observer.answering`."""
@@ -40,10 +43,13 @@ class StreamObserver:
         )
         logs.log_attempt(stream, attempt)
 
-    def ended(self, stream: str, route: str, record: Done | Failed | None) -> None:
+    def ended(
+        self, stream: str, route: str, record: Done | Failed | None, left: Callable[[], Shown]
+    ) -> None:
         """See `driver.Observer.ended`."""
         self._metrics.observe_stream_end(record, route)
         if record is not None:
+            logs.log_answered(stream, left)
             logs.log_stream_end(stream, record)
 
     def unexpected(self, stream: str, error: BaseException) -> None:

@@ -34,7 +34,7 @@ from relay.events import (
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.provider import Call, Caller, Form, NotDirect, Sink
-from relay.records import decode
+from relay.records import Shown, decode
 from relay.request import ChatRequest, Message
 from relay.routing import Route
 from relay.stores.memory import Limits, MemoryLog
@@ -79,10 +79,11 @@ class Told:
         self.taken_over: list[str] = []
         self.attempts: list[Attempt] = []
         self.ended_with: list[Record | None] = []
+        self.left: list[str] = []
         self.answered: list[Target] = []
         self.defects: list[BaseException] = []
 
-    def started(self, stream: str, route: str, *, taken_over: bool) -> None:
+    def started(self, stream: str, route: str, request: ChatRequest, *, taken_over: bool) -> None:
         self.begun.append((stream, route))
         if taken_over:
             self.taken_over.append(stream)
@@ -93,8 +94,12 @@ class Told:
     def attempt_ended(self, stream: str, attempt: Attempt) -> None:
         self.attempts.append(attempt)
 
-    def ended(self, stream: str, route: str, record: Done | Failed | None) -> None:
+    def ended(
+        self, stream: str, route: str, record: Done | Failed | None, left: Callable[[], Shown]
+    ) -> None:
         self.ended_with.append(record)
+        if record is not None:
+            self.left.append(left().text)
 
     def unexpected(self, stream: str, error: BaseException) -> None:
         self.defects.append(error)

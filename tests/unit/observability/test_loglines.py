@@ -75,6 +75,13 @@ def test_a_long_message_is_cut_between_words_and_counted():
     assert cut("abc def", 7) == "abc def"
     assert cut("abc def ghi", 7) == "abc… (8 more characters)"
     assert cut("abcdefgh", 7) == "… (8 more characters)"
+    assert cut("ab\ncdefgh", 7) == "ab… (7 more characters)"
+
+
+def test_text_without_spaces_is_cut_behind_its_last_character_beyond_ascii():
+    text = "字" * 2_000 + "sk-half-of-a-secret"
+    assert cut(text, 2_007) == "字" * 2_000 + "… (19 more characters)"
+    assert cut("x" * 3_000, 2_000) == "… (3000 more characters)"
 
 
 @given(SECRETS, st.integers(-60, 60))

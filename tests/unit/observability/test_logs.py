@@ -21,6 +21,8 @@ from loguru import logger
 from relay.errors import Code
 from relay.events import Attempt, Done, Failed, FinishReason, Timing, Usage
 from relay.observability import logs
+from relay.records import Shown
+from relay.request import ChatRequest, Message
 
 KEY = "zz-configured-key-0123456789"
 SESSION = "session-secret-0123456789"
@@ -163,11 +165,35 @@ def test_a_traceback_shows_no_variable_and_no_quoted_input(tmp_path):
 
 def test_message_text_is_logged_only_where_the_operator_asked(tmp_path):
     def log():
-        logs.log_content("prompt", "the user's words")
+        logs.log_asked(STREAM, ChatRequest("gpt", (Message("user", "the user's words"),)))
+        logs.log_answered(STREAM, lambda: Shown("the model's words", "", ()))
 
     assert written(tmp_path, log) == []
-    (line,) = written(tmp_path, log, content=True)
-    assert "the user's words" in line
+    asked, answered = written(tmp_path, log, content=True)
+    assert asked.split(" | ")[1] == 'asked user: "the user\'s words"'
+    assert answered.split(" | ")[1] == 'answered text: "the model\'s words"'
+    assert all(f" stream={STREAM[:8]} " in line for line in (asked, answered))
+
+
+def test_without_the_operators_wish_an_answers_text_is_not_even_put_together(tmp_path):
+    written(tmp_path, lambda: logs.log_answered(STREAM, lambda: pytest.fail("asked for text")))
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_message_text_breaks_no_line_and_holds_no_secret(tmp_path, format):
+    forged = f'x"\n2026-01-01 ERROR forged\r\x1b[31m\x00\u2028\u202e {KEY} sk-proj-{"a1" * 20}'
+
+    def log():
+        logs.log_asked(STREAM, ChatRequest("gpt", (Message("user", forged),), system=forged))
+        logs.log_answered(STREAM, lambda: Shown(forged, forged, ()))
+
+    lines = written(tmp_path, log, content=True, secrets=(KEY,), format=format)
+    assert len(lines) == 2
+    for line in lines:
+        assert not set(line) & set("\r\x1b\x00\u2028\u202e")
+        assert line.count("forged") == 2
+        assert KEY not in line
+        assert "a1a1" not in line
 
 
 def test_what_libraries_log_comes_in_as_one_line_under_their_name(tmp_path):

@@ -1,0 +1,82 @@
+"""The text of chats and answers as one line shows it, where the operator wants that; pure.
+
+Made where the chat is, bounded and in a moment; written out by the thread of the logs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct
+
+from relay.events import ToolCall
+from relay.observability.loglines import cut
+from relay.records import Shown
+from relay.redaction import hide_shapes
+from relay.request import ChatRequest, Message, PastCall, TextPart, text_of
+
+MAX_CONTENT = 4_000
+"""Characters of text that one line shows at most, the newest first. Quoted they still fit a
+line's message."""
+
+
+class Content(Struct, frozen=True):
+    """Pieces of text, each with what it is, oldest first. `whole` where none was left out."""
+
+    pieces: tuple[tuple[str, str], ...]
+    whole: bool
+
+    def __str__(self) -> str:
+        """Each piece in JSON's quotes, so that no text passes for another piece. What looks
+        like a secret is taken out first: quoted, some shapes would look otherwise."""
+        shown = [] if self.whole else ["(earlier ones left out)"]
+        shown += [
+            f"{what}: {json.dumps(hide_shapes(text), ensure_ascii=False)}"
+            for what, text in self.pieces
+        ]
+        return " ".join(shown) or "nothing"
+
+
+def asked(request: ChatRequest) -> Content:
+    """What a client sent: the system prompt, and each turn's text and calls. Of an image only
+    that there is one; tools on offer are left out."""
+    return _newest(_asked_newest_first(request))
+
+
+def answered(left: Shown) -> Content:
+    """What an answer left standing: thinking, text and calls."""
+    calls = [("calls", _called(call)) for call in reversed(left.calls)]
+    texts = [("text", left.text), ("thinking", left.reasoning)]
+    return _newest([*calls, *(each for each in texts if each[1])])
+
+
+def _newest(newest_first: Iterable[tuple[str, str]]) -> Content:
+    pieces: list[tuple[str, str]] = []
+    room = MAX_CONTENT
+    for what, text in newest_first:
+        if room <= len(what):
+            return Content(tuple(reversed(pieces)), whole=False)
+        room -= len(what) + len(text)
+        pieces.append((what, cut(text, room + len(text))))
+    return Content(tuple(reversed(pieces)), whole=True)
+
+
+def _asked_newest_first(request: ChatRequest) -> Iterator[tuple[str, str]]:
+    for message in reversed(request.messages):
+        for call in reversed(message.tool_calls):
+            yield f"{message.role} calls", _called(call)
+        yield _who(message), text_of(message.content)
+    if request.system:
+        yield "system", request.system
+
+
+def _called(call: PastCall | ToolCall) -> str:
+    return f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
+
+
+def _who(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.role
+    others = sum(1 for part in message.content if not isinstance(part, TextPart))
+    return f"{message.role} (+{others} attached)" if others else message.role
