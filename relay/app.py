@@ -35,6 +35,7 @@ from relay.observability import logs
 from relay.observability.health import Health
 from relay.observability.metrics import CONTENT_TYPE, Metrics
 from relay.observability.observers import ConnectionObserver, StreamObserver
+from relay.protocol.actions import CloseCode
 from relay.provider import Provider
 from relay.providers.local import EngineLike, LocalProvider
 from relay.providers.registry import build
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
 
 SWEEP_SECONDS = 1.0
 """The pause between two looks at graces and retention."""
-
-GOING_AWAY = 1012
-"""The close code of a restart (RFC 6455, IANA registry): clients come back."""
 
 SWITCHING_PROTOCOLS = 101
 
@@ -133,7 +131,7 @@ class Relay:
         self.phase = "draining"
         self.sockets.drain(min(seconds, 5.0))
         await self.dispatcher.drain(seconds)
-        await self.sockets.close_all(GOING_AWAY)
+        await self.sockets.close_all(CloseCode.RESTART)
 
     async def _warm_up(self) -> None:
         """Spare the first chats what only first calls cost: what an SDK sends is learnt, and

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from relay import defaults
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import Attempting, Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
@@ -46,11 +47,11 @@ class Offer:
 class Policy:
     """What holds for every answer, whatever its route. Times in seconds."""
 
-    retry_after_max: float = 3.0
-    max_attempts: int = 6
+    retry_after_max: float = defaults.RETRY_AFTER_MAX
+    max_attempts: int = defaults.MAX_ATTEMPTS
     rescue: Rescue = "continue"
     continuation_prompt: str = CONTINUATION_PROMPT
-    resume_grace: float = 300.0
+    resume_grace: float = defaults.RESUME_GRACE
 
 
 @dataclass(frozen=True, slots=True)

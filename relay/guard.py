@@ -27,6 +27,7 @@ from relay.addresses import (
     is_within,
 )
 from relay.errors import Code, RelayError
+from relay.protocol.frames import STREAM_HEADER
 
 SUBJECT: web.RequestKey[str | None] = web.RequestKey("subject", str | None)  # type: ignore[arg-type]
 """Whom the request's token names; None for an anonymous one."""
@@ -35,9 +36,10 @@ ADDRESS = web.RequestKey("address", str)
 """The client's address, see `Guard.client_address`. Set on every request that reached the
 guard, also on one that it refused."""
 
-OPEN_PATHS = frozenset(
-    {"/", "/favicon.ico", "/health", "/livez", "/readyz", "/asyncapi.json", "/openapi.json"}
-)
+PROBES = frozenset({"/livez", "/readyz", "/health"})
+"""What orchestrators ask, also through a proxy."""
+
+OPEN_PATHS = PROBES | {"/", "/favicon.ico", "/asyncapi.json", "/openapi.json"}
 """Read without a token: the page, the schemas and what orchestrators ask."""
 
 OPEN_PREFIXES = ("/health/", "/schema/", "/static/", "/web/")
@@ -63,7 +65,6 @@ SERVER = "chat-relay"
 PREFLIGHT_SECONDS = 600
 """How long a browser may keep the answer to a preflight."""
 
-_PROBES = frozenset({"/livez", "/readyz", "/health"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_SUFFIXES = (".local", ".internal")
 
@@ -260,7 +261,7 @@ def _digest(token: str) -> bytes:
 
 
 def _is_probe(path: str) -> bool:
-    return path in _PROBES or path.startswith("/health/")
+    return path in PROBES or path.startswith("/health/")
 
 
 def _open(asked: Asked) -> bool:
@@ -324,7 +325,7 @@ def on_prepare(guard: Guard) -> OnPrepare:
         asked = asked_of(request, guard)
         if len(asked.origins) == 1 and guard.origin_allowed(asked.origins[0], asked.host):
             response.headers["Access-Control-Allow-Origin"] = asked.origins[0]
-            response.headers["Access-Control-Expose-Headers"] = "X-Stream-Id, Retry-After"
+            response.headers["Access-Control-Expose-Headers"] = f"{STREAM_HEADER}, Retry-After"
 
     return headers
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from relay import defaults
 from relay.errors import Code, RelayError
 from relay.events import Target
 from relay.request import ChatRequest, text_of
@@ -27,13 +28,13 @@ class Route:
 
     name: str
     targets: tuple[Target, ...]
-    first_token_timeout: float = 120.0
-    token_idle_timeout: float = 15.0
-    hedge_after: float = 8.0
+    first_token_timeout: float = defaults.FIRST_TOKEN_TIMEOUT
+    token_idle_timeout: float = defaults.TOKEN_IDLE_TIMEOUT
+    hedge_after: float = defaults.HEDGE_AFTER
     system: str | None = None
     client_system: ClientSystem = "allow"
     client_tools: bool = True
-    max_output_tokens: int = 8192
+    max_output_tokens: int = defaults.MAX_OUTPUT_TOKENS
 
 
 def apply_route(request: ChatRequest, route: Route) -> ChatRequest:

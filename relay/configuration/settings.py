@@ -31,6 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from relay import defaults
 from relay.addresses import is_loopback
 from relay.configuration.environment import (
     MIN_TOKEN_LENGTH,
@@ -118,15 +119,18 @@ class Settings(BaseSettings):
     workers: int = count(
         1, "How many processes share the port; resuming across them needs `REDIS_URL`."
     )
-    heartbeat: float = seconds(20, "The pause between two pings; a peer missing two is cut.")
+    heartbeat: float = seconds(
+        defaults.HEARTBEAT, "The pause between two pings; a peer missing two is cut."
+    )
     drain_timeout: float = seconds(
         25, "How long running answers may go on after SIGTERM.", zero=True
     )
     write_timeout: float = seconds(
-        30, "A reader that accepts nothing for so long is cut, and may come back."
+        defaults.WRITE_TIMEOUT,
+        "A reader that accepts nothing for so long is cut, and may come back.",
     )
     max_frame_bytes: ByteSize = size(
-        8 * 1024**2, "The largest frame or body that a client may send."
+        defaults.MAX_FRAME_BYTES, "The largest frame or body that a client may send."
     )
 
     supported_providers: Providers = setting(
@@ -158,13 +162,15 @@ class Settings(BaseSettings):
     that are set. Its alias has spaces, so that no variable can hold it."""
 
     first_token_timeout: float = seconds(
-        120, "How long a model may stay silent before its first sign of life."
+        defaults.FIRST_TOKEN_TIMEOUT,
+        "How long a model may stay silent before its first sign of life.",
     )
     token_idle_timeout: float = seconds(
-        15, "How long an answer that began may stall before it counts as broken."
+        defaults.TOKEN_IDLE_TIMEOUT,
+        "How long an answer that began may stall before it counts as broken.",
     )
     hedge_after: float = seconds(
-        8,
+        defaults.HEDGE_AFTER,
         "After so long without content the next target starts beside the first; 0 is off.",
         zero=True,
     )
@@ -187,24 +193,34 @@ class Settings(BaseSettings):
         "What a model is told that goes on with a broken answer.",
         takes="a sentence",
     )
-    max_attempts: int = count(6, "How many upstream calls one answer may cost, hedges included.")
+    max_attempts: int = count(
+        defaults.MAX_ATTEMPTS, "How many upstream calls one answer may cost, hedges included."
+    )
     max_output_tokens: int = count(
-        8192, "The longest answer that a client may ask for.", unit="tokens"
+        defaults.MAX_OUTPUT_TOKENS, "The longest answer that a client may ask for.", unit="tokens"
     )
     retry_after_max: float = seconds(
-        3, "The longest wait for a rate limit; beyond it the next target is tried.", zero=True
+        defaults.RETRY_AFTER_MAX,
+        "The longest wait for a rate limit; beyond it the next target is tried.",
+        zero=True,
     )
     breaker_cooldown: float = seconds(10, "How long a failing model rests before it is probed.")
 
-    resume_grace: float = seconds(300, "How long an answer runs on without a reader.", zero=True)
+    resume_grace: float = seconds(
+        defaults.RESUME_GRACE, "How long an answer runs on without a reader.", zero=True
+    )
     resume_window: float = seconds(
-        3600, "How long a finished answer and an idle session can be taken up again.", zero=True
+        defaults.RESUME_WINDOW,
+        "How long a finished answer and an idle session can be taken up again.",
+        zero=True,
     )
     retained_bytes: ByteSize = size(
-        256 * 1024**2,
+        defaults.RETAINED_BYTES,
         "Memory for finished answers; the oldest go first, those that are still read last.",
     )
-    max_streams_per_session: int = count(32, "How many answers may run at once in one session.")
+    max_streams_per_session: int = count(
+        defaults.MAX_STREAMS_PER_SESSION, "How many answers may run at once in one session."
+    )
 
     redis_url: RedisUrl | None = setting(
         None,
@@ -214,7 +230,7 @@ class Settings(BaseSettings):
         secret=True,
     )
     lease_seconds: float = setting(
-        10.0,
+        defaults.LEASE_SECONDS,
         "With Redis: after so long without renewal another node may take an answer over.",
         takes="a number of seconds, 0.5 or more",
         unit="s",

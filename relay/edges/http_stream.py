@@ -20,6 +20,7 @@ from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
+from relay import defaults
 from relay.dispatcher import Dispatcher
 from relay.errors import RelayError
 from relay.events import TERMINAL
@@ -61,8 +62,8 @@ class Pace:
     """Seconds. `heartbeat`: a silent body gets a comment so often. `write_timeout`: a
     reader that accepts nothing for so long is cut."""
 
-    heartbeat: float = 20.0
-    write_timeout: float = 30.0
+    heartbeat: float = defaults.HEARTBEAT
+    write_timeout: float = defaults.WRITE_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)

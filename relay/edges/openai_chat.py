@@ -38,6 +38,7 @@ from relay.events import (
 )
 from relay.guard import SUBJECT
 from relay.protocol.chat import to_request
+from relay.protocol.frames import STREAM_HEADER
 from relay.records import Chunk, decode
 
 PREFIX = "/v1/"
@@ -291,7 +292,7 @@ class OpenAIChatEdge:
         encoder = ChunkEncoder(
             f"chatcmpl-{stream}", int(self._clock()), include_usage=include_usage
         )
-        response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Stream-Id": stream})
+        response = web.StreamResponse(headers={**STREAM_HEADERS, STREAM_HEADER: stream})
         body = HttpStream(request, response, encoder, self._service.pace)
         try:
             cursor = await self._service.log.attach(stream, -1, body.wake, subject)

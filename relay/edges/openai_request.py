@@ -17,13 +17,13 @@ from pydantic import ValidationError
 
 from relay.edges.http import HttpError
 from relay.errors import Code
-from relay.protocol.chat import Chat
+from relay.protocol.chat import IMAGE_TYPE, Chat
 from relay.protocol.codec import explain
 
 DEFAULT_IMAGE_TYPE = "image/jpeg"
 """The media type of an image whose URL does not tell it."""
 
-_DATA_URL = re.compile(r"data:(image/[A-Za-z0-9.+-]+)(?:;[^,;]*)*;base64,(.*)", re.DOTALL)
+_DATA_URL = re.compile(rf"data:({IMAGE_TYPE})(?:;[^,;]*)*;base64,(.*)", re.DOTALL)
 
 _PLACE = re.compile(r"[\w.\[\]]+")
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from relay.guard import SECURITY_HEADERS
+
 WEB = Path(__file__).parent.parent / "web"
 """Where the page's files lie."""
 
@@ -42,10 +44,9 @@ CONTENT_SECURITY_POLICY = "; ".join(
 """Nothing inline, nothing from elsewhere, no frame around it, and no string is ever parsed
 as markup or script."""
 
-SECURITY_HEADERS = {
+PAGE_HEADERS = {
+    **SECURITY_HEADERS,
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
@@ -96,7 +97,7 @@ def _serve(file: File) -> Handler:
 
 
 def _respond(file: File, request: web.Request) -> web.Response:
-    headers = {**SECURITY_HEADERS, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    headers = {**PAGE_HEADERS, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if _is_known(file, request):
         response = web.Response(status=304, headers=headers)
     elif "gzip" in request.headers.get("Accept-Encoding", ""):

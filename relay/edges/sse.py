@@ -17,6 +17,7 @@ from relay.errors import Code, RelayError
 from relay.guard import SUBJECT
 from relay.protocol.chat import Chat, ChatBody, to_request
 from relay.protocol.codec import encode, encode_chunk, encode_id, error_frame, explain
+from relay.protocol.frames import STREAM_HEADER
 from relay.records import Chunk
 
 MAX_SEQ_DIGITS = 15
@@ -89,7 +90,7 @@ class SseEdge:
     async def _send(
         self, request: web.Request, stream: str, id: str, after: int, subject: str | None
     ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Stream-Id": stream})
+        response = web.StreamResponse(headers={**STREAM_HEADERS, STREAM_HEADER: stream})
         body = HttpStream(request, response, SseEncoder(id), self._service.pace)
         cursor = await self._service.log.attach(stream, after, body.wake, subject)
         return await body.deliver(cursor)

@@ -36,6 +36,10 @@ WANTED_UPGRADE: dict[str, str] = {
 """What a client of another version is told to use (RFC 6455 §4.4, RFC 9110 §15.5.22)."""
 
 
+SPOKEN = f"this server speaks {PROTOCOL}".encode()
+"""What a client is told that offers other subprotocols only."""
+
+
 class WebSocketEdge:
     """Serves `relay.v1` over WebSocket.
 
@@ -85,7 +89,7 @@ class WebSocketEdge:
         except web.HTTPBadRequest:
             raise HttpError(400, Code.BAD_REQUEST, NO_UPGRADE) from None
         if offers and subprotocol is None:
-            await ws.close(code=CloseCode.SUBPROTOCOL, message=b"this server speaks relay.v1")
+            await ws.close(code=CloseCode.SUBPROTOCOL, message=SPOKEN)
         elif request.transport is not None:
             await self._serve(
                 ServedSocket(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from relay import defaults
 from relay.dispatcher import Dispatcher
 from relay.errors import Code
 from relay.streamlog import StreamLog
@@ -16,11 +17,11 @@ from relay.streamlog import StreamLog
 class Limits:
     """Bytes, counts and seconds; the settings of the same names."""
 
-    max_frame_bytes: int = 8 * 1024 * 1024
-    max_streams_per_session: int = 32
-    resume_window: float = 3_600.0
-    heartbeat: float = 20.0
-    write_timeout: float = 30.0
+    max_frame_bytes: int = defaults.MAX_FRAME_BYTES
+    max_streams_per_session: int = defaults.MAX_STREAMS_PER_SESSION
+    resume_window: float = defaults.RESUME_WINDOW
+    heartbeat: float = defaults.HEARTBEAT
+    write_timeout: float = defaults.WRITE_TIMEOUT
     hello_timeout: float = 10.0
 
 

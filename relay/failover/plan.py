@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from relay import defaults
 from relay.events import Record, Target
 from relay.provider import Form
 
@@ -20,11 +21,11 @@ class Plan(Struct, frozen=True):
     stream: str
     targets: tuple[Target, ...]
     forms: Mapping[Target, tuple[Form, ...]]
-    first_token_timeout: float = 120.0
-    token_idle_timeout: float = 15.0
-    hedge_after: float = 8.0
-    retry_after_max: float = 3.0
-    max_attempts: int = 6
+    first_token_timeout: float = defaults.FIRST_TOKEN_TIMEOUT
+    token_idle_timeout: float = defaults.TOKEN_IDLE_TIMEOUT
+    hedge_after: float = defaults.HEDGE_AFTER
+    retry_after_max: float = defaults.RETRY_AFTER_MAX
+    max_attempts: int = defaults.MAX_ATTEMPTS
     rescue: Rescue = "continue"
     fallback: bool = True
     can_unsay: bool = True

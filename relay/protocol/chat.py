@@ -41,6 +41,9 @@ MAX_STOP_CHARS = 256
 MAX_NAME_CHARS = 128
 """Characters of a provider's, a conversation's or a call's name."""
 
+IMAGE_TYPE = "image/[A-Za-z0-9.+-]{1,64}"
+"""The media types of images, as a pattern (RFC 6838 §4.2)."""
+
 MAX_URL_CHARS = 8_192
 """Characters of an image's URL."""
 
@@ -78,7 +81,7 @@ class ImagePart(Strict):
 
     type: Literal["image"]
     media_type: str = Field(
-        pattern=r"^image/[A-Za-z0-9.+-]{1,64}$", description="As in RFC 6838, e.g. `image/png`."
+        pattern=f"^{IMAGE_TYPE}$", description="As in RFC 6838, e.g. `image/png`."
     )
     data: str | None = Field(default=None, min_length=1, description="Base64, RFC 4648 §4.")
     url: str | None = Field(default=None, max_length=MAX_URL_CHARS, pattern=r"^https?://[^\s/]")

@@ -27,6 +27,9 @@ from relay.protocol.chat import ID_PATTERN, MAX_NAME_CHARS, Chat, Strict, refuse
 PROTOCOL: Literal["relay.v1"] = "relay.v1"
 """The WebSocket subprotocol, and `ready.protocol`."""
 
+STREAM_HEADER = "X-Stream-Id"
+"""The header of a streamed response that names its stream."""
+
 SESSION_PATTERN = r"^[A-Za-z0-9_-]{22,64}$"
 """A session's name. It is a secret: 22 characters hold 128 bits."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from relay.protocol.chat import ChatBody
-from relay.protocol.frames import PROTOCOL
+from relay.protocol.frames import PROTOCOL, STREAM_HEADER
 from relay.protocol.schema import Json, definitions_of
 
 OPENAPI_PATH = "/openapi.json"
@@ -14,7 +14,7 @@ OPENAPI_PATH = "/openapi.json"
 _PREFIX = "#/components/schemas/"
 _STREAM = {
     "description": "Events: `event` is a frame's type, `id` its seq, `data` the frame as JSON.",
-    "headers": {"X-Stream-Id": {"schema": {"type": "string"}, "description": "The stream's name."}},
+    "headers": {STREAM_HEADER: {"schema": {"type": "string"}, "description": "The stream's name."}},
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 _ERROR = {"$ref": "#/components/responses/Error"}

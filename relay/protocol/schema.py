@@ -18,7 +18,7 @@ from relay.protocol.frames import CLIENT_FRAMES, PROTOCOL, SERVER_FRAMES
 
 Json = dict[str, Any]
 
-SCHEMA_PATH = "/schema/relay.v1.json"
+SCHEMA_PATH = f"/schema/{PROTOCOL}.json"
 """Where the server offers `json_schema()`."""
 
 ASYNCAPI_PATH = "/asyncapi.json"

@@ -14,11 +14,8 @@ from relay.errors import Code, Fault
 from relay.observability.logs import SDK_LOGGERS
 from relay.providers.decoding import Decoder
 from relay.providers.faults import Reply, closed_early
+from relay.providers.transport import CONNECT_TIMEOUT
 from relay.redaction import HIDDEN, MIN_SECRET_LENGTH
-
-CONNECT_TIMEOUT = 5.0
-"""Seconds that making a connection may take. Nothing else is timed here: the failover
-policy's timers rule, and cancel the call."""
 
 MAX_IDLE_CONNECTIONS = 100
 """Connections kept open between calls, to each provider."""

@@ -21,7 +21,7 @@ from relay.providers.answer import Answer
 from relay.providers.decoding import Decoder
 from relay.providers.exchange import Response
 from relay.providers.faults import Reply
-from relay.providers.http import CONNECT_TIMEOUT, rehearse
+from relay.providers.http import rehearse
 from relay.providers.http1 import Endpoint, TransportError, endpoint, supports
 from relay.providers.transport import Client
 from relay.request import ChatRequest, Message
@@ -47,7 +47,7 @@ class LeanTransport:
     ) -> None:
         self.secret = secret
         self._classify = classify
-        self._client = Client(uds=uds, connect_timeout=CONNECT_TIMEOUT)
+        self._client = Client(uds=uds)
         self._uds = uds
         self._on = on
         self._endpoints: dict[str, Endpoint | None] = {}

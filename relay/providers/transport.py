@@ -21,8 +21,9 @@ from typing import Any
 from relay.providers.exchange import Connection, Reader, Response
 from relay.providers.http1 import ConnectTimeout, Endpoint, Interrupted, Origin, Unreachable
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds that name lookup, TCP and TLS together may take."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds that name lookup, TCP and TLS together may take. Nothing else is timed on this
+floor: the failover policy's timers rule, and cancel the call."""
 
 IDLE_LIMIT = 60.0
 """Seconds that an unused connection is kept. A server's `Keep-Alive: timeout` shortens it."""

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from relay import defaults
 from relay.errors import Code, RelayError, StreamExpired
 from relay.stores.memory_finished import Finished
 from relay.stores.memory_stream import MemorySession, MemoryStream, info
@@ -30,9 +31,9 @@ MAX_TOMBSTONES = 1_000
 class Limits:
     """How long and how much is kept: seconds, bytes, and running streams a session."""
 
-    resume_window: float = 3_600.0
-    retained_bytes: int = 256 * 1024 * 1024
-    max_streams_per_session: int = 32
+    resume_window: float = defaults.RESUME_WINDOW
+    retained_bytes: int = defaults.RETAINED_BYTES
+    max_streams_per_session: int = defaults.MAX_STREAMS_PER_SESSION
 
 
 class MemoryLog(StreamLog):

@@ -8,6 +8,7 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from relay import defaults
 from relay.stores.redis_claims import Terms
 from relay.stores.redis_pulse import MAX_PAUSE
 
@@ -27,9 +28,9 @@ class RedisLimits:
     """How long things are kept, in seconds, and how many streams a session runs.
     `max_pause` is how long readers wait for a Redis that is away."""
 
-    resume_window: float = 3_600.0
-    lease_seconds: float = 10.0
-    max_streams_per_session: int = 32
+    resume_window: float = defaults.RESUME_WINDOW
+    lease_seconds: float = defaults.LEASE_SECONDS
+    max_streams_per_session: int = defaults.MAX_STREAMS_PER_SESSION
     max_kept_request: int = MAX_KEPT_REQUEST
     max_pause: float = MAX_PAUSE
 
