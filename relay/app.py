@@ -7,7 +7,7 @@ import contextlib
 import gc
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 from pydantic import SecretStr
 
 from relay import guard as guarding
+from relay.addresses import is_loopback
 from relay.configuration.catalog import Catalog, ProviderConfig, choose_default, routes_of
 from relay.configuration.routes import Routes
 from relay.configuration.settings import Settings
@@ -335,7 +336,8 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
 async def listening(relay: Relay, shared_port: int | None = None) -> AsyncIterator[int]:
     """Serve a relay on its address; gives the port, which differs from the configured one
     where that is 0. `shared_port` is one that other processes listen on too. Raises
-    `OSError` where the address can't be had."""
+    `OSError` where the address can't be had, `SettingsError` where a name that means this
+    machine alone leads to an address that others reach."""
     runner = HttpRunner(
         relay.application,
         handler_cancellation=False,
@@ -352,6 +354,17 @@ async def listening(relay: Relay, shared_port: int | None = None) -> AsyncIterat
     )
     try:
         await site.start()
+        _check_reach(relay.settings.host, [str(address[0]) for address in runner.addresses])
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+def _check_reach(host: str, bound: Sequence[str]) -> None:
+    """Whoever resolves names has the last word on where a name is bound."""
+    beyond = [address for address in bound if not is_loopback(address)]
+    if is_loopback(host) and beyond:
+        raise SettingsError(
+            f"HOST is {host!r}, which this machine's resolver leads to {', '.join(beyond)}, "
+            "where others reach it: set HOST=127.0.0.1"
+        )

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from relay import compiled, serving
+from relay import app, compiled, serving
 from relay.app import Relay
 from relay.configuration.settings import Settings, load_settings
+from relay.configuration.variables import SettingsError
 from relay.serving import CANT_LISTEN, cant_listen, catalog_of, greeting
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,27 @@ def test_a_start_warns_of_compiled_modules_that_are_not_of_these_sources(
     assert len(lines) == 1
     assert lines[0].startswith("WARNING the compiled modules")
     assert "make compile" in lines[0]
+
+
+async def test_a_start_says_that_message_text_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("LOG_CONTENT" in line for line in lines_of(monkeypatch))
+    assert any("LOG_CONTENT is on" in line for line in lines_of(monkeypatch, LOG_CONTENT="1"))
+
+
+async def test_a_name_of_this_machine_that_leads_beyond_it_is_not_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"SUPPORTED_PROVIDERS": "local", "HOST": "localhost", "PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(None)
+    relay = Relay(settings, catalog_of(settings))
+    async with app.listening(relay) as port:
+        assert port
+    # As if the resolver had led the name elsewhere; the socket stays on loopback.
+    monkeypatch.setattr(app, "is_loopback", lambda host: host == "localhost")
+    with pytest.raises(SettingsError, match=r"HOST is 'localhost', which .* leads to"):
+        async with app.listening(relay):
+            pytest.fail("served")
 
 
 @pytest.mark.parametrize(
