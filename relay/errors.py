@@ -43,6 +43,10 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
+OF_THE_REQUEST = frozenset({Code.BAD_REQUEST, Code.CONTENT_POLICY, Code.CONTEXT_LENGTH})
+"""What says something of a request, and nothing of the provider that refused it."""
+
+
 class RelayError(Exception):
     """An error that a client may be told.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from relay.errors import Code, Fault
+from relay.errors import OF_THE_REQUEST, Code, Fault
 from relay.events import FinishReason, Reasoning, Target, Text, ToolCall
 from relay.failover.answer import Answer
 from relay.failover.attempt import OK, Attempts, Running
@@ -23,7 +23,6 @@ from relay.records import Chunk
 
 NOTHING = Step()
 
-_THE_REQUEST = frozenset({Code.BAD_REQUEST, Code.CONTENT_POLICY, Code.CONTEXT_LENGTH})
 """Faults that say nothing about the target's health."""
 
 
@@ -216,7 +215,7 @@ class Course:
 
     def _report(self, running: Running, fault: Fault, now: float, *, refused: bool) -> None:
         ticket, target = running.ticket, running.target
-        if fault.code in _THE_REQUEST or refused:
+        if fault.code in OF_THE_REQUEST or refused:
             self._breakers.released(ticket)
         else:
             self._breakers.failed(ticket, fault.code, now, fault.retry_after)

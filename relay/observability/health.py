@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.errors import Code
+from relay.errors import OF_THE_REQUEST, Code
 
 Status = Literal["ok", "degraded", "down", "unknown"]
 
@@ -21,18 +21,12 @@ PROBE_SECONDS = 60.0
 DOWN_AFTER = 3
 """So many failures in a row make a provider `down`; fewer make it `degraded`."""
 
-_NOT_ITS_FAULT = frozenset(
-    {
-        "cancelled",
-        Code.ABANDONED,
-        Code.BAD_REQUEST,
-        Code.CONTENT_POLICY,
-        Code.CONTEXT_LENGTH,
-        Code.CANCELLED,
-        Code.DRAINING,
-        Code.INTERNAL,
-    }
-)
+_NOT_ITS_FAULT = OF_THE_REQUEST | {
+    Code.ABANDONED,
+    Code.CANCELLED,
+    Code.DRAINING,
+    Code.INTERNAL,
+}
 """Outcomes that say something about a request or about the relay, and nothing about the
 provider."""
 

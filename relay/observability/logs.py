@@ -28,7 +28,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 from msgspec.structs import asdict
 
-from relay.errors import Code
+from relay.errors import OF_THE_REQUEST, Code
 from relay.events import Attempt, Done, Failed
 from relay.observability.content import answered, asked
 from relay.observability.loglayout import (
@@ -70,8 +70,8 @@ SDK_LOGGERS = ("openai", "anthropic", "google_genai", "httpx2", "httpcore2")
 
 _SDK_SWITCHES = ("OPENAI_LOG", "ANTHROPIC_LOG")
 _NOBODY = About()
-_FINE = frozenset({"ok", "cancelled", "draining"})
-_NOT_ERRORS = frozenset({"cancelled", "abandoned", "content_policy", "bad_request", "draining"})
+_FINE = frozenset({"ok", Code.CANCELLED, Code.DRAINING})
+_NOT_ERRORS = OF_THE_REQUEST | {Code.CANCELLED, Code.ABANDONED, Code.DRAINING}
 _PROBES = frozenset({"/livez", "/readyz"})
 _DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 

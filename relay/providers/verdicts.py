@@ -125,7 +125,8 @@ _BY_WORDS: Sequence[tuple[re.Pattern[str], Verdict]] = [
             MISSING,
         ),
         (
-            r"(?:not|n't|no|un|only) ?support|must alternate|requires --|not (?:permitted|allowed|enabled|implemented)"
+            r"(?:not|n't|no|un|only) ?support|must alternate|requires --"
+            r"|not (?:permitted|allowed|enabled|implemented)"
             r"|(?:unrecognized|unknown|unexpected|extra) .*(?:argument|parameter|field|input|key)",
             UNSUPPORTED,
         ),

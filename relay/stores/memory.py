@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from relay import defaults
 from relay.errors import Code, RelayError, StreamExpired
+from relay.stores import refusals
 from relay.stores.memory_finished import Finished
 from relay.stores.memory_stream import MemorySession, MemoryStream, info
 from relay.stores.reading import ReadCursor
@@ -69,7 +70,7 @@ class MemoryLog(StreamLog):
         found = self._sessions.get(session)
         held = found or self._add_session(session, subject, joined=True)
         if held.subject != subject:
-            raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
+            raise refusals.foreign_session()
         held.joined = True
         held.connections += 1
         if self._empty.pop(session, None) is not None:
@@ -105,21 +106,14 @@ class MemoryLog(StreamLog):
             session = self._add_session(spec.session, spec.subject, joined=False)
         if held := _named(session, spec.id):
             if not held.asks(spec.request):
-                raise RelayError(
-                    Code.BAD_REQUEST, f"id: {spec.id} already names a chat of other content"
-                )
+                raise refusals.other_content(spec.id)
             return Existing(held.stream)
         self._check_room(session)
         return Created(self._add_stream(spec, session))
 
     def _check_room(self, session: MemorySession) -> None:
         if session.running >= self._limits.max_streams_per_session:
-            raise RelayError(
-                Code.TOO_MANY_STREAMS,
-                f"{session.running} streams of this session run already; "
-                "wait for one to end or cancel it",
-                retryable=True,
-            )
+            raise refusals.too_many(session.running)
 
     def _add_stream(self, spec: Spec, session: MemorySession) -> MemoryStream:
         stream = MemoryStream(spec, session, self._clock, self)
@@ -143,7 +137,7 @@ class MemoryLog(StreamLog):
         if named is None:
             self._name(held, id, target)
         elif named is not target:
-            raise RelayError(Code.BAD_REQUEST, f"id: {id} already names another stream")
+            raise refusals.other_stream(id)
 
     async def find(self, session: str, id: str) -> str:
         """See `StreamLog.find`."""

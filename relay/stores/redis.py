@@ -16,6 +16,7 @@ from redis.exceptions import BusyLoadingError
 
 from relay.errors import Code, Fenced, RelayError
 from relay.stores import redis_keys as keys
+from relay.stores import refusals
 from relay.stores.reading import ReadCursor
 from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, facts_of, owner_of
@@ -165,7 +166,7 @@ class RedisLog(StreamLog):
             keeps=True,
         )
         if verdict == b"foreign":
-            raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
+            raise refusals.foreign_session()
         self._sessions.joined(digest, owner)
         return bool(verdict == b"known")
 
@@ -188,14 +189,9 @@ class RedisLog(StreamLog):
             stream.own(1, facts, self._clock())
             return Created(stream)
         if verdict == b"full":
-            raise RelayError(
-                Code.TOO_MANY_STREAMS,
-                f"{value.decode()} streams of this session run already; "
-                "wait for one to end or cancel it",
-                retryable=True,
-            )
+            raise refusals.too_many(int(value))
         if verdict == b"foreign":
-            raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
+            raise refusals.foreign_session()
         if verdict == b"taken":
             return Existing(spec.stream)
         return await self._held(spec, value)
@@ -203,9 +199,7 @@ class RedisLog(StreamLog):
     async def _held(self, spec: Spec, claim: bytes) -> Existing:
         name, fingerprint = claim.decode().split()
         if fingerprint != spec.request.fingerprint():
-            raise RelayError(
-                Code.BAD_REQUEST, f"id: {spec.id} already names a chat of other content"
-            )
+            raise refusals.other_content(spec.id)
         await self._index.known(name, spec.subject)
         return Existing(name)
 

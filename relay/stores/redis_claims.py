@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from relay.errors import Code, RelayError
 from relay.request import ChatRequest
 from relay.stores import redis_keys as keys
+from relay.stores import refusals
 from relay.stores.redis_calls import Calls
 from relay.stores.redis_courier import Courier
 from relay.stores.redis_entries import fields
@@ -156,9 +156,9 @@ class Claims:
             keeps=True,
         )
         if verdict == b"foreign":
-            raise RelayError(Code.FORBIDDEN, "this session belongs to somebody else")
+            raise refusals.foreign_session()
         if verdict == b"held" and held.decode().split()[0] != stream:
-            raise RelayError(Code.BAD_REQUEST, f"id: {id} already names another stream")
+            raise refusals.other_stream(id)
 
     async def rewrite(self, stream: RedisStream) -> None:
         """Write a stream anew, claim and all. Raises `RedisError`."""

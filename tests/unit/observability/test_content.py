@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -84,3 +85,9 @@ def test_whatever_was_said_the_line_is_bounded(turns, times):
     assert sum(len(what) + len(text) for what, text in content.pieces) < MAX_CONTENT + 200
     printable = [Message(role, "\n\"'" * times * 10) for role, _ in turns]
     assert len(str(asked(request(*printable)))) <= MAX_MESSAGE + 200
+
+
+def test_the_documents_name_the_bound():
+    docs = Path(__file__).parents[3] / "docs"
+    for page in ("logging.md", "privacy.md"):
+        assert f"{MAX_CONTENT:,} characters" in (docs / page).read_text()

@@ -379,7 +379,12 @@ def test_the_probes_of_an_orchestrator_are_said_only_to_who_debugs(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "level"),
-    [("draining", "INFO"), ("cancelled", "INFO"), ("internal", "ERROR")],
+    [
+        ("draining", "INFO"),
+        ("cancelled", "INFO"),
+        ("context_length", "INFO"),
+        ("internal", "ERROR"),
+    ],
 )
 def test_only_what_the_relay_could_not_do_is_an_error(tmp_path, code, level):
     def log():
