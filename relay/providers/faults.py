@@ -16,6 +16,9 @@ from relay.redaction import hide_shapes
 MAX_VENDOR_WORDS = 300
 """Characters of a vendor's own message that are passed on."""
 
+MAX_WORDS_READ = 4096
+"""Characters of it that are looked through for secrets: an error's body may be a whole page."""
+
 _TOKEN = re.compile(r"[\w.\-]{1,64}")
 
 
@@ -87,7 +90,8 @@ def word(value: object) -> str:
 def redact(text: str) -> str:
     """A vendor's message, safe to show: one line, bounded, without keys, tokens or
     credentials in URLs."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    words = text[:MAX_WORDS_READ]
+    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
     line = hide_shapes(line)
     return line if len(line) <= MAX_VENDOR_WORDS else line[: MAX_VENDOR_WORDS - 1] + "…"
 
