@@ -37,7 +37,6 @@ WORDS = ("Grüße, ", "世界 ", "👩‍🚀 ", "a\u2028b ", "«end».")
 TEXT = "".join(WORDS)
 LONG = tuple(f"word{n} " for n in range(60))
 TERMINAL = "readme-terminal"
-OPENAI_NODE = "openai@6.49.0"
 PATIENCE = 60
 """Seconds that an example may take."""
 BROWSER_MS = 30_000
@@ -67,7 +66,7 @@ async def port(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
 @pytest.fixture(scope="module")
 def node_packages(request: pytest.FixtureRequest) -> Path:
     """A folder in which node finds the packages of the examples."""
-    return fetched(request.config, OPENAI_NODE)
+    return fetched(request.config)
 
 
 @asynccontextmanager
