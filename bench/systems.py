@@ -254,4 +254,5 @@ def install_plotting() -> str:
 
 
 def _run(*argv: str, cwd: Path | None = None) -> None:
-    subprocess.run(argv, check=True, cwd=cwd)
+    if subprocess.run(argv, cwd=cwd).returncode:
+        sys.exit(f"{' '.join(argv)}: failed, see above. Bench again when that is mended.")
