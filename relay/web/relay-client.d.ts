@@ -197,8 +197,10 @@ export interface FallbackFrame {
   type: 'fallback';
   id: string;
   seq: number;
+  /** The target named last. Not among the `attempts` where it was not asked. */
   from: Target;
   to: Target;
+  /** What took it away, or why it was not asked. */
   reason: ErrorCode;
   /** False: discard all text and reasoning of this id; a fresh answer follows. True: the answer goes on from where it broke. */
   keep: boolean;
