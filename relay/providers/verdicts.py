@@ -125,7 +125,7 @@ _BY_WORDS: Sequence[tuple[re.Pattern[str], Verdict]] = [
             MISSING,
         ),
         (
-            r"(?:not|n't|no|un|only) ?support|must alternate|requires --"
+            r"(?:not|n't|no|un|only) ?support(?!.*prefill)|must alternate|requires --"
             r"|not (?:permitted|allowed|enabled|implemented)"
             r"|(?:unrecognized|unknown|unexpected|extra) .*(?:argument|parameter|field|input|key)",
             UNSUPPORTED,

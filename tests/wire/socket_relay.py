@@ -139,7 +139,7 @@ class Told:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """The dispatcher tells more, which is not looked at here."""
-        return lambda *facts: None
+        return lambda *facts, **more: None
 
 
 @dataclass

@@ -104,6 +104,7 @@ OTHERS_SAID = [
     ("messages.2.content: image is not valid base64", MALFORMED),
     ("Conversation roles must alternate user/assistant/user", UNSUPPORTED),
     ("This model does not support image input", UNSUPPORTED),
+    ("This model does not support assistant message prefill.", MALFORMED),
     ('"auto" tool choice requires --enable-auto-tool-choice to be set', UNSUPPORTED),
     ("Unrecognized request argument supplied: stream_options", UNSUPPORTED),
     ("stream_options: Extra inputs are not permitted", UNSUPPORTED),
