@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +23,7 @@ DRAIN_TIMEOUT = 0.1
 """Seconds that the end of a body is waited for once the end marker came."""
 
 
+_DATA = re.compile(rb"\A(?:data:\s*)+")
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What the strict way raises for an event that has not its declared shape."""
 
@@ -100,12 +102,18 @@ class Decoder(ABC):
 
     def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
         """Take an event that the strict way refused; while half a character is held, any."""
+        if payload.startswith(b"data:"):  # once more, as by a server behind another
+            self._take([_DATA.sub(b"", payload)], out)
+            return
         if not payload:
             return
         try:
             self._anything(parse(payload), out)
         except Unreadable:
-            raise bad_event() from None
+            lines: list[bytes | Aside] = [*payload.split(b"\n")]
+            if len(lines) == 1:
+                raise bad_event() from None
+            self._take(lines, out)  # events with no blank line between them
 
     def _anything(self, value: object, out: list[Event]) -> None:
         """Take a JSON value that stands for an event, or for several. One that is empty
