@@ -223,7 +223,9 @@ class Course:
             self._ladder.refuse_form(target)
             return
         once = ticket.probe or ticket.forced or fault.code is Code.PROVIDER_TIMEOUT
-        self._ladder.note(target, fault, now, final=once and not running.yielded)
+        in_vain = running.yielded and (running.seam is not None or not self._answer.has_text)
+        final = once and not running.yielded
+        self._ladder.note(target, fault, now, final=final, in_vain=in_vain)
 
     def _is_final(self, fault: Fault, now: float) -> bool:
         """Whether a fault that no other target can mend ends the answer. Where text stands,

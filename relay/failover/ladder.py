@@ -37,13 +37,14 @@ class Choice(NamedTuple):
 @dataclass(slots=True)
 class _Rung:
     """What this answer has seen of one target. `tries` counts attempts in a row that
-    yielded nothing, `recurred` faults that recur; `free_at` is when its rate limit ends,
-    `told` where the vendor said so."""
+    yielded nothing, `recurred` faults that recur; `failed` is the code of its last fault;
+    `free_at` is when its rate limit ends, `told` where the vendor said so."""
 
     target: Target
     made: int = 0
     tries: int = 0
     recurred: int = 0
+    failed: Code | None = None
     spent: bool = False
     free_at: float = 0.0
     told: bool = False
@@ -114,13 +115,19 @@ class Ladder:
         """A target that this answer has not asked yet and whose breaker lets it through."""
         return next(iter(self._fresh(now)), None)
 
-    def note(self, target: Target, fault: Fault, now: float, *, final: bool) -> None:
+    def note(
+        self, target: Target, fault: Fault, now: float, *, final: bool, in_vain: bool = False
+    ) -> None:
         """An attempt on `target` failed. `final` where it is not to be asked again, whatever
-        the fault's remedy says: it kept silent, or it was a probe."""
+        the fault's remedy says: it kept silent, or it was a probe. `in_vain` where it began to
+        answer and added nothing to the text: if the target's fault before had the same code,
+        it does the same each time and is not asked again."""
         rung = self._rung(target)
         rung.recurred += fault.recurs
-        if final or fault.remedy != "retry" or rung.recurred >= FRUITLESS:
+        the_same = in_vain and rung.failed is fault.code
+        if final or the_same or fault.remedy != "retry" or rung.recurred >= FRUITLESS:
             rung.spent = True
+        rung.failed = fault.code
         if fault.retry_after is not None:
             rung.free_at, rung.told = now + fault.retry_after, True
         elif fault.code is Code.PROVIDER_RATE_LIMITED:

@@ -107,19 +107,39 @@ def test_f03_one_500_is_answered_by_the_same_model():
 
 
 def test_a_server_that_does_the_same_each_time_is_asked_twice():
-    def unreadable() -> Fault:
-        return Fault(Code.PROVIDER_INTERRUPTED, "cannot be read", recurs=True)
+    def failures(out, target):
+        """Attempts on `target` that failed; one whose seam is unsure the relay gives up itself."""
+        told = [each for each in out.failed.attempts if each.outcome != Code.CANCELLED]
+        return sum(each.model == target.model for each in told)
 
+    unreadable = Fault(Code.PROVIDER_INTERRUPTED, "cannot be read", recurs=True)
+    for broken in (
+        dies(unreadable),
+        cut(WORDS[:60], unreadable),
+        cut(WORDS[:60], interrupted()),
+        cut(WORDS[:60], overloaded()),
+    ):
+        alone = run(plan(A), {A: [broken]})
+        assert failures(alone, A) == 2
+        assert alone.failed.code is Code.PROVIDERS_EXHAUSTED
+        both = run(plan(A, B), {A: [broken], B: [broken]})
+        assert [failures(both, target) for target in (A, B)] == [2, 2]
+
+
+def test_a_server_whose_events_cannot_be_read_is_asked_twice_though_it_adds_to_the_answer():
     def some_more(launch: Launch) -> Script:
         left = WORDS[len(launch.partial) :]
-        return cut(left[:60], unreadable())
+        fault = Fault(Code.PROVIDER_INTERRUPTED, "cannot be read", recurs=True)
+        return cut(left[:60], fault)
 
-    for broken in ([dies(unreadable())], some_more):
-        alone = run(plan(A), {A: broken})
-        assert alone.targets == [A, A]
-        assert alone.failed.code is Code.PROVIDERS_EXHAUSTED
-        both = run(plan(A, B), {A: broken, B: broken})
-        assert [both.targets.count(target) for target in (A, B)] == [2, 2]
+    assert run(plan(A), {A: some_more}).targets == [A, A]
+
+
+def test_a_server_that_adds_to_the_answer_each_time_is_asked_on():
+    cuts = [cut(WORDS[at : at + 10], interrupted()) for at in range(0, 50, 10)]
+    out = run(plan(A), {A: only(*cuts, answer(WORDS[50:]))})
+    whole(out, target=A)
+    assert len(out.launches) == 6
 
 
 def test_an_unreadable_event_that_comes_once_costs_nothing():
