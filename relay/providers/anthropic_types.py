@@ -56,7 +56,7 @@ class Delta(Struct, gc=False):
     text: Annotated[str | None, WORDS] = None
     thinking: Annotated[str | None, SHOWN] = None
     partial_json: Annotated[str | None, WORDS] = None
-    stop_reason: str | None = None
+    stop_reason: Annotated[str | None, WORDS] = None
 
 
 class StreamEvent(Struct, gc=False):

@@ -15,15 +15,16 @@ from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, U
 from relay.provider import Call, Form
 from relay.providers.anthropic_types import Block, Counts, Delta, Message, StreamEvent
 from relay.providers.decoding import Decoder
-from relay.providers.failures import message
+from relay.providers.failures import failure, message
 from relay.providers.faults import (
     Reply,
     bad_arguments,
+    bad_event,
     fault,
     json_object,
     retry_after,
-    unknown_reason,
 )
+from relay.providers.reasons import finish_of
 from relay.providers.tolerant import fit, parse, parse_arguments
 from relay.providers.toolcalls import CallsInPieces, reason_with
 from relay.providers.verdicts import (
@@ -47,15 +48,6 @@ from relay.providers.verdicts import (
 
 _decode = msgspec.json.Decoder(StreamEvent).decode
 
-_REASONS: dict[str, FinishReason] = {
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "pause_turn": FinishReason.STOP,
-    "max_tokens": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "refusal": FinishReason.CONTENT_FILTER,
-}
 _SILENT = frozenset({"ping", "content_block_stop"})
 _TYPED = frozenset({"type"})
 _NONE: frozenset[str] = frozenset()
@@ -72,6 +64,8 @@ class AnthropicDecoder(Decoder):
     def __init__(self) -> None:
         super().__init__()
         self._calls = CallsInPieces()
+        self._said = False
+        self._passed_over: set[int | None] = set()
         self._input = 0
         self._cached: int | None = None
 
@@ -86,10 +80,13 @@ class AnthropicDecoder(Decoder):
 
     def _event(self, event: StreamEvent, out: list[Event]) -> bool:
         """Take an event; False where its type is none that is taken."""
+        if event.error:
+            self._error(event.error, out)
+            return True
         match event.type:
             case "content_block_delta":
                 if event.delta is not None:
-                    self._delta(event.index or 0, event.delta, out)
+                    self._delta(event.index, event.delta, out)
             case "content_block_start":
                 if event.content_block is not None:
                     self._block(event.index, event.content_block, out)
@@ -113,7 +110,10 @@ class AnthropicDecoder(Decoder):
             self._strange(value, out, _TYPED if typed else _NONE)
 
     def _unstreamed(self, whole: dict[str, Any], out: list[Event]) -> None:
-        """Take the message of a server that does not stream, as the events that it would be."""
+        """Take the message of a server that does not stream, as the events that it would be.
+        One that repeats what was streamed says nothing."""
+        if self._said or self._calls.begun:
+            whole = {**whole, "content": None}
         content = whole.get("content") or []
         blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
         for event in (
@@ -126,21 +126,32 @@ class AnthropicDecoder(Decoder):
         ):
             self._object(event, out)
 
-    def _delta(self, index: int, delta: Delta, out: list[Event]) -> None:
+    def _delta(self, index: int | None, delta: Delta, out: list[Event]) -> None:
         if delta.text:
+            self._said = True
             out.append(Text(delta.text))
         elif delta.thinking:
             out.append(Reasoning(delta.thinking))
-        elif delta.partial_json:
-            self._calls.grow(index, delta.partial_json)
+        elif delta.partial_json and index not in self._passed_over:
+            self._grow(index, delta.partial_json)
+
+    def _grow(self, index: int | None, arguments: str) -> None:
+        if not self._calls.grow(index, arguments):
+            raise bad_event()
 
     def _block(self, index: int | None, block: Block, out: list[Event]) -> None:
+        self._passed_over.discard(index)
         if block.type == "tool_use":
             self._calls.open(index, block.id or "", block.name, _given(block.input))
-        elif block.type == "text" and block.text:
-            out.append(Text(block.text))
-        elif block.type == "thinking" and block.thinking:
-            out.append(Reasoning(block.thinking))
+        elif block.type == "text":
+            if block.text:
+                self._said = True
+                out.append(Text(block.text))
+        elif block.type == "thinking":
+            if block.thinking:
+                out.append(Reasoning(block.thinking))
+        else:
+            self._passed_over.add(index)
 
     def _started(self, message: Message, out: list[Event]) -> None:
         if message.model:
@@ -167,10 +178,10 @@ class AnthropicDecoder(Decoder):
                     reasoning_tokens=details.thinking_tokens if details else None,
                 )
             )
-        if event.delta is not None and (reason := event.delta.stop_reason) and not self.finished:
-            if reason not in _REASONS:
-                raise unknown_reason(reason)
-            self._finish(_REASONS[reason], out)
+        if event.delta is not None and not self.finished:
+            reason = finish_of(event.delta.stop_reason)
+            if reason is not None:
+                self._finish(reason, out)
 
     def _count_input(self, usage: Counts) -> None:
         """Input as one sum: the vendor counts what it read from or wrote to its cache apart."""
@@ -225,7 +236,7 @@ _BY_TYPE: dict[str, Verdict] = {
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
     body = json_object(reply.body)
-    verdict, mark, says = _judge(reply.status, body.get("error") or body)
+    verdict, mark, says = _judge(reply.status, failure(body) or body)
     prefilled = call is not None and call.form is Form.PREFILL
     return fault(
         verdict,

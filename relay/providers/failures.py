@@ -34,7 +34,7 @@ def failure(value: dict[str, Any]) -> Any:
             return error[0] if isinstance(error, list) else error
     if (response := base_response(value.get("base_resp"))) is not None:
         return response
-    if _is_failed(value) or message(value):
+    if _is_failed(value) or (message(value) and not is_sign_of_life(value)):
         return value
     return None
 

@@ -87,6 +87,8 @@ class GeminiProvider:
         except errors.APIError as error:
             if not isinstance(error.response, httpx2.Response):
                 raise Fault(Code.PROVIDER_ERROR, "the provider failed") from None
+            if error.response.is_success:
+                return error.response  # the SDK takes no success but 200
             raise classify(reply_of(error.response), call) from None
 
     async def close(self) -> None:

@@ -42,14 +42,14 @@ class Candidate(Struct, rename="camel", gc=False):
     """One of the answers asked for."""
 
     content: Annotated[Content | None, WORDS] = None
-    finish_reason: str | None = None
+    finish_reason: Annotated[str | None, WORDS] = None
     index: int | None = None
 
 
 class Feedback(Struct, rename="camel", gc=False):
     """Why a prompt was not answered."""
 
-    block_reason: str | None = None
+    block_reason: Annotated[str | None, WORDS] = None
 
 
 class Counts(Struct, rename="camel", gc=False):

@@ -14,17 +14,17 @@ from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
 from relay.provider import Call, Form
 from relay.providers.decoding import Decoder
-from relay.providers.failures import message
+from relay.providers.failures import failure, message
 from relay.providers.faults import (
     Reply,
     fault,
     json_object,
     retry_after,
     seconds,
-    unknown_reason,
 )
 from relay.providers.gemini_request import STATE_TAG
 from relay.providers.gemini_types import Candidate, Chunk, Counts, Part
+from relay.providers.reasons import finish_of, is_given
 from relay.providers.tolerant import characters, fit, parse
 from relay.providers.toolcalls import reason_with
 from relay.providers.verdicts import (
@@ -47,23 +47,6 @@ from relay.providers.verdicts import (
 )
 
 _decode = msgspec.json.Decoder(Chunk).decode
-
-_UNSAID = frozenset({"FINISH_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
-_REASONS: dict[str, FinishReason] = {
-    "STOP": FinishReason.STOP,
-    "MAX_TOKENS": FinishReason.LENGTH,
-    "SAFETY": FinishReason.CONTENT_FILTER,
-    "RECITATION": FinishReason.CONTENT_FILTER,
-    "LANGUAGE": FinishReason.CONTENT_FILTER,
-    "BLOCKLIST": FinishReason.CONTENT_FILTER,
-    "PROHIBITED_CONTENT": FinishReason.CONTENT_FILTER,
-    "SPII": FinishReason.CONTENT_FILTER,
-    "MODEL_ARMOR": FinishReason.CONTENT_FILTER,
-    "IMAGE_SAFETY": FinishReason.CONTENT_FILTER,
-    "IMAGE_PROHIBITED_CONTENT": FinishReason.CONTENT_FILTER,
-    "IMAGE_RECITATION": FinishReason.CONTENT_FILTER,
-}
-"""Every other reason says that the model failed: a malformed call, an unknown cause."""
 
 _KNOWN = frozenset(
     {"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime"}
@@ -117,7 +100,7 @@ class GeminiDecoder(Decoder):
             out.append(Served(chunk.model_version))
         if chunk.usage_metadata is not None:
             self._usage = chunk.usage_metadata
-        if (feedback := chunk.prompt_feedback) and _said(feedback.block_reason):
+        if (feedback := chunk.prompt_feedback) and is_given(feedback.block_reason):
             self._finish(FinishReason.CONTENT_FILTER, out)
         for candidate in chunk.candidates or ():
             if not candidate.index:
@@ -128,10 +111,10 @@ class GeminiDecoder(Decoder):
         said = [self._part(part, response_id or self._call_prefix, out) for part in parts or ()]
         if self._reason is not None and any(said):
             self._take_back()
-        if reason := _said(candidate.finish_reason):
-            if reason not in _REASONS:
-                raise unknown_reason(reason)
-            self._finish(_REASONS[reason], out)
+        if candidate.finish_reason:
+            reason = finish_of(candidate.finish_reason)
+            if reason is not None:
+                self._finish(reason, out)
 
     def _part(self, part: Part, prefix: str, out: list[Event]) -> bool:
         """Take one part; whether it said anything."""
@@ -195,12 +178,6 @@ class GeminiDecoder(Decoder):
         raise fault(in_band(verdict), marks=marks, says=says, wait=wait)
 
 
-def _said(reason: str | None) -> str:
-    """A finish or block reason, empty where the vendor gives none."""
-    reason = (reason or "").upper()
-    return "" if reason in _UNSAID else reason
-
-
 _BY_STATUS: dict[str, Verdict] = {
     "INVALID_ARGUMENT": MALFORMED,
     "OUT_OF_RANGE": MALFORMED,
@@ -234,7 +211,7 @@ _BY_REASON: dict[str, Verdict] = {
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
     body = json_object(reply.body)
-    verdict, marks, says, wait = _judge(reply.status, body.get("error") or body)
+    verdict, marks, says, wait = _judge(reply.status, failure(body) or body)
     prefilled = call is not None and call.form is Form.PREFILL
     return fault(
         verdict,

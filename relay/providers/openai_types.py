@@ -57,7 +57,7 @@ class Choice(Struct, gc=False):
 
     index: int | None = None
     delta: Annotated[Delta | None, WORDS] = None
-    finish_reason: str | None = None
+    finish_reason: Annotated[str | None, WORDS] = None
     message: Annotated[Delta | None, WORDS] = None
     text: Annotated[str | None, WORDS] = None
     error: Any = None

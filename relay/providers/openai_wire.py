@@ -15,14 +15,14 @@ from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
 from relay.provider import Call, Form
 from relay.providers.decoding import Decoder
-from relay.providers.failures import base_response, message
-from relay.providers.faults import Reply, fault, json_object, retry_after, unknown_reason
+from relay.providers.failures import base_response, failure, message
+from relay.providers.faults import Reply, bad_event, fault, json_object, retry_after
 from relay.providers.openai_types import CallDelta, Choice, Chunk, Counts, Delta, Function, Piece
+from relay.providers.reasons import finish_of
 from relay.providers.tolerant import fit, parse
 from relay.providers.toolcalls import CallsInPieces, PartialCall, reason_with
 from relay.providers.verdicts import (
     BROKEN,
-    INTERRUPTED,
     MALFORMED,
     OUT_OF_QUOTA,
     OVERLOADED,
@@ -41,38 +41,6 @@ from relay.providers.verdicts import (
 
 _decode = msgspec.json.Decoder(Chunk).decode
 
-_REASONS: dict[str, FinishReason] = {
-    "stop": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "eos": FinishReason.STOP,
-    "eos_token": FinishReason.STOP,
-    "end_turn": FinishReason.STOP,
-    "complete": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "model_length": FinishReason.LENGTH,
-    "max_length": FinishReason.LENGTH,
-    "max_tokens": FinishReason.LENGTH,
-    "max_output_tokens": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    "sensitive": FinishReason.CONTENT_FILTER,
-    "safety": FinishReason.CONTENT_FILTER,
-    "refusal": FinishReason.CONTENT_FILTER,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-}
-"""Finish reasons of OpenAI and of servers on its wire, in lower case: TGI's `eos_token`,
-Mistral's `model_length`, Z.AI's `sensitive`, and what gateways leave of other vendors' own."""
-_FAILURES: dict[str, Verdict] = {
-    "error": INTERRUPTED,
-    "abort": INTERRUPTED,
-    "network_error": INTERRUPTED,
-    "insufficient_system_resource": OVERLOADED,
-}
-"""Finish reasons by which OpenRouter, vLLM, Z.AI and DeepSeek say that the answer broke. One
-that is in neither table is a break, too: it is not known to be a good end."""
-_NO_REASON = frozenset({"null", "none"})
 _KNOWN = frozenset(
     {
         "choices",
@@ -95,6 +63,7 @@ class OpenAIDecoder(Decoder):
         super().__init__()
         self._model = ""
         self._said = False
+        self._told: str | None = None
         self._refused = False
         self._calls = CallsInPieces(tools)
 
@@ -147,9 +116,11 @@ class OpenAIDecoder(Decoder):
             said = True
         if choice.error:
             self._error(choice.error, out)
-        if (reason := choice.finish_reason) and not self.finished:
-            self._end(reason, out)
-            said = True
+        if choice.finish_reason and not self.finished:
+            reason = finish_of(choice.finish_reason)
+            if reason is not None:
+                self._finish(reason, out)
+                said = True
         return said
 
     def _delta(self, delta: Delta, out: list[Event]) -> bool:
@@ -174,8 +145,20 @@ class OpenAIDecoder(Decoder):
         wire's text. A message that repeats what was streamed says nothing."""
         if choice.text:
             self._delta(Delta(content=choice.text), out)
-        elif choice.message is not None and not self._said and not self._calls.begun:
-            self._delta(choice.message, out)
+        elif choice.message is not None:
+            if self._told is None and not self._said and not self._calls.begun:
+                self._told = ""
+            if self._told is not None:
+                self._message(choice.message, self._told, out)
+
+    def _message(self, message: Delta, told: str, out: list[Event]) -> None:
+        """Take a message where no delta said anything: the answer, a piece of it, or all of it
+        so far. `told` is what earlier messages said."""
+        if isinstance(message.content, str):
+            new = message.content.removeprefix(told)
+            self._told = told + new
+            message = msgspec.structs.replace(message, content=new)
+        self._delta(message, out)
 
     def _called(self, delta: Delta) -> None:
         named: list[PartialCall] = []
@@ -185,16 +168,6 @@ class OpenAIDecoder(Decoder):
             self._calls.add(
                 piece.index, piece.id or "", function.name or "", function.arguments, named
             )
-
-    def _end(self, reason: str, out: list[Event]) -> None:
-        reason = reason.lower()
-        if reason in _NO_REASON:
-            return
-        if verdict := _FAILURES.get(reason):
-            raise fault(verdict, marks=(reason,))
-        if reason not in _REASONS:
-            raise unknown_reason(reason)
-        self._finish(_REASONS[reason], out)
 
     def _finish(self, reason: FinishReason, out: list[Event]) -> None:
         if self._refused:
@@ -223,6 +196,8 @@ def _pieces(pieces: list[Piece | str], out: list[Event]) -> None:
             continue
         if piece.text:
             out.append(Text(piece.text))
+        elif not piece.type and not piece.thinking:
+            raise bad_event()
         for thought in piece.thinking or ():
             text = thought.get("text") if isinstance(thought, dict) else thought
             if isinstance(text, str) and text:
@@ -281,7 +256,7 @@ that `base_response` gives them. What other codes mean, their names tell (`by_co
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
     body = json_object(reply.body)
-    verdict, marks, says = _judge(reply.status, body.get("error") or body)
+    verdict, marks, says = _judge(reply.status, failure(body) or body)
     prefilled = call is not None and call.form is Form.PREFILL
     return fault(
         verdict,

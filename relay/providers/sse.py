@@ -29,6 +29,10 @@ _FIELD = re.compile(rb"[A-Za-z][\w.-]*")
 _IGNORED = (b"id", b"retry")
 _FAILURES = (b"error", b"exception", b"fail")
 """What the name of an event or a field holds that tells of a failure."""
+_IN_WORDS = re.compile(rb"(?i)error|exception|fail|time.?out|unavailable|bad gateway")
+"""The same for a line without a name, as proxies put into a body that they break off."""
+_STRUCTURED = (b"{", b"[", b"<")
+"""How JSON and pages begin."""
 _USUAL = frozenset(
     b"event: " + name
     for name in (
@@ -48,17 +52,17 @@ class Aside:
     """What an upstream says beside its events, or in an event named as a failure.
 
     `text` is what was said; `value` the JSON value that it is, None where it is none. `named`:
-    the event's or the field's name tells of a failure. `bare`: it stands under no name, as
-    the whole answer of a server that does not stream.
+    the event's or the field's name tells of a failure, or where it has none its words do.
+    `bare`: it stands under no name, as the whole answer of a server that does not stream.
     """
 
     __slots__ = ("bare", "named", "text", "value")
 
     def __init__(self, name: bytes, text: bytes) -> None:
-        self.named = _tells_of_failure(name)
         self.bare = not name
         self.text = text
         self.value = _value(text)
+        self.named = _tells_of_failure(name) or (self.bare and _is_failure_in_words(text))
 
     @property
     def whole(self) -> bool:
@@ -67,8 +71,8 @@ class Aside:
 
     @property
     def broken(self) -> bool:
-        """Whether it would be JSON, and can't be read."""
-        return self.bare and self.value is None and self.text[:1] in (b"{", b"[")
+        """Whether it would be JSON, and can't be read, or is a page."""
+        return self.bare and self.value is None and self.text[:1] in _STRUCTURED
 
 
 class Splitter:
@@ -222,6 +226,10 @@ def _value(text: bytes) -> Any:
 def _tells_of_failure(name: bytes) -> bool:
     name = name.lower()
     return any(word in name for word in _FAILURES)
+
+
+def _is_failure_in_words(text: bytes) -> bool:
+    return text[:1] not in _STRUCTURED and _IN_WORDS.search(text) is not None
 
 
 def _size(lines: list[bytes]) -> int:

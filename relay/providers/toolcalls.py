@@ -8,6 +8,10 @@ from relay.events import FinishReason, ToolCall
 from relay.providers.faults import bad_arguments
 from relay.providers.tolerant import characters, parse_arguments
 
+_NO_ARGUMENTS = frozenset({"", "null"})
+"""What servers write for a call without arguments that is no object."""
+_STAND_INS = _NO_ARGUMENTS | {"{}"}
+
 
 class PartialCall:
     """One call as it grows: its arguments come as pieces of JSON text. `told` is the id that
@@ -43,7 +47,7 @@ class PartialCall:
         """The whole arguments: what was `given` where no text came, {} where neither did;
         None where the text is not a JSON object."""
         text = "".join(self._pieces)
-        if not text.strip():
+        if text.strip() in _NO_ARGUMENTS:
             return self.given or {}
         found = parse_arguments(text)
         return found if found is not None else parse_arguments(self._repeated())
@@ -58,10 +62,12 @@ class PartialCall:
         return bool(self._pieces) or self.given is not None
 
     def _repeated(self) -> str:
-        """The arguments' text where a piece may repeat all that came before it."""
+        """The arguments' text where a piece may repeat all that came before it, or follow
+        a stand-in for arguments that were not there yet."""
         text = ""
         for piece in self._pieces:
-            text = piece if piece.startswith(text) else text + piece
+            begins = piece.startswith(text) or text.strip() in _STAND_INS
+            text = piece if begins else text + piece
         return text
 
 
@@ -94,10 +100,13 @@ class CallsInPieces:
         self._by_index[count if index is None else index] = call
         return call
 
-    def grow(self, index: int, piece: str) -> None:
-        """More of the arguments of the call at `index`, if there is one."""
-        if (call := self._by_index.get(index)) is not None:
+    def grow(self, index: int | None, piece: str) -> bool:
+        """More of the arguments of the call at `index`, or of the last one where there is no
+        index. False where there is no such call."""
+        call = self._find(index, "")
+        if call is not None:
             call.add(piece)
+        return call is not None
 
     def add(
         self,
@@ -150,13 +159,15 @@ class CallsInPieces:
         return found
 
     def _find(self, index: int | None, told: str) -> PartialCall | None:
-        """The call that a piece may belong to: by its index, else by its id, else the last."""
-        if index is not None:
-            return self._by_index.get(index)
-        for call in self._calls:
-            if told and call.told == told:
-                return call
-        return self._calls[-1] if self._calls else None
+        """The call that a piece may belong to: the one at its index, unless that has another
+        id and an earlier one has its; without an index the one of its id, else the last."""
+        if index is None:
+            found = self._calls[-1] if self._calls else None
+        else:
+            found = self._by_index.get(index)
+        if not told or found is None or found.told == told:
+            return found
+        return next((call for call in self._calls if call.told == told), found)
 
     def _is_another(
         self, call: PartialCall, told: str, name: str, text: str, named: list[PartialCall]
@@ -168,7 +179,7 @@ class CallsInPieces:
         if call in named or (told and call.told and told != call.told):
             return True
         if told and told == call.told:
-            return False
+            return call.begun and name != call.name and call.arguments() is not None
         if not call.begun:
             return name != call.name and name in self._names and call.name in self._names
         if name != call.name:

@@ -75,7 +75,8 @@ closed, 524 Cloudflare's for a server that took too long."""
 _TOO_LONG = (
     r"prompt is too long|input is too long|exceed context limit|context (?:length|window|size)"
     r"|input token count|maximum number of tokens"
-    r"|(?:长度|上下文|tokens?).{0,12}(?:超|过长)|(?:超|过长).{0,12}(?:长度|上下文)"
+    r"|exceed max message tokens"
+    r"|(?:长度|上下文|输入|prompt|tokens?).{0,12}(?:超|过长)|(?:超|过长).{0,12}(?:长度|上下文)"
 )
 _SUBJECT = r"\b(?:prompt|inputs?|context|conversation|messages?|sequence|history|request)\b"
 _MEASURE = r"\b(?:tokens?|length|long|window|size)\b"
@@ -159,7 +160,7 @@ def by_words(verdict: Verdict, message: object) -> Verdict:
     not know is none that the client chose."""
     if verdict is not MALFORMED or not isinstance(message, str):
         return verdict
-    words = message.lower()
+    words = message.lower().replace("_", " ")
     if _is_about_length(words):
         return TOO_LONG
     if re.search(_POLICY, words):

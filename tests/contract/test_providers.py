@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import gzip
 import json
 import time
 
@@ -26,7 +27,7 @@ from relay.provider import Call, Form, NotDirect, Provider
 from relay.providers.registry import build
 from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 from tests import upstreams as up
-from tests.upstreams import Upstream
+from tests.upstreams import Upstream, shapes
 
 VENDORS = ["openai", "anthropic", "gemini", "compatible"]
 TEXT = ("Grüße", ", 世界", " 👩‍🚀", " und", " «mehr»", "\n", "Ende.")
@@ -571,3 +572,108 @@ async def test_gemini_serves_latest_aliases_from_the_version_that_knows_them():
         await hear(provider, call("gemini"))
     assert upstream.requests[0].path.startswith("/v1beta/")
     assert upstream.requests[1].path.startswith("/v1/")
+
+
+def wire_of(kind: str) -> str:
+    return "openai" if kind == "compatible" else kind
+
+
+SIGNS_OF_FAILURE = {
+    "a field named error": lambda wire: b'error: {"code": 500, "message": "gone"}\n\n',
+    "an event named error": lambda wire: b'event: error\ndata: {"code": 1, "message": "gone"}\n\n',
+    "a bare object": lambda wire: b'{"error": {"code": 500, "message": "gone"}}\n\n',
+    "bare words": lambda wire: b"Internal Server Error\n\n",
+    "an unknown object": lambda wire: shapes.event({"session": "expired"}),
+    "an unknown finish reason": lambda wire: shapes.ends(wire, "worker_died"),
+    "words that cannot be read": lambda wire: shapes.says(wire, True),
+}
+
+
+@ANY
+@pytest.mark.parametrize("sign", SIGNS_OF_FAILURE)
+async def test_a_sign_of_failure_outweighs_the_end_that_follows(kind, sign):
+    odd = up.Raw(SIGNS_OF_FAILURE[sign](wire_of(kind)))
+    async with connected(kind, [up.Token("half"), odd, up.Finish(), up.End()]) as (_, provider):
+        fault, heard = await fail(provider, call(kind))
+    assert fault.code in (Code.PROVIDER_ERROR, Code.PROVIDER_INTERRUPTED)
+    assert heard.text == "half"
+    assert not heard.of(Finish)
+
+
+@ANY
+async def test_what_has_another_type_or_no_words_costs_nothing(kind):
+    wire = wire_of(kind)
+    odd = b"".join(
+        [
+            shapes.literally(wire, "5"),
+            b"data: null\n\n",
+            shapes.says(wire, " \ud83d"),
+            shapes.says(wire, "\ude00 "),
+            shapes.counts(wire, []),
+        ]
+    )
+    async with connected(kind, [up.Token("a"), up.Raw(odd), *up.answer("b")]) as (_, provider):
+        heard = await hear(provider, call(kind))
+    assert heard.text == "a5 😀 b"
+    assert heard.of(Finish) == [Finish(FinishReason.STOP)]
+
+
+@ANY
+async def test_two_calls_without_ids_under_one_index_are_two(kind):
+    pieces = [
+        {"name": "weather", "arguments": f'{{"city": "{city}"}}'} for city in ("Rome", "Oslo")
+    ]
+    odd = up.Raw(shapes.calls(wire_of(kind), *pieces))
+    async with connected(kind, [odd, up.Finish("tool_calls"), up.End()]) as (_, provider):
+        heard = await hear(provider, call(kind))
+    assert [made.arguments for made in heard.of(ToolCall)] == [{"city": "Rome"}, {"city": "Oslo"}]
+    assert len({made.call_id for made in heard.of(ToolCall)}) == 2
+
+
+@ANY
+@pytest.mark.parametrize("status", [200, 201, 203])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_an_answer_in_one_json_object_is_read(kind, status, coding):
+    made = [("weather", {"city": "Rome"})]
+    body = json.dumps(shapes.whole(wire_of(kind), "m", "Let me see.", made)).encode()
+    packed = gzip.compress(body) if coding == "gzip" else body
+    script = [up.Respond(status, packed, {"content-encoding": coding})]
+    async with connected(kind, script) as (_, provider):
+        heard = await hear(provider, call(kind))
+    assert heard.text == "Let me see."
+    assert [(tool.name, tool.arguments) for tool in heard.of(ToolCall)] == made
+    assert heard.of(Finish) == [Finish(FinishReason.TOOL_CALLS)]
+    assert heard.of(Served) == [Served("m")]
+
+
+@ANY
+@pytest.mark.parametrize("cut", [2, 30, 100])
+async def test_an_answer_in_one_json_object_that_is_cut_is_a_break(kind, cut):
+    body = json.dumps(shapes.whole(wire_of(kind), "m", "Let me see.")).encode()
+    async with connected(kind, [up.Respond(200, body[:-cut])]) as (_, provider):
+        fault, heard = await fail(provider, call(kind))
+    assert fault.code is Code.PROVIDER_INTERRUPTED
+    assert not heard.of(Finish)
+
+
+@ANY
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [
+        (204, Code.PROVIDER_INTERRUPTED, "retry"),
+        (302, Code.PROVIDER_ERROR, "fallback"),
+        (307, Code.PROVIDER_ERROR, "fallback"),
+        (410, Code.PROVIDER_ERROR, "fallback"),
+        (424, Code.PROVIDER_ERROR, "retry"),
+        (498, Code.PROVIDER_OVERLOADED, "retry"),
+        (499, Code.PROVIDER_INTERRUPTED, "retry"),
+    ],
+)
+async def test_a_status_that_is_not_the_clients_fault_is_tried_elsewhere(
+    kind, status, code, remedy
+):
+    script = [up.Respond(status, b"", {"location": "/elsewhere"})]
+    async with connected(kind, script) as (_, provider):
+        fault, heard = await fail(provider, call(kind))
+    assert (fault.code, fault.remedy) == (code, remedy)
+    assert not heard.of(Text)

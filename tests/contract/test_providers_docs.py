@@ -15,7 +15,7 @@ from relay.events import Event, Finish, FinishReason, Served, Text
 from relay.provider import Call
 from relay.providers import registry
 from relay.providers.families import FAMILIES
-from relay.providers.gemini_wire import _REASONS as GEMINIS
+from relay.providers.reasons import REASONS
 from relay.request import ChatRequest, Message
 from tests import upstreams as up
 
@@ -62,17 +62,26 @@ async def test_the_documented_vendor_never_takes_a_break_for_an_end(acme):
         assert caught.value.code is Code.PROVIDER_INTERRUPTED
 
 
+async def test_the_documented_vendor_never_takes_an_error_for_an_end(acme):
+    for odd in (b'data: {"error": "gone"}\n\n', b"error: gone\n\n", b'data: {"text": true}\n\n'):
+        with pytest.raises(Fault):
+            await ask(up.Raw(ANSWER), up.Raw(odd), up.Raw(END))
+
+
+async def test_the_documented_vendors_words_may_be_of_another_type(acme):
+    assert Text("5") in await ask(up.Raw(b'data: {"text": 5, "model": 3}\n\n'), up.Raw(END))
+
+
 async def test_the_documented_vendors_refusals_are_faults(acme):
     with pytest.raises(Fault) as caught:
         await ask(up.Refuse("rate_limit", retry_after=3))
     assert (caught.value.code, caught.value.retry_after) == (Code.PROVIDER_RATE_LIMITED, 3)
 
 
-def test_every_finish_reason_of_geminis_that_filters_is_in_the_table():
-    filtered = {word for word, reason in GEMINIS.items() if reason is FinishReason.CONTENT_FILTER}
-    assert {word for word in filtered if not word.startswith("IMAGE_")} <= set(
-        re.findall(r"`([A-Z_]+)`", TEXT)
-    )
+def test_every_finish_reason_is_in_the_table():
+    (row,) = re.findall(r"^\| `Finish` reason.*?\n\n", TEXT, re.DOTALL | re.MULTILINE)
+    told = {word.lower() for word in re.findall(r"`([A-Za-z_]+)`", row)}
+    assert {word for word in REASONS if not word.startswith("image_")} <= told
 
 
 def test_every_vendor_has_families_in_the_table():

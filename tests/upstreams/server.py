@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from tests.upstreams.scripts import Script, answer
-from tests.upstreams.steps import Close, Hang, Pause, Raw, Refuse, Reset, Step
+from tests.upstreams.steps import Close, Hang, Pause, Raw, Refuse, Reset, Respond, Step
 from tests.upstreams.troubles import reply
 from tests.upstreams.wires import WIRES, Wire
 
@@ -231,6 +231,9 @@ class Upstream:
                     return _reset(writer)
                 case Refuse():
                     return await _refuse(request.vendor, step, writer)
+                case Respond(status, body, headers):
+                    kind = {"content-type": "application/json"}
+                    return await _respond(writer, status, kind | headers, body)
                 case Close():
                     break
                 case _:

@@ -113,6 +113,15 @@ class Refuse:
 
 
 @dataclass(frozen=True)
+class Respond:
+    """Answer with this response instead of a stream. `headers` are added to the type of JSON."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Reset:
     """Tear the connection down (RST). As the first step: before any header."""
 
@@ -140,6 +149,7 @@ Step: TypeAlias = (
     | Raw
     | Pause
     | Refuse
+    | Respond
     | Reset
     | Close
     | Hang
