@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     cells = choose(options.fault, options.vendor, options.transport)
     if not cells:
-        sys.stderr.write("no such fault; they are F01 to F24\n")
+        sys.stderr.write("no such fault; they are F01 to F24 and V01 to V15\n")
         return 2
     began = time.monotonic()
     counter = _Counter(len(cells))

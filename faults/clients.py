@@ -56,7 +56,8 @@ class WebSocketClient:
                     reader.take(frame)
             await self._socket.send_json({"type": "ping", "t": "after"})
             while (frame := await self._receive()) and frame["type"] != "pong":
-                reader.take(frame)
+                if frame["type"] != "ping":  # a heartbeat of the server's may come any time
+                    reader.take(frame)
         return self.seen
 
     async def _receive(self) -> Frame | None:

@@ -12,6 +12,7 @@ import aiohttp
 
 from faults.breaks import BREAKS
 from faults.clock import CLOCK
+from faults.field import FIELD
 from faults.matrix import TRANSPORTS, VENDORS, Cell, Profile
 from faults.opening import OPENING
 from faults.play import Played, play
@@ -20,7 +21,7 @@ from faults.served import relay
 from faults.stage import Stage
 
 FAULTS: tuple[Fault, ...] = tuple(
-    sorted((*OPENING, *BREAKS, *CLOCK), key=lambda fault: fault.number)
+    sorted((*OPENING, *BREAKS, *CLOCK, *FIELD), key=lambda fault: fault.number)
 )
 JOBS = 48
 """Cells in play at once. Most of them wait."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from faults.canon import ARGUMENTS, CALL, TEXT, TOOL
+from faults.canon import TEXT, TOOL
 from faults.clients import CLIENTS, Client
 from faults.matrix import Cell, Profile, healthy_route
 from faults.scenario import Fault, Scenario
@@ -97,11 +97,13 @@ def _outcome(played: Played) -> Iterator[str]:
             yield from _answer(played, "stop")
         case "tool_call":
             yield from _answer(played, "tool_calls")
-            yield from _whole_call(seen)
+            yield from _whole_calls(scenario, seen)
+        case "filtered":
+            yield from _answer(played, "content_filter")
         case "error":
             if seen.code != scenario.code:
                 yield f"ended {seen.terminal}, not in {scenario.code}"
-            if not TEXT.startswith(seen.text):
+            if not scenario.text.startswith(seen.text):
                 yield f"what was shown is no beginning of the answer: {seen.text[-60:]!r}"
         case "cancelled":
             if seen.finish != "cancelled":
@@ -146,10 +148,12 @@ def _usage(played: Played) -> Iterator[str]:
         yield f"usage counts no output: {usage}"
 
 
-def _whole_call(seen: Seen) -> Iterator[str]:
+def _whole_calls(scenario: Scenario, seen: Seen) -> Iterator[str]:
     calls = [(call["name"], call["arguments"]) for call in seen.calls]
-    if calls != [(CALL.name, ARGUMENTS)]:
+    if calls != list(scenario.calls):
         yield f"tool calls: {calls}"
+    if len({call["call_id"] for call in seen.calls}) != len(calls):
+        yield f"calls that share an id: {seen.calls}"
 
 
 def _attempts(played: Played) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from faults.lab import FAULTS, Report, Result
 from faults.matrix import COLUMN_TITLES, TRANSPORTS, VENDORS
@@ -14,6 +15,38 @@ BENCHMARK = tuple(f"F{n:02}" for n in range(1, 17))
 
 MIDSTREAM = ("F08", "F09", "F14")
 """Those of them in which an answer breaks after text was shown."""
+
+_EVERY = (
+    "## Every fault",
+    "",
+    "Passed on so many of the three wires; attempts at the upstream, and seconds until the",
+    "answer was whole (from the fastest to the slowest).",
+)
+
+
+class Group(NamedTuple):
+    """Faults whose keys begin with `letter`, and the lines above their table."""
+
+    letter: str
+    words: tuple[str, ...]
+
+
+GROUPS = (
+    Group("F", ("### F: what breaks in front of a gateway",)),
+    Group(
+        "V",
+        (
+            "### V: what vendors and gateways send beside their wire's rules",
+            "",
+            "Shapes seen in the field, written in each wire's own events. V01 to V05 are signs of",
+            "failure with an end marker behind them: a broken answer must never look whole. V06 to",
+            "V09 are fields of another type, which must not cost the answer, and V10 to V12 tool",
+            "calls that only their index tells apart, or not even that. V13 to V15 are refusals",
+            "that another target may not make, and a server that does not stream. Where each",
+            "target does the same each time (`for ever`), none is asked more than twice.",
+        ),
+    ),
+)
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -42,7 +75,10 @@ def _short(result: Result | None) -> str:
 
 def document(report: Report) -> str:
     """The page: what was survived, beside what others have published."""
-    return "\n".join([*_head(report), *_comparison(report), "", *_rows(report)]) + "\n"
+    parts = [*_head(report), *_comparison(report), "", *_EVERY]
+    for group in GROUPS:
+        parts += ["", *group.words, "", *_rows(report, group.letter)]
+    return "\n".join(parts) + "\n"
 
 
 def _head(report: Report) -> list[str]:
@@ -93,17 +129,14 @@ def _scenarios(report: Report, transport: str) -> set[str]:
     return (played - missed) & set(BENCHMARK)
 
 
-def _rows(report: Report) -> list[str]:
+def _rows(report: Report, letter: str) -> list[str]:
     lines = [
-        "## Every fault",
-        "",
-        "Passed on so many of the three wires; attempts at the upstream, and seconds until the",
-        "answer was whole (from the fastest to the slowest).",
-        "",
         "| | fault | " + " | ".join(COLUMN_TITLES[t] for t in TRANSPORTS) + " | attempts | s |",
         "| --- | --- |" + " --- |" * len(TRANSPORTS) + " --- | --- |",
     ]
     for fault in _played(report):
+        if not fault.key.startswith(letter):
+            continue
         results = [result for result in report.results if result.fault == fault.key]
         shown = [_verdict([r for r in results if r.transport == t]) for t in TRANSPORTS]
         attempts = _span([str(r.attempts) for r in sorted(results, key=lambda r: r.attempts)])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from faults.canon import TEXT
+from faults.canon import ARGUMENTS, CALL, TEXT
 from faults.matrix import Profile, Role
 from tests.upstreams.scripts import Script
 
 if TYPE_CHECKING:
     from faults.play import Played
 
-Outcome = Literal["answer", "error", "cancelled", "tool_call"]
+Outcome = Literal["answer", "error", "cancelled", "tool_call", "filtered"]
 Check = Callable[["Played"], Iterable[str]]
 """Looks at what was played and says what missed."""
 
@@ -28,8 +28,8 @@ class Scenario:
     `scripts` by role, in the route's order. `by`: whose words may end the answer.
     `attempts` bounds how often a role is asked (least, most), `total` all of them.
     `within` is in real seconds; the profile makes a bound of it. `code` is the error's.
-    `continued`: some model must have been given the unfinished text. `play` replaces one
-    plain chat.
+    `continued`: some model must have been given the unfinished text. `calls`: name and
+    arguments of the calls that a `tool_call` ends in. `play` replaces one plain chat.
     """
 
     scripts: Mapping[Role, Script]
@@ -43,6 +43,7 @@ class Scenario:
     continued: bool = False
     prefill: bool = False
     tools: bool = False
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ((CALL.name, ARGUMENTS),)
     checks: tuple[Check, ...] = ()
     play: Callable[[Played], Awaitable[None]] | None = None
 

@@ -171,6 +171,7 @@ class ChunkReader:
         self.seen.reasoning += delta.get("reasoning_content") or ""
         for call in delta.get("tool_calls", ()):
             held = self._calls.setdefault(call["index"], {"name": "", "arguments": ""})
+            held.setdefault("call_id", call.get("id"))
             held["name"] += call["function"].get("name") or ""
             held["arguments"] += call["function"].get("arguments") or ""
         if choice.get("finish_reason"):

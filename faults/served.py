@@ -15,6 +15,10 @@ import aiohttp
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+SETTLED = 5
+"""Answers in a row, each within `SETTLED_SECONDS`, by which the relay is done with making
+ready for the lab's many hundred models. Cells played meanwhile would be timed too long."""
+SETTLED_SECONDS = 0.05
 
 
 class RelayFailed(Exception):
@@ -42,6 +46,7 @@ async def relay(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[str
         )
     try:
         await _until_alive(port, process, log)
+        await _until_settled(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         await _stop(process)
@@ -71,6 +76,18 @@ async def _until_alive(port: int, process: asyncio.subprocess.Process, log: Path
     except TimeoutError:
         pass
     raise RelayFailed(f"the relay did not start:\n{log.read_text(errors='replace')}")
+
+
+async def _until_settled(port: int) -> None:
+    """Wait until the relay answers at once, at most `START_SECONDS`."""
+    loop = asyncio.get_running_loop()
+    begun, quick = loop.time(), 0
+    async with aiohttp.ClientSession() as http:
+        while quick < SETTLED and loop.time() - begun < START_SECONDS:
+            asked = loop.time()
+            async with http.get(f"http://127.0.0.1:{port}/livez"):
+                quick = quick + 1 if loop.time() - asked < SETTLED_SECONDS else 0
+            await asyncio.sleep(SETTLED_SECONDS)
 
 
 def _free_port() -> int:
