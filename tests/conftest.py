@@ -1,17 +1,21 @@
-"""What every test has in common: the gate against silent skips, the order, and whether the
-modules under test are the compiled ones."""
+"""What every test has in common: the gate against silent skips, the order, whether the modules
+under test are the compiled ones, and that generated examples may take their time."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from relay import compiled
 from tests import skip_gate
 
 if os.environ.get("RELAY_TEST_COMPILED") and compiled.use() != "compiled":
     pytest.exit("there are no compiled modules of these sources: make compile", returncode=4)
+
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")  # a busy machine is no failure: no test asserts a time
 
 
 def pytest_configure(config: pytest.Config) -> None:
