@@ -210,10 +210,11 @@ def private_folder() -> str:
 async def _end_process(process: asyncio.subprocess.Process) -> None:
     if process.stdin:
         process.stdin.close()
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT):
-            await process.wait()
-    except TimeoutError:
+    leaving = asyncio.ensure_future(process.wait())
+    # No asyncio.timeout: a task that is being cancelled comes here, and up to Python 3.11.3 a
+    # timeout in it ends as another cancellation, before the child is killed.
+    await asyncio.wait([leaving], timeout=STOP_TIMEOUT)
+    if not leaving.done():
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+    await leaving
