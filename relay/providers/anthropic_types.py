@@ -55,8 +55,9 @@ class Delta(Struct, gc=False):
     type: str = ""
     text: Annotated[str | None, WORDS] = None
     thinking: Annotated[str | None, SHOWN] = None
-    partial_json: Annotated[str | None, WORDS] = None
+    partial_json: Annotated[str | dict[str, Any] | None, WORDS] = None
     stop_reason: Annotated[str | None, WORDS] = None
+    error: Any = None
 
 
 class StreamEvent(Struct, gc=False):

@@ -135,7 +135,7 @@ class AnthropicDecoder(Decoder):
         elif delta.partial_json and index not in self._passed_over:
             self._grow(index, delta.partial_json)
 
-    def _grow(self, index: int | None, arguments: str) -> None:
+    def _grow(self, index: int | None, arguments: str | dict[str, Any]) -> None:
         if not self._calls.grow(index, arguments):
             raise bad_event()
 
@@ -165,6 +165,8 @@ class AnthropicDecoder(Decoder):
         self.ended = True
 
     def _message_delta(self, event: StreamEvent, out: list[Event]) -> None:
+        if event.delta is not None and event.delta.error:
+            self._error(event.delta.error, out)
         usage = event.usage
         if usage is not None and usage.output_tokens is not None:
             self._count_input(usage)

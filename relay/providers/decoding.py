@@ -14,7 +14,7 @@ from mypy_extensions import mypyc_attr
 from relay.errors import Fault
 from relay.events import ALIVE, Event, Finish, Reasoning, Text, ToolCall
 from relay.provider import Sink
-from relay.providers.failures import failure, is_sign_of_life
+from relay.providers.failures import failure, is_life, is_sign_of_life
 from relay.providers.faults import bad_event, closed_early, unknown_object
 from relay.providers.sse import Aside, Splitter
 from relay.providers.tolerant import Joiner, Unreadable, parse
@@ -105,7 +105,7 @@ class Decoder(ABC):
         if payload.startswith(b"data:"):  # once more, as by a server behind another
             self._take([_DATA.sub(b"", payload)], out)
             return
-        if not payload:
+        if not payload or is_life(payload.strip(b' "[]').decode(errors="replace")):
             return
         try:
             self._anything(parse(payload), out)

@@ -7,6 +7,7 @@ bare `code` and `message`, a `success` that is false.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 _SAYING = (
@@ -34,9 +35,27 @@ def failure(value: dict[str, Any]) -> Any:
             return error[0] if isinstance(error, list) else error
     if (response := base_response(value.get("base_resp"))) is not None:
         return response
+    if error := next(_inside(value), None):
+        return error
     if _is_failed(value) or (message(value) and not is_sign_of_life(value)):
         return value
     return None
+
+
+def _inside(value: dict[str, Any]) -> Iterator[Any]:
+    """The errors one level down, as in Groq's `x_groq`, and in the choices. What a filter that
+    failed says of itself breaks nothing (Azure's `content_filter_results`)."""
+    for name, inner in value.items():
+        if "filter" in name:
+            continue
+        for each in inner if isinstance(inner, list) else [inner]:
+            if isinstance(each, dict):
+                delta = each.get("delta")
+                yield from filter(None, (each.get("error"), _error_of(delta)))
+
+
+def _error_of(value: object) -> Any:
+    return value.get("error") if isinstance(value, dict) else None
 
 
 def base_response(response: object) -> dict[str, Any] | None:
@@ -49,16 +68,36 @@ def base_response(response: object) -> dict[str, Any] | None:
 
 def message(error: dict[str, Any]) -> str:
     """What an error object says, empty where it says nothing."""
-    said = (error.get(name) for name in _SAYING)
-    return next((text for text in said if isinstance(text, str) and text), "")
+    said = (_text(error.get(name)) for name in _SAYING)
+    return next((text for text in said if text), "")
 
 
 def is_sign_of_life(value: dict[str, Any]) -> bool:
-    """Whether an object only shows that the upstream is there."""
-    return any(
-        isinstance(word, str) and word.lower() in _LIFE
-        for word in (*value.keys(), value.get("type"), value.get("object"), value.get("event"))
-    )
+    """Whether an object only shows that the upstream is there, or that all is well."""
+    named = (*value.keys(), value.get("type"), value.get("object"), value.get("event"))
+    return any(map(is_life, named)) or _is_well(value)
+
+
+def is_life(word: object) -> bool:
+    """Whether a word is one by which servers only show that they are there."""
+    return isinstance(word, str) and word.lower() in _LIFE
+
+
+def _is_well(value: dict[str, Any]) -> bool:
+    """Whether it says in so many words that nothing failed."""
+    codes = [value.get(name) for name in ("code", "status_code", "status") if name in value]
+    return value.get("success") is True or any(code and _is_fine(code) for code in codes)
+
+
+def _text(said: object) -> str:
+    """Words, or those of a list of faults, each with its place (FastAPI's `detail`)."""
+    if isinstance(said, list):
+        return "; ".join(_text(each) for each in said)
+    if isinstance(said, dict):
+        places = said.get("loc")
+        where = ".".join(map(str, places)) if isinstance(places, list) else ""
+        return f"{where}: {said.get('msg', '')}".strip(": ")
+    return said if isinstance(said, str) else ""
 
 
 def _is_failed(value: dict[str, Any]) -> bool:

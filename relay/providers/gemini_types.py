@@ -44,6 +44,7 @@ class Candidate(Struct, rename="camel", gc=False):
     content: Annotated[Content | None, WORDS] = None
     finish_reason: Annotated[str | None, WORDS] = None
     index: int | None = None
+    error: Any = None
 
 
 class Feedback(Struct, rename="camel", gc=False):

@@ -26,7 +26,7 @@ from relay.providers.gemini_request import STATE_TAG
 from relay.providers.gemini_types import Candidate, Chunk, Counts, Part
 from relay.providers.reasons import finish_of, is_given
 from relay.providers.tolerant import characters, fit, parse
-from relay.providers.toolcalls import reason_with
+from relay.providers.toolcalls import reason_with, unused
 from relay.providers.verdicts import (
     BROKEN,
     INTERRUPTED,
@@ -111,6 +111,8 @@ class GeminiDecoder(Decoder):
         said = [self._part(part, response_id or self._call_prefix, out) for part in parts or ()]
         if self._reason is not None and any(said):
             self._take_back()
+        if candidate.error:
+            self._error(candidate.error, out)
         if candidate.finish_reason:
             reason = finish_of(candidate.finish_reason)
             if reason is not None:
@@ -121,7 +123,8 @@ class GeminiDecoder(Decoder):
         if part.text:
             out.append(Reasoning(part.text) if part.thought else Text(part.text))
         if (call := part.function_call) is not None:
-            call_id = call.id or f"{prefix}-{len(self._calls)}"
+            taken = {each.call_id for each in self._calls}
+            call_id = unused(call.id or f"{prefix}-{len(self._calls)}", taken)
             state = STATE_TAG + part.thought_signature if part.thought_signature else None
             self._calls.append(ToolCall(call_id, characters(call.name), call.args or {}, state))
         return bool(part.text or part.function_call)

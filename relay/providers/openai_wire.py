@@ -72,8 +72,9 @@ class OpenAIDecoder(Decoder):
             self._done(out)
             return
         chunk = _decode(payload)
-        if not self._chunk(chunk, out):
+        if _is_wordless(chunk):
             self._strange(parse(payload), out, _KNOWN)
+        self._chunk(chunk, out)
 
     def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
         if payload.strip(b" \"'[]").upper() == b"DONE":
@@ -84,47 +85,45 @@ class OpenAIDecoder(Decoder):
             super()._tolerantly(payload, out)
 
     def _object(self, value: dict[str, Any], out: list[Event]) -> None:
-        if not self._chunk(fit(value, Chunk), out):
+        chunk = fit(value, Chunk)
+        if _is_wordless(chunk):
             self._strange(value, out, _KNOWN)
+        self._chunk(chunk, out)
 
     def _done(self, out: list[Event]) -> None:
         if not self.finished:
             self._finish(FinishReason.STOP, out)
         self.ended = True
 
-    def _chunk(self, chunk: Chunk, out: list[Event]) -> bool:
-        """Take a chunk; whether a choice of it said anything."""
+    def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
+        if self.ended:
+            return
         if chunk.error:
             self._error(chunk.error, out)
         if chunk.base_resp is not None and (error := base_response(chunk.base_resp)):
             self._error(error, out)
-        said = False
         if chunk.model and not self._model:
             self._model = chunk.model
             out.append(Served(chunk.model))
         for choice in chunk.choices or ():
             if not choice.index:
-                said = self._choice(choice, out) or said
+                self._choice(choice, out)
         if chunk.usage is not None:
             _count(chunk.usage, out)
-        return said
 
-    def _choice(self, choice: Choice, out: list[Event]) -> bool:
-        said = choice.delta is not None and self._delta(choice.delta, out)
+    def _choice(self, choice: Choice, out: list[Event]) -> None:
+        if choice.delta is not None:
+            self._delta(choice.delta, out)
         if choice.message is not None or choice.text:
             self._unstreamed(choice, out)
-            said = True
         if choice.error:
             self._error(choice.error, out)
         if choice.finish_reason and not self.finished:
             reason = finish_of(choice.finish_reason)
             if reason is not None:
                 self._finish(reason, out)
-                said = True
-        return said
 
-    def _delta(self, delta: Delta, out: list[Event]) -> bool:
-        """Take what a choice adds to the message; whether that is anything."""
+    def _delta(self, delta: Delta, out: list[Event]) -> None:
         if thought := delta.reasoning_content or delta.reasoning:
             out.append(Reasoning(thought))
         if content := delta.content:
@@ -135,10 +134,8 @@ class OpenAIDecoder(Decoder):
                 _pieces(content, out)
         if delta.refusal:
             self._refused = True
-        called = bool(delta.tool_calls) or delta.function_call is not None
-        if called:
+        if delta.tool_calls or delta.function_call is not None:
             self._called(delta)
-        return bool(content or thought or delta.refusal or called)
 
     def _unstreamed(self, choice: Choice, out: list[Event]) -> None:
         """Take the whole message of a server that does not stream, or a piece of the older
@@ -186,6 +183,18 @@ class OpenAIDecoder(Decoder):
             self.finished = self.ended = True
             return
         raise fault(in_band(verdict), marks=marks, says=says)
+
+
+def _is_wordless(chunk: Chunk) -> bool:
+    """Whether a chunk says nothing, or the end: then it is looked at once more, for a failure
+    that it may tell of in fields which are not read otherwise."""
+    if not chunk.choices:
+        return True
+    choice = chunk.choices[0]
+    if choice.finish_reason or choice.delta is None:
+        return True
+    delta = choice.delta
+    return not (delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls)
 
 
 def _pieces(pieces: list[Piece | str], out: list[Event]) -> None:

@@ -5,6 +5,8 @@ One table for every wire, because gateways send the words of one vendor on the w
 
 from __future__ import annotations
 
+import re
+
 from relay.events import FinishReason
 from relay.providers.faults import fault, unknown_reason
 from relay.providers.verdicts import INTERRUPTED, OVERLOADED, Verdict
@@ -39,8 +41,11 @@ REASONS: dict[str, FinishReason] = {
     "image_safety": FinishReason.CONTENT_FILTER,
     "image_prohibited_content": FinishReason.CONTENT_FILTER,
     "image_recitation": FinishReason.CONTENT_FILTER,
+    "blocked": FinishReason.CONTENT_FILTER,
+    "guardrail_intervened": FinishReason.CONTENT_FILTER,
+    "token_limit": FinishReason.LENGTH,
 }
-"""Ends that are no failure, in lower case: OpenAI's, Anthropic's and Gemini's own, TGI's
+"""Ends that are no failure, in words of lower case: OpenAI's, Anthropic's and Gemini's own, TGI's
 `eos_token`, Mistral's `model_length`, Z.AI's `sensitive`."""
 
 _FAILURES: dict[str, Verdict] = {
@@ -51,13 +56,14 @@ _FAILURES: dict[str, Verdict] = {
 }
 """By which OpenRouter, vLLM, Z.AI and DeepSeek say that the answer broke."""
 
+_SEAM = re.compile(r"[-\s]+|(?<=[a-z])(?=[A-Z])")
 _NONE = frozenset({"", "null", "none", "finish_reason_unspecified", "blocked_reason_unspecified"})
 
 
 def finish_of(reason: str | None) -> FinishReason | None:
     """What the answer ended with; None where `reason` says that it goes on. Raises `Fault`
     for a reason that tells of a failure, and for one that is not known to be a good end."""
-    word = (reason or "").strip().lower()
+    word = _words(reason)
     if word in _NONE:
         return None
     if word in REASONS:
@@ -69,4 +75,9 @@ def finish_of(reason: str | None) -> FinishReason | None:
 
 def is_given(reason: str | None) -> bool:
     """Whether `reason` says anything."""
-    return (reason or "").strip().lower() not in _NONE
+    return _words(reason) not in _NONE
+
+
+def _words(reason: str | None) -> str:
+    """`contentFilter`, `content-filter` and `CONTENT_FILTER` as `content_filter`."""
+    return _SEAM.sub("_", (reason or "").strip()).lower()

@@ -27,9 +27,11 @@ MAX_LOOSE_LINES = 1024
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"[A-Za-z][\w.-]*")
 _IGNORED = (b"id", b"retry")
-_FAILURES = (b"error", b"exception", b"fail")
+_FAILURES = (b"error", b"exception", b"fail", b"fatal")
 """What the name of an event or a field holds that tells of a failure."""
-_IN_WORDS = re.compile(rb"(?i)error|exception|fail|time.?out|unavailable|bad gateway")
+_IN_WORDS = re.compile(
+    rb"(?i)error|exception|fail|fatal|traceback|time.?out|unavailable|bad gateway"
+)
 """The same for a line without a name, as proxies put into a body that they break off."""
 _STRUCTURED = (b"{", b"[", b"<")
 """How JSON and pages begin."""
@@ -225,7 +227,7 @@ def _value(text: bytes) -> Any:
 
 def _tells_of_failure(name: bytes) -> bool:
     name = name.lower()
-    return any(word in name for word in _FAILURES)
+    return name.strip() == b"err" or any(word in name for word in _FAILURES)
 
 
 def _is_failure_in_words(text: bytes) -> bool:

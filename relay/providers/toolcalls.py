@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from relay.events import FinishReason, ToolCall
@@ -95,18 +96,23 @@ class CallsInPieces:
     ) -> PartialCall:
         """Begin a call. Pieces of its `index` are its own from here on."""
         count = len(self._calls)
-        call = PartialCall(told or f"call_{count}", name, given, told)
+        taken = {call.call_id for call in self._calls}
+        call = PartialCall(unused(told or f"call_{count}", taken), name, given, told)
         self._calls.append(call)
         self._by_index[count if index is None else index] = call
         return call
 
-    def grow(self, index: int | None, piece: str) -> bool:
+    def grow(self, index: int | None, arguments: str | dict[str, Any]) -> bool:
         """More of the arguments of the call at `index`, or of the last one where there is no
-        index. False where there is no such call."""
+        index: a piece of their JSON text, or all of them. False where there is no such call."""
         call = self._find(index, "")
-        if call is not None:
-            call.add(piece)
-        return call is not None
+        if call is None:
+            return False
+        if isinstance(arguments, str):
+            call.add(arguments)
+        else:
+            call.given = arguments
+        return True
 
     def add(
         self,
@@ -179,12 +185,24 @@ class CallsInPieces:
         if call in named or (told and call.told and told != call.told):
             return True
         if told and told == call.told:
-            return call.begun and name != call.name and call.arguments() is not None
+            again = name != call.name or (text[:1] == "{" and not call.says(text))
+            return again and call.begun and call.arguments() is not None
         if not call.begun:
             return name != call.name and name in self._names and call.name in self._names
         if name != call.name:
             return True
         return call.arguments() is not None and not call.says(text)
+
+
+def unused(call_id: str, taken: Collection[str]) -> str:
+    """`call_id`, or one made of it where another call of the answer has it already: a client
+    tells its calls apart by it."""
+    found = call_id
+    for count in range(1, len(taken) + 1):
+        if found not in taken:
+            break
+        found = f"{call_id}_{count}"
+    return found
 
 
 def reason_with(calls: list[ToolCall], reason: FinishReason) -> FinishReason:

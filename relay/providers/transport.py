@@ -85,13 +85,9 @@ class Client:
     async def warm(self, origin: Origin, count: int = 1) -> None:
         """Open connections until `count` unused ones are there. Raises `Unreachable`."""
         missing = min(count, self._max_idle) - self.idle(origin)
-        opening = (self._connect(origin) for _ in range(missing))
-        opened = await asyncio.gather(*opening, return_exceptions=True)
-        for connection in opened:
-            if isinstance(connection, Connection):
-                self._checkin(connection)
-        for error in opened:
-            if isinstance(error, BaseException):
+        opening = (self._open_unused(origin) for _ in range(missing))
+        for error in await asyncio.gather(*opening, return_exceptions=True):
+            if error is not None:
                 raise error
 
     def idle(self, origin: Origin) -> int:
@@ -172,6 +168,11 @@ class Client:
             response.fail(error)
         else:
             self._send(connection, endpoint, body, response)
+
+    async def _open_unused(self, origin: Origin) -> None:
+        # Kept in the moment in which it is open: who waits for it may be cancelled in that very
+        # moment, and then nobody would close it.
+        self._checkin(await self._connect(origin))
 
     async def _connect(self, origin: Origin) -> Connection:
         tls = (self._tls or _sdk_trust()) if origin.scheme == "https" else None

@@ -36,6 +36,7 @@ UNAUTHENTIC = Verdict(
 OVERLOADED = Verdict(Code.PROVIDER_OVERLOADED, "retry", "is overloaded")
 TIMED_OUT = Verdict(Code.PROVIDER_TIMEOUT, "retry", "gave up on the request")
 BROKEN = Verdict(Code.PROVIDER_ERROR, "retry", "failed")
+DECLINED = Verdict(Code.PROVIDER_ERROR, "fallback", "declined the request")
 MISSING = Verdict(Code.PROVIDER_ERROR, "fallback", "does not serve this model or address")
 INTERRUPTED = Verdict(Code.PROVIDER_INTERRUPTED, "retry", "broke off the answer")
 TOO_LONG = Verdict(
@@ -54,8 +55,11 @@ _BY_STATUS: dict[int, Verdict] = {
     401: UNAUTHENTIC,
     402: OUT_OF_QUOTA,
     403: UNAUTHENTIC,
+    404: MISSING,
+    405: MISSING,
     408: TIMED_OUT,
     409: BROKEN,
+    410: MISSING,
     413: TOO_LONG,
     422: MALFORMED,
     423: OVERLOADED,
@@ -96,7 +100,7 @@ _POLICY = (
 _BY_CODE_WORD: Sequence[tuple[re.Pattern[str], Verdict]] = [
     (re.compile(pattern), verdict)
     for pattern, verdict in (
-        (r"contextlength|contextwindow|prompttoo|inputtoo|toolong|maxlength", TOO_LONG),
+        (r"contextlength|contextwindow|prompttoo|inputtoo|toolong", TOO_LONG),
         (r"sensitive|inspection|moderation|contentfilter|contentpolicy|safety", REFUSED),
         (r"quotaexceeded|insufficientquota|balance|arrear|billing|insufficientfunds", OUT_OF_QUOTA),
         (r"throttl|ratelimit|ratequota|toomanyrequests|limitreached", RATE_LIMITED),
@@ -125,6 +129,7 @@ _BY_WORDS: Sequence[tuple[re.Pattern[str], Verdict]] = [
             r"|(?:unknown|invalid|unsupported|no such|not a valid) model",
             MISSING,
         ),
+        (r"\bmax (?:completion |output |new )?tokens\b", UNSUPPORTED),
         (
             r"(?:not|n't|no|un|only) ?support(?!.*prefill)|must alternate|requires --"
             r"|not (?:permitted|allowed|enabled|implemented)"
@@ -138,10 +143,12 @@ _BY_WORDS: Sequence[tuple[re.Pattern[str], Verdict]] = [
 
 def by_status(status: int) -> Verdict:
     """The verdict that an HTTP status alone allows. What the other ones below 500 say is of
-    the address, the proxies or the key: another target may answer."""
+    the address, the proxies or the server's own rules: another target may answer."""
     if status in _BY_STATUS:
         return _BY_STATUS[status]
-    return BROKEN if status >= 500 or status < 300 else MISSING
+    if status >= 500 or status < 300:
+        return BROKEN
+    return MISSING if status < 400 else DECLINED
 
 
 def by_code(code: object) -> Verdict | None:

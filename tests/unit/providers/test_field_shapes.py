@@ -123,6 +123,9 @@ ERRORS = {
     "FastAPI": data({"detail": "Internal Server Error"}),
     "Alibaba": data({"code": "InternalError", "message": "gone", "request_id": "x"}),
     "a code beside nothing": data({"choices": [{"delta": {}}], "code": 500, "message": "gone"}),
+    "an error one level down": data({"choices": [], "x_groq": {"id": "r", "error": "gone"}}),
+    "a field in short": b"err: gone\n\n",
+    "a bare traceback": b"Traceback (most recent call last):\n\n",
     "a failed status": data({"status": "failed", "id": "x"}),
     "no success": data({"success": False}),
     "an unknown object": data({"session": "expired"}),
@@ -185,6 +188,34 @@ def test_a_reason_that_says_none_ends_nothing(reason):
     assert not decoder.finished
 
 
+@pytest.mark.parametrize(
+    ("vendor", "end"),
+    [
+        ("openai", {"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"error": "x"}}),
+        ("openai", {"choices": [{"delta": {"error": "x"}, "finish_reason": "stop"}]}),
+        ("openai", {"choices": [{"delta": {}, "finish_reason": "stop"}], "code": 500, "msg": "x"}),
+        (
+            "anthropic",
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn", "error": {"type": "x"}}},
+        ),
+        ("gemini", {"candidates": [{"finishReason": "STOP", "error": {"code": 500}}]}),
+    ],
+)
+def test_an_error_beside_the_end_outweighs_it(vendor, end):
+    decoder = DECODERS[vendor]()
+    run(decoder, says(vendor, "half") + data(end))
+    assert decoder.fault is not None
+    assert not decoder.finished
+
+
+def test_a_filter_that_failed_breaks_no_answer():
+    filtered = {"error": {"code": "content_filter_error", "message": "not filtered"}}
+    first = data({"choices": [], "content_filter_results": filtered})
+    decoder = OpenAIDecoder()
+    assert text_of(run(decoder, first + says("openai", "a") + ends("openai"))) == "a"
+    assert decoder.fault is None
+
+
 def test_a_reason_inside_openrouters_choice_has_its_error():
     error = {"code": 429, "message": "limit"}
     broken = {"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": error}
@@ -217,6 +248,9 @@ LIFE = {
     "a ping": data({"type": "ping"}),
     "a named ping": b'event: ping\ndata: {"type": "ping"}\n\n',
     "a heartbeat": data({"heartbeat": 1}),
+    "a word": raw("ping"),
+    "a word in brackets": raw("[HEARTBEAT]"),
+    "a success": data({"code": 200, "msg": "success"}),
     "a comment": b": keep-alive\n\n",
     "an unknown field": b"foo: bar\n\n",
     "a field with JSON": b'foo: {"a": 1}\n\n',
@@ -464,6 +498,37 @@ def test_a_name_may_come_late_and_the_function_around_it_may_be_missing():
     numbered = choice({"tool_calls": {"0": function(W, "get_weather")}})
     for body in (late, flat, numbered):
         assert calls_of(run(OpenAIDecoder(), body + ends("openai"))) == [WEATHER]
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_two_calls_that_a_vendor_gave_one_id_go_out_under_two(vendor):
+    body = {
+        "openai": calls(
+            function(W, "get_weather", id="c"), {**function(T, "get_time", id="c"), "index": 1}
+        ),
+        "anthropic": block(0, "tool_use", id="c", name="get_weather", input=WEATHER[1])
+        + block(1, "tool_use", id="c", name="get_time", input=TIME[1]),
+        "gemini": candidate(
+            {"functionCall": {"id": "c", "name": "get_weather", "args": WEATHER[1]}},
+            {"functionCall": {"id": "c", "name": "get_time", "args": TIME[1]}},
+        ),
+    }[vendor]
+    events = run(DECODERS[vendor](), body + ends(vendor))
+    assert calls_of(events) == [WEATHER, TIME]
+    assert len({event.call_id for event in events if isinstance(event, ToolCall)}) == 2
+
+
+def test_two_whole_calls_under_one_index_and_one_id_are_two():
+    other = '{"city": "Oslo"}'
+    body = calls(function(W, "get_weather", id="c")) + calls(function(other, "get_weather", id="c"))
+    found = calls_of(run(OpenAIDecoder(), body + ends("openai")))
+    assert found == [WEATHER, ("get_weather", {"city": "Oslo"})]
+
+
+def test_anthropics_arguments_may_be_an_object():
+    body = block(0, "tool_use", id="c", name="get_weather", input={})
+    body += delta(0, type="input_json_delta", partial_json=WEATHER[1])
+    assert calls_of(run(AnthropicDecoder(), body + ends("anthropic"))) == [WEATHER]
 
 
 def test_a_new_id_with_each_piece_makes_no_new_call():

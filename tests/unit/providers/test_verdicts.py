@@ -97,8 +97,12 @@ TOO_LONG_SAID = [
     "输入长度超过限制",
 ]
 OTHERS_SAID = [
-    ("max_tokens is too large: 100000. This model supports at most 4096 tokens.", MALFORMED),
-    ("max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens", MALFORMED),
+    ("max_tokens is too large: 100000. This model supports at most 4096 tokens.", UNSUPPORTED),
+    (
+        "max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens",
+        UNSUPPORTED,
+    ),
+    ("Invalid 'tools[0].function.name': string too long, expected at most 64", MALFORMED),
     ("messages.0: image size exceeds the maximum of 5 MB", MALFORMED),
     ("'temperature' must be less than 2", MALFORMED),
     ("messages.2.content: image is not valid base64", MALFORMED),
