@@ -169,6 +169,20 @@ async def test_warm_connections_are_there_before_the_first_request(client, up):
 
 
 @pytest.mark.parametrize("turns", range(8))
+async def test_warming_that_is_given_up_as_its_connection_opens_leaves_nothing_open(
+    client, up, turns
+):
+    warming = asyncio.create_task(client.warm(up.origin))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    warming.cancel()
+    await asyncio.wait([warming])
+    await client.close()
+    if up.accepted:
+        await (await up.peer()).gone()
+
+
+@pytest.mark.parametrize("turns", range(8))
 async def test_closing_while_connecting_leaves_nothing_open(client, up, turns):
     asked = Asked(client, up.endpoint)
     for _ in range(turns):
