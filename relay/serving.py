@@ -29,6 +29,7 @@ from relay.configuration.deprecations import deprecation_warnings
 from relay.configuration.settings import NO_FILES, Settings, load_settings
 from relay.engine.model import MODEL_NAME, unavailable
 from relay.engine.process import Endpoint
+from relay.events import Target
 from relay.observability import logs
 from relay.providers.local import EngineLike
 from relay.workers import SharedEngine, Workers, heed
@@ -236,7 +237,7 @@ def greeting(relay: Relay, port: int) -> list[str]:
         f"WebSocket   ws://{shown}:{port}/ws",
     ]
     for name, route in relay.routes.on.items():
-        models = ", then ".join(target.model for target in route.targets)
+        models = ", then ".join(_named(target, route.targets[0]) for target in route.targets)
         default = " (default)" if name == relay.default else ""
         demo = ", the offline demo model" if name == "local" else ""
         lines.append(f"on          {name}{default}: {models}{demo}")
@@ -245,6 +246,12 @@ def greeting(relay: Relay, port: int) -> list[str]:
     if not relay.routes.on:
         lines.append("no provider is on: set a key in .env, or run `make local` for the demo model")
     return lines
+
+
+def _named(target: Target, first: Target) -> str:
+    """A target's model, with its provider where that is another one than the first's."""
+    own = target.provider == first.provider
+    return target.model if own else f"{target.provider}:{target.model}"
 
 
 def warnings_of(relay: Relay) -> list[str]:

@@ -38,6 +38,15 @@ async def test_a_start_says_where_to_connect_who_answers_and_why_others_do_not(
     assert "secret" not in "".join(lines)
 
 
+async def test_a_start_names_the_provider_that_an_answer_may_move_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = "sk-secret-secret-secret"
+    env = {"OPENAI_API_KEY": secret, "ANTHROPIC_API_KEY": secret}
+    lines = lines_of(monkeypatch, PROVIDER_FALLBACKS="gpt=claude", **env)
+    assert any("gpt-6.1-terra, then claude:claude-sonnet-5-5" in line for line in lines)
+
+
 async def test_a_start_without_any_provider_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
