@@ -16,7 +16,6 @@ import atexit
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -181,9 +180,6 @@ class _Sink:
     def write(self, message: Message) -> None:
         self._writer.put(Line(message.record["level"].no, str(message)))
 
-    def stop(self) -> None:
-        self._writer.close()
-
 
 def _formatted(record: Record) -> str:
     return "{extra[line]}"
@@ -221,10 +217,8 @@ def close_logging(timeout: float = CLOSE_TIMEOUT) -> None:
     """Write what is queued and stop: call it last, also on SIGTERM. Waits `timeout`
     seconds at most."""
     global _writer
-    closing = threading.Thread(target=logger.remove, name="logs-closing", daemon=True)
-    closing.start()
-    closing.join(timeout)
-    if closing.is_alive():
+    logger.remove()
+    if _writer is not None and not _writer.close(timeout):
         sys.stderr.write("the last log lines could not be written in time\n")
     if lost := dropped_lines():
         sys.stderr.write(f"{lost} log lines were dropped: the disk did not keep up\n")

@@ -293,7 +293,7 @@ def test_a_disk_that_hangs_stops_neither_log_calls_nor_the_end(monkeypatch, capf
     assert "3 log lines were dropped" in shown
     stuck.go.set()
     for thread in threading.enumerate():
-        if thread.name == "logs-closing":
+        if thread.name == "logs":
             thread.join(30)
     assert "".join(stuck.lines).count("\n") == 6
 
