@@ -6,26 +6,24 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from relay import defaults
 from relay.continuation import CONTINUATION_PROMPT, call_of
-from relay.driver import Attempting, Driver, Observer
+from relay.driver import AttemptCall, Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import Attempt, Failed, Start, Target
 from relay.failover.breaker import Breakers
 from relay.failover.estate import Estate, estate_of
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Failover, Launch, Plan, Rescue
-from relay.provider import Direct, Form, Provider, Upstream
+from relay.provider import Form, Provider, UpstreamCall
 from relay.records import shown
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
 from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
-from relay.tasked import Tasked
 from relay.timerwheel import TimerWheel
 
 Status = Literal["ok", "degraded", "down", "unknown"]
@@ -114,17 +112,11 @@ class Dispatcher:
             route.name: partial(self._attempt, route.max_output_tokens)
             for route in lineup.routes.values()
         }
-        self._direct = {
-            name: provider.begin
-            for name, provider in lineup.providers.items()
-            if isinstance(provider, Direct)
-        }
         self._forms = {
             route.name: {target: self._forms_of(target) for target in route.targets}
             for route in lineup.routes.values()
         }
         self._wheel = TimerWheel(clock)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()  # set by the last stream that ends while draining
         self.draining = False
         log.on_orphan(self.adopt)
@@ -210,20 +202,10 @@ class Dispatcher:
         return driver
 
     def _attempt(
-        self, max_tokens: int, request: ChatRequest, launch: Launch, attempt: Attempting
-    ) -> Upstream:
+        self, max_tokens: int, request: ChatRequest, launch: Launch, attempt: AttemptCall
+    ) -> UpstreamCall:
         call = call_of(request, launch, max_tokens, self._policy.continuation_prompt)
-        name = launch.target.provider
-        begin = self._direct.get(name)
-        if begin is not None and attempt.direct:
-            with suppress(Exception):  # `run` raises it again, and it is the target's fault
-                if upstream := begin(call, attempt):
-                    return upstream
-        run = self._lineup.providers[name].run(call, attempt.take)
-        tasked = Tasked(run, attempt, attempt.context)
-        self._tasks.add(tasked.task)
-        tasked.task.add_done_callback(self._tasks.discard)
-        return tasked
+        return self._lineup.providers[launch.target.provider].begin(call, attempt)
 
     def _forms_of(self, target: Target) -> tuple[Form, ...]:
         return self._lineup.providers[target.provider].forms(target.model)
@@ -302,7 +284,7 @@ class Dispatcher:
     async def drain(self, seconds: float) -> None:
         """Refuse new chats, give the running ones `seconds` to end, then hand those
         left to another node, or end them with a `draining` error where there can be none.
-        Returns when every upstream is closed."""
+        Every upstream call is closed then; `Provider.close` waits for those that take a moment."""
         self.draining = True
         self._log.on_orphan(None)
         try:
@@ -312,8 +294,6 @@ class Dispatcher:
         except TimeoutError:
             for driver in list(self._running.values()):
                 await self._leave(driver)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
 
     async def _leave(self, driver: Driver) -> None:
         driver.writer.on_lost(driver.leave)

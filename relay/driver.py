@@ -17,7 +17,7 @@ from relay.errors import Code, Fault, Fenced
 from relay.events import Attempt, Done, Event, Failed, Record, Target
 from relay.failover.estate import Estate
 from relay.failover.policy import Abort, Failover, Launch, Step
-from relay.provider import NotDirect, Upstream
+from relay.provider import UpstreamCall
 from relay.records import Shown, shown
 from relay.request import ChatRequest
 from relay.streamlog import Writer
@@ -56,27 +56,26 @@ class Observer(Protocol):
         ...
 
 
-class Attempting:
-    """One attempt under way, the `Caller` of its upstream call; a task for that belongs in
-    `context`. `silent` until it says something; `direct` until the short way was tried."""
+class AttemptCall:
+    """The upstream call of one attempt under way, and its `Caller`. `began` is by the driver's
+    clock; `silent` until it says something."""
 
-    __slots__ = ("_driver", "_upstream", "began", "direct", "launch", "number", "silent")
+    __slots__ = ("_driver", "_upstream", "began", "number", "silent", "target")
 
     def __init__(self, driver: Driver, launch: Launch, began: float) -> None:
         self.number = launch.attempt
-        self.launch = launch
+        self.target = launch.target
         self.began = began
         self.silent = True
-        self.direct = True
         self._driver = driver
-        self._upstream: Upstream | None = None
+        self._upstream: UpstreamCall | None = None
 
     @property
     def context(self) -> Context:
-        """The driver's."""
+        """See `Caller.context`: the driver's."""
         return self._driver.context
 
-    def carried_by(self, upstream: Upstream) -> None:
+    def carried_by(self, upstream: UpstreamCall) -> None:
         """Whose closing ends the call."""
         self._upstream = upstream
 
@@ -135,7 +134,7 @@ class Driver:
         route: str,
         grace: float,
         request: ChatRequest,
-        attempt: Callable[[ChatRequest, Launch, Attempting], Upstream],
+        attempt: Callable[[ChatRequest, Launch, AttemptCall], UpstreamCall],
         clock: Callable[[], float],
         wheel: TimerWheel,
         observer: Observer,
@@ -153,7 +152,7 @@ class Driver:
         self._observer = observer
         self._ended = ended
         self.context = copy_context()
-        self._attempts: list[Attempting] = []
+        self._attempts: list[AttemptCall] = []
         self._reported = 0
         self._noted = 0
         self._due = inf
@@ -211,7 +210,7 @@ class Driver:
 
     # What happens
 
-    def batch(self, attempt: Attempting, events: Sequence[Event]) -> None:
+    def batch(self, attempt: AttemptCall, events: Sequence[Event]) -> None:
         """What one read of an attempt's upstream brought. The hot path: plain text goes from the
         policy to the log, and leaves the deadline alone, which it only moves away."""
         if self.finished:
@@ -231,21 +230,16 @@ class Driver:
         except Fenced:
             self._lose()
 
-    def _hear(self, attempt: Attempting, events: Sequence[Event], now: float) -> Step:
+    def _hear(self, attempt: AttemptCall, events: Sequence[Event], now: float) -> Step:
         if attempt.silent:
             attempt.silent = False
             seconds = now - attempt.began
-            self._observer.answering(self.writer.stream, attempt.launch.target, seconds)
+            self._observer.answering(self.writer.stream, attempt.target, seconds)
         return self._failover.batch(attempt.number, events, now)
 
-    def attempt_ended(self, attempt: Attempting, error: BaseException | None) -> None:
+    def attempt_ended(self, attempt: AttemptCall, error: BaseException | None) -> None:
         """An attempt's upstream call is over, or one that was closed raised against it."""
-        under_way = attempt in self._attempts
-        if under_way and isinstance(error, NotDirect):
-            attempt.direct = False
-            self._call(attempt)
-            return
-        if under_way:
+        if attempt in self._attempts:
             self._attempts.remove(attempt)
         if error is None:
             self._carry_out(lambda now: self._failover.returned(attempt.number, now))
@@ -310,13 +304,10 @@ class Driver:
     def _launch(self, launch: Launch) -> None:
         if self.finished:
             return
-        attempt = Attempting(self, launch, self._clock())
+        attempt = AttemptCall(self, launch, self._clock())
         self._attempts.append(attempt)
-        self._call(attempt)
-
-    def _call(self, attempt: Attempting) -> None:
         try:
-            attempt.carried_by(self._attempt(self._request, attempt.launch, attempt))
+            attempt.carried_by(self._attempt(self._request, launch, attempt))
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
 

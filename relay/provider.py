@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from enum import StrEnum
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 from relay.events import Event
 from relay.request import ChatRequest
 
-Sink: TypeAlias = Callable[[Sequence[Event]], None]
-"""Takes what one read of the upstream's socket brought. Synchronous; never call it with
-an empty batch. It may raise: let that pass through."""
-
-
-class NotDirect(Exception):
-    """`Direct.begin` began a call that only `run` can make. Nothing was taken of it."""
+Take: TypeAlias = Callable[[Sequence[Event]], None]
+"""Takes what one read of the upstream's socket brought. Synchronous; never call it with an empty
+batch. It may raise: let that pass through."""
 
 
 class Caller(Protocol):
-    """Who made an upstream call."""
+    """Who made an upstream call, and hears of it."""
+
+    @property
+    def context(self) -> Context:
+        """What a task that is made for the call runs in, so that log lines know whose they are."""
+        ...
 
     def take(self, events: Sequence[Event]) -> None:
-        """See `Sink`."""
+        """What one read of the upstream's socket brought; a `Take`."""
         ...
 
     def ended(self, error: BaseException | None) -> None:
-        """The call is over, and `error` is what `Provider.run` would have raised; None where
-        it would have returned. Told once; not after the upstream was closed, unless with
-        what was raised against that."""
+        """The call is over. `error` is None only where the vendor's end was seen, a `Fault` for
+        everything that the upstream did wrong, and anything else is a defect. Told once; after
+        the call was closed, told only what was raised against that."""
         ...
 
 
-class Upstream(Protocol):
+class UpstreamCall(Protocol):
     """One upstream call under way."""
 
     def close(self) -> None:
-        """Close the upstream at once; its caller is given nothing more. Idempotent."""
+        """Close the upstream, which must follow within 100 ms; its caller is given nothing
+        more. Idempotent."""
         ...
 
 
@@ -71,18 +74,16 @@ class Provider(Protocol):
         """The ways `model` can take up an unfinished answer, best first; ends in RESTART."""
         ...
 
-    async def run(self, call: Call, sink: Sink) -> None:
-        """Make one upstream call and feed `sink` until the answer ends.
+    def begin(self, call: Call, caller: Caller) -> UpstreamCall:
+        """Make one upstream call and tell `caller` of it until the answer ends.
 
-        Returns only when the vendor's end was seen: a finish reason, or its end marker.
-        A stream that stops without either raises `Fault(PROVIDER_INTERRUPTED)`. Tool
+        `caller` hears from the event loop, never from within `begin`, also of what goes wrong
+        in beginning: this raises nothing.
+        A call ends well only when the vendor's end was seen: a finish reason, or its end
+        marker. A stream that stops without either ends in `Fault(PROVIDER_INTERRUPTED)`. Tool
         calls are handed over whole, after the end was seen, before the `Finish` event.
         Text after a `Finish` takes it back (some Gemini streams carry a finish reason on
-        every chunk): the last `Finish` counts.
-        Never retries. The caller runs it in a task of its own and cancels that task to
-        close the upstream, which must follow within 100 ms.
-
-        Raises `Fault` for everything that the upstream did wrong.
+        every chunk): the last `Finish` counts. Nothing is ever tried again.
         """
         ...
 
@@ -96,18 +97,6 @@ class Provider(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of connections. Idempotent."""
-        ...
-
-
-@runtime_checkable
-class Direct(Protocol):
-    """A provider that can make a call without a task: the short way of `Provider.run`."""
-
-    def begin(self, call: Call, caller: Caller) -> Upstream | None:
-        """Make one upstream call, now; None where `run` has to make it, nothing being done.
-
-        `caller` hears of it from the event loop, never from within `begin`. Where it is told
-        `NotDirect`, `run` has to make the call after all.
-        """
+        """Let go of connections. A call under way is closed; its caller is told a `Fault`.
+        Idempotent."""
         ...

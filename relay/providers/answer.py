@@ -1,4 +1,4 @@
-"""One upstream call's answer on the lean way: bytes to events, and what its end means."""
+"""One upstream call on the lean way: its answer's bytes to events, and what its end means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from relay.errors import Fault
-from relay.provider import Call, Caller, NotDirect
+from relay.provider import Call, Caller, UpstreamCall
 from relay.providers.decoding import Decoder
 from relay.providers.exchange import Response
 from relay.providers.faults import Reply, closed_early
@@ -14,34 +14,46 @@ from relay.providers.http import connect_timed_out, unreachable, without_secret
 from relay.providers.http1 import ConnectTimeout, TransportError, Unreachable, Unsupported
 
 
-class Vendor(Protocol):
-    """What an answer has to know of the provider that gives it."""
+class Asker(Protocol):
+    """What a call has to know of the provider that makes it."""
 
     secret: str | None
+    """The provider's key, which is kept out of what is said of a failure."""
 
     def classify(self, reply: Reply, call: Call | None) -> Fault:
         """The `Fault` of a refusal, a status of 400 and above."""
         ...
 
-    def stand_aside(self, model: str) -> None:
-        """This way cannot read what `model` answers."""
+    def step_aside(self, call: Call, caller: Caller) -> UpstreamCall:
+        """Make `call` by the SDK, and all others of its model from here on: the lean way can't
+        read what is answered."""
         ...
 
 
-class Answer:
-    """Where one upstream call's answer goes: its body to `decoder`, the events, one call a
-    read, and its end to `caller`. `vendor` is whose answer it is."""
+class LeanCall:
+    """One upstream call on the lean way. Its answer's body goes to `decoder`; the events, one
+    call a read, and its end go to `caller`. Nothing is heard before `carried_by` was called."""
 
-    __slots__ = ("_call", "_caller", "_decoder", "_vendor")
+    __slots__ = ("_asker", "_call", "_caller", "_decoder", "_upstream")
 
-    def __init__(self, vendor: Vendor, call: Call, decoder: Decoder, caller: Caller) -> None:
-        self._vendor = vendor
+    def __init__(self, asker: Asker, call: Call, decoder: Decoder, caller: Caller) -> None:
+        self._asker = asker
         self._call = call
         self._decoder = decoder
         self._caller = caller
+        self._upstream: UpstreamCall | None = None
+
+    def carried_by(self, upstream: UpstreamCall) -> None:
+        """Whose closing closes the call: its response."""
+        self._upstream = upstream
+
+    def close(self) -> None:
+        """Close the upstream at once. Idempotent."""
+        if self._upstream is not None:
+            self._upstream.close()
 
     def take(self, body: bytes) -> bool:
-        """See `Reader.take`. Raises the decoder's `Fault`."""
+        """Decode what one read brought; whether more is wanted. Raises the decoder's `Fault`."""
         decoder = self._decoder
         if events := decoder.feed(body):
             self._caller.take(events)
@@ -50,22 +62,22 @@ class Answer:
         return not decoder.ended
 
     def over(self, response: Response, error: Exception | None) -> None:
-        """See `Reader.over`."""
+        """Tell the caller how the response ended, or go on through the SDK."""
+        if isinstance(error, Unsupported):
+            self._upstream = self._asker.step_aside(self._call, self._caller)
+            return
         if error is None:
             error = self._conclusion(response)
-        elif isinstance(error, Unsupported):
-            self._vendor.stand_aside(self._call.model)
-            error = NotDirect()
         elif isinstance(error, TransportError):
             error = None if self._decoder.finished else _fault(error)
         if isinstance(error, Fault):
-            without_secret(error, self._vendor.secret)
+            without_secret(error, self._asker.secret)
         self._caller.ended(error)
 
     def _conclusion(self, response: Response) -> Exception | None:
         """What the body's end leaves, where the response is whole."""
         if response.status >= 400:
-            return self._vendor.classify(_reply_of(response), self._call)
+            return self._asker.classify(_reply_of(response), self._call)
         try:
             if events := self._decoder.eof():
                 self._caller.take(events)

@@ -12,18 +12,11 @@ import msgspec
 
 from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
-from relay.provider import Call, Form
+from relay.provider import Call
 from relay.providers.anthropic_types import Block, Counts, Delta, Message, StreamEvent
 from relay.providers.decoding import Decoder
-from relay.providers.failures import failure, message
-from relay.providers.faults import (
-    Reply,
-    bad_arguments,
-    bad_event,
-    fault,
-    json_object,
-    retry_after,
-)
+from relay.providers.failures import message
+from relay.providers.faults import Reply, bad_arguments, bad_event, refused
 from relay.providers.reasons import finish_of
 from relay.providers.tolerant import fit, parse, parse_arguments
 from relay.providers.toolcalls import CallsInPieces, reason_with
@@ -34,16 +27,14 @@ from relay.providers.verdicts import (
     OUT_OF_QUOTA,
     OVERLOADED,
     RATE_LIMITED,
-    REFUSED,
     TIMED_OUT,
     TOO_LONG,
     UNAUTHENTIC,
-    UNSUPPORTED,
+    Refusal,
     Verdict,
     by_code,
     by_status,
     by_words,
-    in_band,
 )
 
 _decode = msgspec.json.Decoder(StreamEvent).decode
@@ -95,7 +86,7 @@ class AnthropicDecoder(Decoder):
             case "message_delta":
                 self._message_delta(event, out)
             case "message_stop":
-                self._stopped(out)
+                self._end(out)
             case "error":
                 self._error(event.error, out)
             case _:
@@ -159,11 +150,6 @@ class AnthropicDecoder(Decoder):
         if message.usage is not None:
             self._count_input(message.usage)
 
-    def _stopped(self, out: list[Event]) -> None:
-        if not self.finished:
-            self._finish(FinishReason.STOP, out)
-        self.ended = True
-
     def _message_delta(self, event: StreamEvent, out: list[Event]) -> None:
         if event.delta is not None and event.delta.error:
             self._error(event.delta.error, out)
@@ -199,15 +185,8 @@ class AnthropicDecoder(Decoder):
         out.append(Finish(reason_with(calls, reason)))
         self.finished = True
 
-    def _error(self, error: object, out: list[Event]) -> None:
-        verdict, mark, says = _judge(200, error)
-        if self.finished:
-            return
-        if verdict is REFUSED:
-            out.append(Finish(FinishReason.CONTENT_FILTER))
-            self.finished = self.ended = True
-            return
-        raise fault(in_band(verdict), marks=(mark,), says=says)
+    def _judge(self, error: object) -> Refusal:
+        return _judge(200, error)
 
 
 def _given(value: object) -> dict[str, Any] | None:
@@ -237,26 +216,17 @@ _BY_TYPE: dict[str, Verdict] = {
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
-    body = json_object(reply.body)
-    verdict, mark, says = _judge(reply.status, failure(body) or body)
-    prefilled = call is not None and call.form is Form.PREFILL
-    return fault(
-        verdict,
-        marks=(reply.status, mark),
-        says=says,
-        wait=retry_after(reply.headers, reply.now),
-        prefill_refused=prefilled and verdict in (MALFORMED, UNSUPPORTED),
-    )
+    return refused(_judge, reply, call)
 
 
-def _judge(status: int, error: object) -> tuple[Verdict, object, object]:
-    """Verdict, type and message of an error object, by its type before its status. A
-    conversation that is too long, or not allowed, has no type of its own."""
+def _judge(status: int, error: object) -> Refusal:
+    """What an error object means, by its type before its status. A conversation that is too
+    long, or not allowed, has no type of its own."""
     if not isinstance(error, dict):
-        return by_words(by_status(status), error), None, error
+        return Refusal(by_words(by_status(status), error), says=error)
     mark, says = error.get("type"), message(error)
     verdict = _BY_TYPE.get(mark) if isinstance(mark, str) else None
     verdict = verdict or by_code(mark) or by_code(error.get("code")) or by_status(status)
     if verdict is BROKEN and status >= 500:
         verdict = by_status(status)
-    return by_words(verdict, says), mark, says
+    return Refusal(by_words(verdict, says), (mark,), says)

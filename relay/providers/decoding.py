@@ -12,12 +12,13 @@ import msgspec
 from mypy_extensions import mypyc_attr
 
 from relay.errors import Fault
-from relay.events import ALIVE, Event, Finish, Reasoning, Text, ToolCall
-from relay.provider import Sink
+from relay.events import ALIVE, Event, Finish, FinishReason, Reasoning, Text, ToolCall
+from relay.provider import Take
 from relay.providers.failures import failure, is_life, is_sign_of_life
-from relay.providers.faults import bad_event, closed_early, unknown_object
+from relay.providers.faults import bad_event, broken_by, closed_early, unknown_object
 from relay.providers.sse import Aside, Splitter
 from relay.providers.tolerant import Joiner, Unreadable, parse
+from relay.providers.verdicts import REFUSED, Refusal
 
 DRAIN_TIMEOUT = 0.1
 """Seconds that the end of a body is waited for once the end marker came."""
@@ -178,9 +179,30 @@ class Decoder(ABC):
         """The same for an event's JSON object of any shape. Raises `Fault`, `Unreadable`."""
 
     @abstractmethod
+    def _judge(self, error: object) -> Refusal:
+        """What an error inside the stream means: an object, or a vendor's words."""
+
     def _error(self, error: object, out: list[Event]) -> None:
         """Raise the `Fault` that an error inside the stream stands for, or finish the answer
-        where it means a filter."""
+        where it means a filter. After the finish it means nothing."""
+        refusal = self._judge(error)
+        if self.finished:
+            return
+        if refusal.verdict is not REFUSED:
+            raise broken_by(refusal)
+        self._finish(FinishReason.CONTENT_FILTER, out)
+        self.finished = self.ended = True
+
+    def _finish(self, reason: FinishReason, out: list[Event]) -> None:
+        """The vendor's finish came."""
+        out.append(Finish(reason))
+        self.finished = True
+
+    def _end(self, out: list[Event]) -> None:
+        """The vendor's end marker came, which is a finish where none came before."""
+        if not self.finished:
+            self._finish(FinishReason.STOP, out)
+        self.ended = True
 
 
 def _release(joiners: dict[type, Joiner], out: list[Event]) -> None:
@@ -190,21 +212,21 @@ def _release(joiners: dict[type, Joiner], out: list[Event]) -> None:
             out.append(kind(text))
 
 
-async def pump(chunks: AsyncIterator[bytes], decoder: Decoder, sink: Sink) -> None:
-    """Feed a body to `decoder` and its events to `sink`, one call a read.
+async def pump(chunks: AsyncIterator[bytes], decoder: Decoder, take: Take) -> None:
+    """Feed a body to `decoder` and hand its events to `take`, one call a read.
 
     Returns at the vendor's end; raises the decoder's `Fault` where the answer broke.
     """
     async for data in chunks:
         if events := decoder.feed(data):
-            sink(events)
+            take(events)
         if decoder.fault:
             raise decoder.fault
         if decoder.ended:
             await _drain(chunks)
             return
     if events := decoder.eof():
-        sink(events)
+        take(events)
     if decoder.fault:
         raise decoder.fault
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, NamedTuple
 
 from relay.errors import Code, Fault, Remedy
+from relay.provider import Call, Form
+from relay.providers.failures import failure
 from relay.providers.tolerant import Unreadable, parse
-from relay.providers.verdicts import INTERRUPTED, Verdict
+from relay.providers.verdicts import INTERRUPTED, MALFORMED, UNSUPPORTED, Refusal, Verdict, in_band
 from relay.redaction import hide_shapes
 
 MAX_VENDOR_WORDS = 300
@@ -121,6 +123,29 @@ def fault(
         prefill_refused=prefill_refused,
         recurs=recurs,
     )
+
+
+def refused(
+    judge: Callable[[int, object], Refusal], reply: Reply, call: Call | None = None
+) -> Fault:
+    """The `Fault` that an HTTP refusal stands for, to be raised. `judge` says what an error
+    object means beside a status; `call` is what was asked."""
+    body = json_object(reply.body)
+    verdict, marks, says, wait = judge(reply.status, failure(body) or body)
+    prefilled = call is not None and call.form is Form.PREFILL
+    return fault(
+        verdict,
+        marks=(reply.status, *marks),
+        says=says,
+        wait=wait if wait is not None else retry_after(reply.headers, reply.now),
+        prefill_refused=prefilled and verdict in (MALFORMED, UNSUPPORTED),
+    )
+
+
+def broken_by(refusal: Refusal) -> Fault:
+    """The `Fault` that an error inside a stream stands for."""
+    verdict, marks, says, wait = refusal
+    return fault(in_band(verdict), marks=marks, says=says, wait=wait)
 
 
 def closed_early() -> Fault:

@@ -12,16 +12,10 @@ import msgspec
 
 from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
-from relay.provider import Call, Form
+from relay.provider import Call
 from relay.providers.decoding import Decoder
-from relay.providers.failures import failure, message
-from relay.providers.faults import (
-    Reply,
-    fault,
-    json_object,
-    retry_after,
-    seconds,
-)
+from relay.providers.failures import message
+from relay.providers.faults import Reply, refused, seconds
 from relay.providers.gemini_request import STATE_TAG
 from relay.providers.gemini_types import Candidate, Chunk, Counts, Part
 from relay.providers.reasons import finish_of, is_given
@@ -35,15 +29,13 @@ from relay.providers.verdicts import (
     OUT_OF_QUOTA,
     OVERLOADED,
     RATE_LIMITED,
-    REFUSED,
     TIMED_OUT,
     UNAUTHENTIC,
-    UNSUPPORTED,
+    Refusal,
     Verdict,
     by_code,
     by_status,
     by_words,
-    in_band,
 )
 
 _decode = msgspec.json.Decoder(Chunk).decode
@@ -170,15 +162,8 @@ class GeminiDecoder(Decoder):
             )
         )
 
-    def _error(self, error: object, out: list[Event]) -> None:
-        verdict, marks, says, wait = _judge(200, error)
-        if self.finished:
-            return
-        if verdict is REFUSED:
-            self._finish(FinishReason.CONTENT_FILTER, out)
-            self.finished = self.ended = True
-            return
-        raise fault(in_band(verdict), marks=marks, says=says, wait=wait)
+    def _judge(self, error: object) -> Refusal:
+        return _judge(200, error)
 
 
 _BY_STATUS: dict[str, Verdict] = {
@@ -213,30 +198,20 @@ _BY_REASON: dict[str, Verdict] = {
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
-    body = json_object(reply.body)
-    verdict, marks, says, wait = _judge(reply.status, failure(body) or body)
-    prefilled = call is not None and call.form is Form.PREFILL
-    return fault(
-        verdict,
-        marks=(reply.status, *marks),
-        says=says,
-        wait=wait if wait is not None else retry_after(reply.headers, reply.now),
-        prefill_refused=prefilled and verdict in (MALFORMED, UNSUPPORTED),
-    )
+    return refused(_judge, reply, call)
 
 
-def _judge(status: int, error: object) -> tuple[Verdict, tuple[object, ...], object, float | None]:
-    """Verdict, marks, message and wait of an error object, by its reason, then its status,
-    then the HTTP status."""
+def _judge(status: int, error: object) -> Refusal:
+    """What an error object means, by its reason, then its status, then the HTTP status."""
     if not isinstance(error, dict):
-        return by_words(by_status(status), error), (), error, None
+        return Refusal(by_words(by_status(status), error), says=error)
     says, details = message(error), _details(error)
     reason, own = details.get("reason"), error.get("status")
     verdict = _BY_REASON.get(str(reason)) or _BY_STATUS.get(str(own)) or _by_code(status, error)
     if verdict is RATE_LIMITED and _is_daily(details):
         verdict = OUT_OF_QUOTA
     verdict = by_words(verdict, says)
-    return verdict, (own, reason), says, seconds(details.get("retryDelay"))
+    return Refusal(verdict, (own, reason), says, seconds(details.get("retryDelay")))
 
 
 def _by_code(status: int, error: dict[str, Any]) -> Verdict:

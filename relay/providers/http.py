@@ -76,18 +76,14 @@ def reply_of(response: httpx2.Response) -> Reply:
 
 
 @contextmanager
-def transport_faults(
-    decoder: Decoder | None = None, wrapper: type[Exception] = httpx2.HTTPError
-) -> Iterator[None]:
-    """Turn the client's own errors, bare or as the cause of an SDK's `wrapper`, into
-    `Fault`s. Once `decoder` has seen the finish, a connection that breaks is the end of
-    the answer and nothing is raised."""
+def transport_faults(decoder: Decoder | None = None) -> Iterator[None]:
+    """Turn the client's own errors into `Fault`s. Once `decoder` has seen the finish, a
+    connection that breaks is the end of the answer and nothing is raised."""
     try:
         yield
-    except (httpx2.HTTPError, httpx2.InvalidURL, wrapper) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         if decoder is None or not decoder.finished:
-            bare = isinstance(error, httpx2.HTTPError | httpx2.InvalidURL)
-            raise transport_fault(error if bare else error.__cause__) from None
+            raise transport_fault(error) from None
 
 
 @contextmanager

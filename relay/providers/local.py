@@ -15,7 +15,8 @@ from msgspec import structs
 from relay.engine.process import Endpoint, Engine, EngineFailed
 from relay.engine.window import PROMPT_CHARACTERS, recent
 from relay.errors import Code, Fault
-from relay.provider import Call, Form, Provider, Sink
+from relay.provider import Call, Caller, Form, Provider, Take, UpstreamCall
+from relay.providers.awaited import AwaitedCalls, ask
 from relay.request import ChatRequest, ImagePart
 
 MAYBE_A_CRASH = frozenset({Code.PROVIDER_INTERRUPTED, Code.PROVIDER_ERROR})
@@ -57,6 +58,7 @@ class LocalProvider:
         self.name = name
         self._engine: EngineLike = engine or Engine()
         self._wire: Provider | None = None
+        self._awaited = AwaitedCalls()
         self._warming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -68,25 +70,18 @@ class LocalProvider:
         """llama.cpp goes on with an unfinished assistant turn as if it had written it."""
         return (Form.PREFILL, Form.RESTART)
 
-    async def run(self, call: Call, sink: Sink) -> None:
-        """As `Provider.run`. Waits for the engine where it is starting. Its crash is a
-        `Fault(PROVIDER_INTERRUPTED)`, and the next call starts it again."""
-        request = legible(call.request)
-        wire = await self._ready()
-        try:
-            await wire.run(structs.replace(call, request=request), sink)
-        except Fault as fault:
-            if fault.code in MAYBE_A_CRASH:
-                await self._engine.settled()
-            raise
+    def begin(self, call: Call, caller: Caller) -> UpstreamCall:
+        """Waits for the engine where it is starting. Its crash is a `Fault(PROVIDER_INTERRUPTED)`,
+        and the next call starts it again."""
+        return self._awaited.begin(self._ask(call, caller.take), caller)
 
     async def warm(self, model: str) -> None:
-        """As `Provider.warm`: loads the model and the SDK."""
+        """Load the model and the SDK."""
         with contextlib.suppress(Fault):
             await self._ready()
 
     async def probe(self) -> None:
-        """As `Provider.probe`; starts the engine where it is not running."""
+        """Ask for the list of models; starts the engine where it is not running. Raises `Fault`."""
         wire = await self._ready()
         await wire.probe()
 
@@ -95,9 +90,20 @@ class LocalProvider:
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.wait([self._warming])
+        await self._awaited.close()
         if self._wire is not None:
             await self._wire.close()
         await self._engine.close()
+
+    async def _ask(self, call: Call, take: Take) -> None:
+        request = legible(call.request)
+        wire = await self._ready()
+        try:
+            await ask(wire, structs.replace(call, request=request), take)
+        except Fault as fault:
+            if fault.code in MAYBE_A_CRASH:
+                await self._engine.settled()
+            raise
 
     async def _ready(self) -> Provider:
         try:

@@ -13,17 +13,16 @@ import msgspec
 
 from relay.errors import Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
-from relay.provider import Call, Form
+from relay.provider import Call
 from relay.providers.decoding import Decoder
-from relay.providers.failures import base_response, failure, message
-from relay.providers.faults import Reply, bad_event, fault, json_object, retry_after
+from relay.providers.failures import base_response, message
+from relay.providers.faults import Reply, bad_event, refused
 from relay.providers.openai_types import CallDelta, Choice, Chunk, Counts, Delta, Function, Piece
 from relay.providers.reasons import finish_of
 from relay.providers.tolerant import fit, parse
 from relay.providers.toolcalls import CallsInPieces, PartialCall, reason_with
 from relay.providers.verdicts import (
     BROKEN,
-    MALFORMED,
     OUT_OF_QUOTA,
     OVERLOADED,
     RATE_LIMITED,
@@ -31,12 +30,11 @@ from relay.providers.verdicts import (
     TIMED_OUT,
     TOO_LONG,
     UNAUTHENTIC,
-    UNSUPPORTED,
+    Refusal,
     Verdict,
     by_code,
     by_status,
     by_words,
-    in_band,
 )
 
 _decode = msgspec.json.Decoder(Chunk).decode
@@ -69,7 +67,7 @@ class OpenAIDecoder(Decoder):
 
     def _payload(self, payload: bytes, out: list[Event]) -> None:
         if payload.startswith(b"[DONE]"):
-            self._done(out)
+            self._end(out)
             return
         chunk = _decode(payload)
         if _is_wordless(chunk):
@@ -79,7 +77,7 @@ class OpenAIDecoder(Decoder):
     def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
         if payload.strip(b" \"'[]").upper() == b"DONE":
             found: list[Event] = []
-            self._done(found)
+            self._end(found)
             self._join(found, out)
         else:
             super()._tolerantly(payload, out)
@@ -89,11 +87,6 @@ class OpenAIDecoder(Decoder):
         if _is_wordless(chunk):
             self._strange(value, out, _KNOWN)
         self._chunk(chunk, out)
-
-    def _done(self, out: list[Event]) -> None:
-        if not self.finished:
-            self._finish(FinishReason.STOP, out)
-        self.ended = True
 
     def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
         if self.ended:
@@ -174,15 +167,8 @@ class OpenAIDecoder(Decoder):
         out.append(Finish(reason_with(calls, reason)))
         self.finished = True
 
-    def _error(self, error: object, out: list[Event]) -> None:
-        verdict, marks, says = _judge(200, error)
-        if self.finished:
-            return
-        if verdict is REFUSED:
-            out.append(Finish(FinishReason.CONTENT_FILTER))
-            self.finished = self.ended = True
-            return
-        raise fault(in_band(verdict), marks=marks, says=says)
+    def _judge(self, error: object) -> Refusal:
+        return _judge(200, error)
 
 
 def _is_wordless(chunk: Chunk) -> bool:
@@ -264,22 +250,13 @@ that `base_response` gives them. What other codes mean, their names tell (`by_co
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
     """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
-    body = json_object(reply.body)
-    verdict, marks, says = _judge(reply.status, failure(body) or body)
-    prefilled = call is not None and call.form is Form.PREFILL
-    return fault(
-        verdict,
-        marks=(reply.status, *marks),
-        says=says,
-        wait=retry_after(reply.headers, reply.now),
-        prefill_refused=prefilled and verdict in (MALFORMED, UNSUPPORTED),
-    )
+    return refused(_judge, reply, call)
 
 
-def _judge(status: int, error: object) -> tuple[Verdict, tuple[object, ...], object]:
-    """Verdict, marks and message of an error object, by its codes before its status."""
+def _judge(status: int, error: object) -> Refusal:
+    """What an error object means, by its codes before its status."""
     if not isinstance(error, dict):
-        return by_words(by_status(status), error), (), error
+        return Refusal(by_words(by_status(status), error), says=error)
     inner = error.get("innererror")
     marks = (error.get("type"), error.get("code"))
     codes = (inner.get("code") if isinstance(inner, dict) else None, marks[1], marks[0])
@@ -287,9 +264,9 @@ def _judge(status: int, error: object) -> tuple[Verdict, tuple[object, ...], obj
     for look in (_BY_CODE.get, by_code):
         for code in codes:
             if isinstance(code, str) and (verdict := look(code)) is not None:
-                return verdict, marks, says
+                return Refusal(verdict, marks, says)
     own = _status(marks[1]) if status == 200 else None
-    return by_words(by_status(own or status), says), marks, says
+    return Refusal(by_words(by_status(own or status), says), marks, says)
 
 
 def _status(code: object) -> int | None:

@@ -26,6 +26,16 @@ class Verdict(NamedTuple):
     quoted: bool = False
 
 
+class Refusal(NamedTuple):
+    """What an error object of a vendor's means: the verdict, its status, type and code, its
+    message, and the seconds to wait that it asks for."""
+
+    verdict: Verdict
+    marks: tuple[object, ...] = ()
+    says: object = None
+    wait: float | None = None
+
+
 RATE_LIMITED = Verdict(Code.PROVIDER_RATE_LIMITED, "retry", "is limiting the rate of requests")
 OUT_OF_QUOTA = Verdict(
     Code.PROVIDER_RATE_LIMITED, "fallback", "says that the account's quota is used up"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import email.utils
 import gzip
 import json
@@ -23,7 +24,7 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.provider import Call, Form, NotDirect, Provider
+from relay.provider import Call, Form, Provider
 from relay.providers.registry import build
 from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 from tests import upstreams as up
@@ -43,10 +44,10 @@ ANY = pytest.mark.parametrize("kind", VENDORS)
 WAY = {"way": ""}
 
 
-@pytest.fixture(autouse=True, params=["sdk", "lean", "direct"])
+@pytest.fixture(autouse=True, params=["sdk", "lean", "warm"])
 def way(request, monkeypatch):
-    """The whole suite holds for the SDK's own transport and for the lean one, awaited and
-    called back."""
+    """The whole suite holds for the SDK's own transport and for the lean one, where what the
+    SDK sends is learnt by the call itself, and where it was learnt before."""
     monkeypatch.setitem(WAY, "way", request.param)
 
 
@@ -56,25 +57,22 @@ def made(kind: str, **options) -> Provider:
 
 
 async def run(provider: Provider, asked: Call, sink) -> None:
-    """One call, as the dispatcher makes it."""
-    if WAY["way"] == "direct":
+    """One call, to its end."""
+    if WAY["way"] == "warm":
         await provider.warm(asked.model)
-        caller = Calling(sink)
-        upstream = provider.begin(asked, caller)
-        try:
-            await caller.over
-            return
-        except NotDirect:
-            assert provider.begin(asked, caller) is None
-        finally:
-            upstream.close()
-    await provider.run(asked, sink)
+    caller = Calling(sink)
+    upstream = provider.begin(asked, caller)
+    try:
+        await caller.over
+    finally:
+        upstream.close()
 
 
 class Calling:
     """A caller whose call can be awaited."""
 
     def __init__(self, sink) -> None:
+        self.context = contextvars.copy_context()
         self.take = sink
         self.over = asyncio.get_running_loop().create_future()
 

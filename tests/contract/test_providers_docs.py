@@ -13,7 +13,7 @@ import pytest
 from relay.errors import Code, Fault
 from relay.events import Event, Finish, FinishReason, Served, Text
 from relay.provider import Call
-from relay.providers import registry
+from relay.providers import awaited, registry
 from relay.providers.families import FAMILIES
 from relay.providers.reasons import REASONS
 from relay.request import ChatRequest, Message
@@ -44,7 +44,7 @@ async def ask(*steps: up.Step) -> list[Event]:
         vendor = registry.vendor_of("acme")
         provider = registry.build(vendor.kind, name="acme", api_key="k", base_url=upstream.url)
         try:
-            await provider.run(CALL, events.extend)
+            await awaited.ask(provider, CALL, events.extend)
         finally:
             await provider.close()
     return events

@@ -14,6 +14,7 @@ from relay.errors import Code, Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
 from relay.provider import Call
 from relay.providers.anthropic_wire import AnthropicDecoder
+from relay.providers.awaited import ask
 from relay.providers.decoding import Decoder
 from relay.providers.gemini_wire import GeminiDecoder
 from relay.providers.openai_wire import OpenAIDecoder
@@ -161,7 +162,7 @@ async def test_a_recorded_stream_passes_through_the_real_sdk(name, split, expect
         provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind), lean=False)
         request = ChatRequest("p", (Message("user", "Hi"),))
         async with asyncio.timeout(20):
-            await provider.run(Call("m", request, 64), events.extend)
+            await ask(provider, Call("m", request, 64), events.extend)
         await provider.close()
     assert text(events) == expected[name]["text"]
 
@@ -175,7 +176,7 @@ async def test_a_recorded_break_is_a_fault_through_the_real_sdk(name, expected):
         request = ChatRequest("p", (Message("user", "Hi"),))
         with pytest.raises(Fault) as caught:
             async with asyncio.timeout(20):
-                await provider.run(Call("m", request, 64), events.extend)
+                await ask(provider, Call("m", request, 64), events.extend)
         await provider.close()
     assert caught.value.code is BROKEN[name]
     assert text(events) == expected[name]["text"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relay.errors import Fault
 from relay.events import Alive, Text
 from relay.provider import Call
+from relay.providers.awaited import ask
 from relay.providers.registry import build
 from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 
@@ -99,7 +100,7 @@ async def both(kind, request, pieces, model="some-model"):
         provider = build(kind, name="x", api_key="sk-k", base_url=base, lean=lean)
         events = []
         try:
-            await provider.run(Call(model, request, 100), events.extend)
+            await ask(provider, Call(model, request, 100), events.extend)
             outcomes.append((merged(events), None))
         except Fault as fault:
             told = (fault.code, fault.message, fault.remedy, fault.retry_after)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextvars import ContextVar, copy_context
 
 import pytest
+from relay.tasked import Tasked
 
 from relay.errors import Code, Fault
 from relay.events import Event
-from relay.tasked import Tasked
 
 name: ContextVar[str] = ContextVar("name", default="")
 

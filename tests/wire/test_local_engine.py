@@ -16,6 +16,7 @@ from relay.engine.process import Engine
 from relay.errors import Code, Fault
 from relay.events import Event, Finish, FinishReason, Served, Text, Usage
 from relay.provider import Call
+from relay.providers import awaited
 from relay.providers.local import LocalProvider
 from relay.request import ChatRequest, Message, Tool
 
@@ -51,7 +52,7 @@ def text_of(events: list[Event]) -> str:
 async def answer(provider: LocalProvider, call: Call) -> list[Event]:
     events: list[Event] = []
     async with asyncio.timeout(STEP):
-        await provider.run(call, events.extend)
+        await awaited.ask(provider, call, events.extend)
     return events
 
 
@@ -60,7 +61,7 @@ class Running:
 
     def __init__(self, provider: LocalProvider, call: Call) -> None:
         self.speaking = asyncio.Event()
-        self.task = asyncio.create_task(provider.run(call, self._sink))
+        self.task = asyncio.create_task(awaited.ask(provider, call, self._sink))
 
     def _sink(self, events) -> None:
         if text_of(events):

@@ -1,0 +1,176 @@
+"""A provider by a vendor's own wire and official SDK.
+
+The lean way sends what the SDK would; where it cannot, the SDK does. Either way the body is
+read raw, because an SDK's typed events cost thirty times what the decoders here do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NamedTuple, Protocol
+
+import httpx2
+
+from relay.errors import Fault
+from relay.provider import Call, Caller, Form, Take, UpstreamCall
+from relay.providers.answer import LeanCall
+from relay.providers.awaited import AwaitedCalls, ask
+from relay.providers.decoding import Decoder, pump
+from relay.providers.faults import Reply
+from relay.providers.http import reply_of, secret_kept, transport_fault, transport_faults
+from relay.providers.lean import LeanTransport
+
+
+class Wire(NamedTuple):
+    """What is asked of a vendor and how its answers are read; pure."""
+
+    forms: Callable[[str], tuple[Form, ...]]
+    """See `Provider.forms`."""
+    body: Callable[[Call], dict[str, Any]]
+    """The JSON body of a call's request. Raises `Fault` where the vendor has no words for it."""
+    decoder: Callable[[Call], Decoder]
+    """A decoder for the call's answer."""
+    classify: Callable[[Reply, Call | None], Fault]
+    """The `Fault` of a response without success, to the call if it was one."""
+
+
+class Sender(Protocol):
+    """An SDK, as what sends its requests. It returns each response as it came, also one
+    without success, whose body may still have to be read. Raises `Fault`, or httpx2's errors."""
+
+    async def send(self, call: Call, body: dict[str, Any]) -> httpx2.Response:
+        """Ask for an answer. Its body is left to be read as it comes."""
+        ...
+
+    async def models(self) -> httpx2.Response:
+        """Ask for the list of models."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the SDK's connections."""
+        ...
+
+
+class VendorProvider:
+    """A provider whose requests are an SDK's. `secret` is its key, which is kept out of
+    everything that is said. `uds` is the path of a Unix socket to connect to; `lean` False
+    sends every request through the SDK."""
+
+    def __init__(
+        self,
+        name: str,
+        wire: Wire,
+        sender: Sender,
+        secret: str | None,
+        *,
+        uds: str | None = None,
+        lean: bool = True,
+    ) -> None:
+        self.name = name
+        self.secret = secret
+        self._wire = wire
+        self._sender = sender
+        self._lean = LeanTransport(
+            lambda call: sender.send(call, wire.body(call)), uds=uds, on=lean
+        )
+        self._awaited = AwaitedCalls()
+
+    def forms(self, model: str) -> tuple[Form, ...]:
+        """The ways `model` can take up an unfinished answer."""
+        return self._wire.forms(model)
+
+    def begin(self, call: Call, caller: Caller) -> UpstreamCall:
+        """Send the request now, where it is known what the SDK sends."""
+        endpoint = self._lean.endpoint(call.model)
+        if endpoint is None:
+            return self._awaited.begin(self._ask(call, caller.take), caller)
+        try:
+            begun = LeanCall(self, call, self._wire.decoder(call), caller)
+            begun.carried_by(self._lean.post(endpoint, self._wire.body(call), begun))
+        except Exception as error:
+            return self._awaited.fail(error, caller)
+        return begun
+
+    def classify(self, reply: Reply, call: Call | None) -> Fault:
+        """The `Fault` of a refusal."""
+        return self._wire.classify(reply, call)
+
+    def step_aside(self, call: Call, caller: Caller) -> UpstreamCall:
+        """Make `call` through the SDK, and all others of its model from here on."""
+        self._lean.stand_aside(call.model)
+        return self._awaited.begin(self._ask_sdk(call, caller.take), caller)
+
+    async def warm(self, model: str) -> None:
+        """Learn what the SDK sends to `model` and open a connection."""
+        await self._lean.warm(model)
+
+    async def probe(self) -> None:
+        """Ask for the list of models. Raises `Fault`."""
+        with secret_kept(self.secret), transport_faults():
+            response = await self._sender.models()
+            try:
+                await self._check(response, None)
+            finally:
+                await response.aclose()
+
+    async def close(self) -> None:
+        """Close calls and connections. Idempotent."""
+        await self._awaited.close()
+        await self._lean.close()
+        await self._sender.close()
+
+    async def _ask(self, call: Call, take: Take) -> None:
+        """Make the first call of a model, or one that the lean way cannot make."""
+        if await self._lean.learn(call.model) is None:
+            await self._ask_sdk(call, take)
+        else:
+            await ask(self, call, take)
+
+    async def _ask_sdk(self, call: Call, take: Take) -> None:
+        decoder = self._wire.decoder(call)
+        with secret_kept(self.secret), transport_faults(decoder):
+            response = await self._sender.send(call, self._wire.body(call))
+            try:
+                await self._check(response, call)
+                async with aclosing(response.aiter_bytes()) as chunks:
+                    await pump(chunks, decoder, take)
+            finally:
+                await response.aclose()
+
+    async def _check(self, response: httpx2.Response, call: Call | None) -> None:
+        if not response.is_success:
+            await response.aread()
+            raise self._wire.classify(reply_of(response), call)
+
+
+class StainlessSender:
+    """An SDK of those that the Stainless generator writes, OpenAI's and Anthropic's. `create`
+    is its method that asks for an answer, with a streaming response; `sdk` its module."""
+
+    def __init__(self, client: Any, create: Callable[..., Any], sdk: Any) -> None:
+        self._client = client
+        self._create = create
+        self._refused: type[Exception] = sdk.APIStatusError
+        self._broken: type[Exception] = sdk.APIConnectionError
+
+    async def send(self, call: Call, body: dict[str, Any]) -> httpx2.Response:
+        """Ask for an answer."""
+        return await self._raw(self._create(**body).__aenter__())
+
+    async def models(self) -> httpx2.Response:
+        """Ask for the list of models."""
+        return await self._raw(self._client.models.with_raw_response.list())
+
+    async def close(self) -> None:
+        """Let go of the SDK's connections."""
+        await self._client.close()
+
+    async def _raw(self, asking: Awaitable[Any]) -> httpx2.Response:
+        try:
+            response: httpx2.Response = (await asking).http_response
+        except self._refused as refusal:
+            response = refusal.response  # type: ignore[attr-defined]
+        except self._broken as error:
+            raise transport_fault(error.__cause__) from None
+        return response
