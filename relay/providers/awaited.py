@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
+from typing import TypeAlias
 
+from relay.events import Event
 from relay.provider import Call, Caller, Provider, Take
 from relay.providers.faults import closed_early
 
@@ -13,27 +15,43 @@ CLOSE_TIMEOUT = 1.0
 """Seconds that a provider that closes waits for its calls to let go of their upstreams."""
 
 
+Way: TypeAlias = Callable[[Take], Coroutine[None, None, None]]
+"""Makes one call and gives what is said to the `Take`. Raises what the call ends in; cancelling
+closes the upstream."""
+
+
 class AwaitedCall:
-    """One upstream call that a coroutine makes. What the coroutine raises is how the call
-    ended; closing cancels it, by which it closes its upstream."""
+    """One upstream call that `way` makes, in a task in its caller's context. The task is kept
+    among `tasks` while it runs."""
 
     __slots__ = ("_caller", "_closed", "_task")
 
-    def __init__(self, task: asyncio.Task[None], caller: Caller) -> None:
+    def __init__(self, way: Way, caller: Caller, tasks: set[asyncio.Task[None]]) -> None:
         self._caller = caller
         self._closed = False
-        self._task = task
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(way(self._take), context=caller.context)
+        self._task: asyncio.Task[None] | None = task
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         task.add_done_callback(self._over)
 
     def close(self) -> None:
-        """Cancel the coroutine; it may need some turns of the event loop to end."""
+        """Cancel the task, which may need some turns of the event loop to end."""
         self._closed = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def _over(self, task: asyncio.Task[None]) -> None:
+        self._task = None  # an error's traceback leads here: no cycle for the collector
         error = closed_early() if task.cancelled() else task.exception()
-        if not self._closed or not (task.cancelled() or error is None):
-            self._caller.ended(error)
+        if self._closed and (task.cancelled() or error is None):
+            return
+        self._caller.ended(error)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        if not self._closed:
+            self._caller.take(events)
 
 
 class AwaitedCalls:
@@ -44,16 +62,17 @@ class AwaitedCalls:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, coroutine: Coroutine[None, None, None], caller: Caller) -> AwaitedCall:
-        """Have `coroutine` make a call, in a task in the caller's context."""
-        task = asyncio.get_running_loop().create_task(coroutine, context=caller.context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return AwaitedCall(task, caller)
+    def begin(self, way: Way, caller: Caller) -> AwaitedCall:
+        """Have `way` make a call."""
+        return AwaitedCall(way, caller, self._tasks)
 
     def fail(self, error: Exception, caller: Caller) -> AwaitedCall:
         """A call that ends in `error` as soon as the event loop gets to it."""
-        return self.begin(_raise(error), caller)
+
+        async def raises(take: Take) -> None:
+            raise error
+
+        return self.begin(raises, caller)
 
     async def close(self) -> None:
         """Close the calls that are under way; their callers are told that they broke. Returns
@@ -62,10 +81,6 @@ class AwaitedCalls:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT)
-
-
-async def _raise(error: Exception) -> None:
-    raise error
 
 
 async def ask(provider: Provider, call: Call, take: Take) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Protocol
 
 from msgspec import structs
@@ -73,7 +74,7 @@ class LocalProvider:
     def begin(self, call: Call, caller: Caller) -> UpstreamCall:
         """Waits for the engine where it is starting. Its crash is a `Fault(PROVIDER_INTERRUPTED)`,
         and the next call starts it again."""
-        return self._awaited.begin(self._ask(call, caller.take), caller)
+        return self._awaited.begin(partial(self._ask, call), caller)
 
     async def warm(self, model: str) -> None:
         """Load the model and the SDK."""

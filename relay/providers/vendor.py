@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import httpx2
@@ -84,7 +85,7 @@ class VendorProvider:
         """Send the request now, where it is known what the SDK sends."""
         endpoint = self._lean.endpoint(call.model)
         if endpoint is None:
-            return self._awaited.begin(self._ask(call, caller.take), caller)
+            return self._awaited.begin(partial(self._ask, call), caller)
         try:
             begun = LeanCall(self, call, self._wire.decoder(call), caller)
             begun.carried_by(self._lean.post(endpoint, self._wire.body(call), begun))
@@ -99,7 +100,7 @@ class VendorProvider:
     def step_aside(self, call: Call, caller: Caller) -> UpstreamCall:
         """Make `call` through the SDK, and all others of its model from here on."""
         self._lean.stand_aside(call.model)
-        return self._awaited.begin(self._ask_sdk(call, caller.take), caller)
+        return self._awaited.begin(partial(self._ask_sdk, call), caller)
 
     async def warm(self, model: str) -> None:
         """Learn what the SDK sends to `model` and open a connection."""

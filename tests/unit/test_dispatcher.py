@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,7 +34,8 @@ from relay.events import (
 )
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
-from relay.provider import Call, Caller, Form, NotDirect, Sink
+from relay.provider import Call, Caller, Form, Take, UpstreamCall
+from relay.providers.awaited import AwaitedCalls
 from relay.records import Shown, decode
 from relay.request import ChatRequest, Message
 from relay.routing import Route
@@ -41,7 +43,7 @@ from relay.stores.memory import Limits, MemoryLog
 from relay.streamlog import Orphan, Spec
 
 PATIENCE = 10.0
-Script = Callable[[Call, Sink], Awaitable[None]]
+Script = Callable[[Call, Take], Awaitable[None]]
 
 
 class ScriptedProvider:
@@ -52,23 +54,30 @@ class ScriptedProvider:
         self.calls: list[Call] = []
         self.closed = 0
         self._scripts = list(scripts)
+        self._awaited = AwaitedCalls()
 
     def forms(self, model: str) -> tuple[Form, ...]:
         return (Form.TURN, Form.RESTART)
 
-    async def run(self, call: Call, sink: Sink) -> None:
+    def begin(self, call: Call, caller: Caller) -> UpstreamCall:
+        return self._awaited.begin(partial(self._follow, call), caller)
+
+    async def _follow(self, call: Call, take: Take) -> None:
         self.calls.append(call)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         try:
-            await script(call, sink)
+            await script(call, take)
         finally:
             self.closed += 1
+
+    async def warm(self, model: str) -> None:
+        """Always ready."""
 
     async def probe(self) -> None:
         """Always well."""
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        await self._awaited.close()
 
 
 class Told:
@@ -153,24 +162,24 @@ class House:
 
 
 def says(*texts: str, usage: Usage | None = None) -> Script:
-    async def script(call: Call, sink: Sink) -> None:
+    async def script(call: Call, take: Take) -> None:
         events: list[Event] = [Served("served-model"), *[Text(text) for text in texts]]
-        sink(events)
-        sink([Finish(FinishReason.STOP), *([usage] if usage else [])])
+        take(events)
+        take([Finish(FinishReason.STOP), *([usage] if usage else [])])
 
     return script
 
 
 def breaks(fault: Fault, *texts: str) -> Script:
-    async def script(call: Call, sink: Sink) -> None:
+    async def script(call: Call, take: Take) -> None:
         if texts:
-            sink([Text(text) for text in texts])
+            take([Text(text) for text in texts])
         raise fault
 
     return script
 
 
-async def waits(call: Call, sink: Sink) -> None:
+async def waits(call: Call, take: Take) -> None:
     await asyncio.Event().wait()
 
 
@@ -310,9 +319,9 @@ async def test_an_answer_that_is_read_is_never_abandoned() -> None:
 async def test_draining_refuses_chats_and_lets_running_ones_end() -> None:
     go_on = asyncio.Event()
 
-    async def slow(call: Call, sink: Sink) -> None:
+    async def slow(call: Call, take: Take) -> None:
         await go_on.wait()
-        await says("late")(call, sink)
+        await says("late")(call, take)
 
     house = House(ScriptedProvider("gpt", slow))
     stream = await house.start()
@@ -337,11 +346,12 @@ async def test_what_does_not_end_within_the_drain_is_stopped_with_an_error() -> 
     assert isinstance(failed, Failed)
     assert (failed.code, failed.retryable) == (Code.DRAINING, True)
     assert [attempt.outcome for attempt in failed.attempts or ()] == ["draining"]
-    assert gpt.closed == 1, "drain returns when every upstream is closed"
+    await gpt.close()
+    assert gpt.closed == 1, "a provider that is closed has closed every upstream"
 
 
 async def test_a_providers_defect_is_a_fault_of_its_target_and_told() -> None:
-    async def defect(call: Call, sink: Sink) -> None:
+    async def defect(call: Call, take: Take) -> None:
         raise ZeroDivisionError("secret detail")
 
     house = House(ScriptedProvider("gpt", defect), ScriptedProvider("claude", says("fine")))
@@ -404,19 +414,26 @@ async def test_a_start_whose_caller_goes_away_runs_on_and_is_observed() -> None:
     assert starting.cancelled()
 
 
-class DirectProvider(ScriptedProvider):
-    """Makes each call without a task, by what `heard` is told of the caller."""
+class CallingBack(ScriptedProvider):
+    """Makes each call without a task: `heard` is given the caller in the next turn of the loop."""
 
-    def __init__(self, name: str, heard: Callable[[Caller], None], *scripts: Script) -> None:
-        super().__init__(name, *scripts)
+    def __init__(self, name: str, heard: Callable[[Caller], None]) -> None:
+        super().__init__(name)
         self.heard = heard
 
-    def begin(self, call: Call, caller: Caller) -> DirectProvider | None:
+    def begin(self, call: Call, caller: Caller) -> UpstreamCall:
         asyncio.get_running_loop().call_soon(self.heard, caller)
-        return self
+        return Closing(self)
 
-    def close(self) -> None:  # type: ignore[override]
-        self.closed += 1
+
+class Closing:
+    """The call of a provider that counts its closed ones."""
+
+    def __init__(self, provider: ScriptedProvider) -> None:
+        self._provider = provider
+
+    def close(self) -> None:
+        self._provider.closed += 1
 
 
 async def test_a_call_that_can_be_begun_at_once_needs_no_task() -> None:
@@ -425,7 +442,7 @@ async def test_a_call_that_can_be_begun_at_once_needs_no_task() -> None:
         caller.take([Text("llo"), Finish(FinishReason.STOP)])
         caller.ended(None)
 
-    house = House(DirectProvider("gpt", answers))
+    house = House(CallingBack("gpt", answers))
     before = asyncio.all_tasks()
     records = await house.records(await house.start())
     assert asyncio.all_tasks() == before
@@ -439,32 +456,28 @@ async def test_a_call_that_was_begun_and_fails_goes_to_the_next_target() -> None
         caller.ended(Fault(Code.PROVIDER_INTERRUPTED, "cut", remedy="fallback"))
 
     claude = ScriptedProvider("claude", says("hello"))
-    house = House(DirectProvider("gpt", breaks_off), claude)
+    house = House(CallingBack("gpt", breaks_off), claude)
     records = await house.records(await house.start())
     assert text_of(records) == "hello"
     assert isinstance(records[-1], Done)
 
 
-async def test_a_call_that_cannot_be_made_directly_after_all_is_run() -> None:
-    gpt = DirectProvider("gpt", lambda caller: caller.ended(NotDirect()), says("hello"))
-    house = House(gpt)
-    records = await house.records(await house.start())
-    assert text_of(records) == "hello"
-    assert [attempt.outcome for attempt in house.told.attempts] == ["ok"]
-
-
-async def test_a_defect_in_beginning_a_call_leaves_it_to_run(
+async def test_a_provider_that_raises_in_beginning_a_call_ends_the_stream_with_internal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gpt = DirectProvider("gpt", print, says("hello"))
+    gpt = ScriptedProvider("gpt", says("hello"))
     monkeypatch.setattr(gpt, "begin", lambda call, caller: 1 / 0)
-    records = await (house := House(gpt)).records(await house.start())
-    assert text_of(records) == "hello"
+    house = House(gpt)
+    failed = (await house.records(await house.start()))[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code is Code.INTERNAL
+    assert isinstance(house.told.defects[0], ZeroDivisionError)
+    assert house.dispatcher.running == 0
 
 
 async def test_cancel_closes_a_call_that_was_begun_and_hears_no_more_of_it() -> None:
     callers: list[Caller] = []
-    gpt = DirectProvider("gpt", callers.append)
+    gpt = CallingBack("gpt", callers.append)
     house = House(gpt)
     stream = await house.start()
     await until(lambda: bool(callers))
@@ -472,13 +485,11 @@ async def test_cancel_closes_a_call_that_was_begun_and_hears_no_more_of_it() -> 
     assert gpt.closed == 1
     callers[0].take([Text("late")])
     callers[0].ended(Fault(Code.PROVIDER_ERROR, "late"))
-    callers[0].ended(NotDirect())
-    assert gpt.calls == []
     assert [type(record) for record in await house.records(stream)] == [Start, Done]
 
 
 async def test_what_a_task_raises_against_its_end_is_told_as_a_defect() -> None:
-    async def stubborn(call: Call, sink: Sink) -> None:
+    async def stubborn(call: Call, take: Take) -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -497,9 +508,9 @@ async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothin
 ) -> None:
     lost = asyncio.Event()
 
-    async def script(call: Call, sink: Sink) -> None:
+    async def script(call: Call, take: Take) -> None:
         await lost.wait()
-        await says("x")(call, sink)
+        await says("x")(call, take)
 
     house = House(ScriptedProvider("gpt", script))
     stream = await house.start()

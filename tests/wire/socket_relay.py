@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import websockets
@@ -28,7 +29,8 @@ from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.guard import SUBJECT
 from relay.protocol.frames import server_frame
-from relay.provider import Call, Form, Sink
+from relay.provider import Call, Caller, Form, Take, UpstreamCall
+from relay.providers.awaited import AwaitedCalls
 from relay.routing import Route
 from relay.stores.memory import Limits as LogLimits
 from relay.stores.memory import MemoryLog
@@ -38,17 +40,17 @@ PATIENCE = 20.0
 
 END: list[Event] = [Served("m-0613"), Finish(FinishReason.STOP), Usage(3, 5, False)]
 
-Script = Callable[[Call, Sink], Awaitable[None]]
+Script = Callable[[Call, Take], Awaitable[None]]
 
 
 def says(*pieces: str) -> Script:
     """An answer in these pieces, each a read of its own."""
 
-    async def run(call: Call, sink: Sink) -> None:
+    async def run(call: Call, take: Take) -> None:
         for piece in pieces:
-            sink([Text(piece)])
+            take([Text(piece)])
             await asyncio.sleep(0)
-        sink(END)
+        take(END)
 
     return run
 
@@ -62,24 +64,24 @@ class Held:
     """An answer whose pieces come when the test says so."""
 
     def __init__(self) -> None:
-        self.sink: Sink | None = None
+        self.take: Take | None = None
         self.cancelled = asyncio.Event()
         self._end = asyncio.Event()
 
-    async def __call__(self, call: Call, sink: Sink) -> None:
-        self.sink = sink
+    async def __call__(self, call: Call, take: Take) -> None:
+        self.take = take
         try:
             await self._end.wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        sink(END)
+        take(END)
 
     async def say(self, text: str) -> None:
         async with asyncio.timeout(PATIENCE):
-            while self.sink is None:
+            while self.take is None:
                 await asyncio.sleep(0)
-        self.sink([Text(text)])
+        self.take([Text(text)])
 
     def end(self) -> None:
         self._end.set()
@@ -93,17 +95,24 @@ class ScriptedProvider:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.calls: list[Call] = []
+        self._awaited = AwaitedCalls()
 
     def forms(self, model: str) -> tuple[Form, ...]:
         return (Form.RESTART,)
 
-    async def run(self, call: Call, sink: Sink) -> None:
+    def begin(self, call: Call, caller: Caller) -> UpstreamCall:
+        return self._awaited.begin(partial(self._follow, call), caller)
+
+    async def _follow(self, call: Call, take: Take) -> None:
         self.calls.append(call)
-        await self.script(call, sink)
+        await self.script(call, take)
+
+    async def warm(self, model: str) -> None: ...
 
     async def probe(self) -> None: ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        await self._awaited.close()
 
 
 class Told:

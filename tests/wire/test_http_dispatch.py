@@ -182,8 +182,8 @@ async def test_an_openai_client_that_leaves_closes_the_upstream_at_once(streamed
 
 
 async def test_an_openai_stream_that_breaks_raises_in_the_sdk():
-    async def breaks(call, sink):
-        sink([Text("half an ")])
+    async def breaks(call, take):
+        take([Text("half an ")])
         raise Fault(Code.PROVIDER_INTERRUPTED, "the connection was cut")
 
     async with (
@@ -213,7 +213,7 @@ async def test_many_readers_of_one_stream_have_the_same_text():
         for n in range(50):
             await held.say(f"{n} ")
             await asyncio.sleep(0)
-        held.sink(END[:1])
+        held.take(END[:1])
         held.end()
         texts = {text_of(events_of(body)) for body in await asyncio.gather(*reading)}
         assert texts == {"Hel" + "".join(f"{n} " for n in range(50))}

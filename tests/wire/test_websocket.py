@@ -14,7 +14,7 @@ import pytest
 from relay.edges.websocket import Limits
 from relay.errors import Code, RelayError
 from relay.events import Text
-from relay.provider import Call, Sink
+from relay.provider import Call, Take
 from relay.stores.memory import Limits as LogLimits
 from tests.wire.socket_relay import (
     END,
@@ -658,9 +658,9 @@ async def test_a_store_that_fails_while_greeting_closes_for_a_later_try() -> Non
 async def test_what_an_answer_does_carries_the_names_of_connection_and_session() -> None:
     seen: list[tuple[str, str]] = []
 
-    async def run(call: Call, sink: Sink) -> None:
+    async def run(call: Call, take: Take) -> None:
         seen.append(relay.told.named.get())
-        sink([Text("x"), *END])
+        take([Text("x"), *END])
 
     async with serving(run) as relay:
         client = await relay.connect()

@@ -13,7 +13,7 @@ import pytest
 from relay.edges.outbox import HIGH_WATER, MAX_REPLIES, MAX_WRITE
 from relay.edges.websocket import Limits
 from relay.events import Text
-from relay.provider import Call, Sink
+from relay.provider import Call, Take
 from relay.stores.memory import Limits as LogLimits
 from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving, until
 
@@ -27,11 +27,11 @@ def resident() -> int:
 
 
 def long_answer(pieces: int):
-    async def run(call: Call, sink: Sink) -> None:
+    async def run(call: Call, take: Take) -> None:
         for _ in range(pieces // 16):
-            sink([Text(PIECE)] * 16)
+            take([Text(PIECE)] * 16)
             await asyncio.sleep(0)
-        sink(END)
+        take(END)
 
     return run
 

@@ -4,8 +4,7 @@ import pytest
 
 from relay.errors import Code, Fault
 from relay.events import Text
-from relay.provider import NotDirect
-from relay.providers.answer import Answer
+from relay.providers.answer import LeanCall
 from relay.providers.exchange import Response
 from relay.providers.http1 import ConnectTimeout, Interrupted, Malformed, Unreachable
 from relay.providers.lean import greeting
@@ -16,17 +15,23 @@ FINISH = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
 CHUNK = b'data: {"choices":[{"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
 
 
-class Vendor:
-    """One that remembers which models it stood aside for."""
+class Asker:
+    """One that remembers which calls it was to make by other means."""
 
     secret = "sk-12345678"
 
     def __init__(self):
         self.aside = []
-        self.stand_aside = self.aside.append
+
+    def step_aside(self, call, caller):
+        self.aside.append((call, caller))
+        return self
 
     def classify(self, reply, call):
         return Fault(Code.PROVIDER_ERROR, f"no: {reply.body.decode()}")
+
+    def close(self):
+        self.aside.append("closed")
 
 
 class Told:
@@ -40,7 +45,7 @@ class Told:
 
 
 def answer(caller):
-    return Answer(Vendor(), greeting("m"), OpenAIDecoder(), caller)
+    return LeanCall(Asker(), greeting("m"), OpenAIDecoder(), caller)
 
 
 def test_an_answer_goes_on_until_its_end_marker():
@@ -112,10 +117,28 @@ def test_what_a_caller_raises_at_the_bodys_end_is_told():
     assert isinstance(told(unfinished, caller=caller), ZeroDivisionError)
 
 
-def test_a_response_of_another_kind_is_left_to_the_sdk():
-    caller, vendor = Told(), Vendor()
-    response = Response(Answer(vendor, greeting("m"), OpenAIDecoder(), caller))
+def test_a_response_of_another_kind_is_left_to_the_sdk_whose_call_is_then_the_one_to_close():
+    caller, asker = Told(), Asker()
+    call = LeanCall(asker, greeting("m"), OpenAIDecoder(), caller)
+    response = Response(call)
+    call.carried_by(response)
     response.received(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n")
-    assert isinstance(caller.ends[0], NotDirect)
-    assert vendor.aside == ["m"]
-    assert caller.events == []
+    assert asker.aside == [(greeting("m"), caller)]
+    assert (caller.events, caller.ends) == ([], [])
+    call.close()
+    assert asker.aside[1:] == ["closed"]
+
+
+def test_a_call_that_is_closed_hears_no_more():
+    caller = Told()
+    call = answer(caller)
+    call.close()
+    response = Response(call)
+    call.carried_by(response)
+    response.received(OK + CHUNK)
+    said = list(caller.events)
+    call.close()
+    call.close()
+    response.received(FINISH)
+    response.lost(None)
+    assert (caller.events, caller.ends) == (said, [])
