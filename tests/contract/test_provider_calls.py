@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 from collections.abc import Sequence
 from contextvars import ContextVar, copy_context
@@ -14,7 +15,8 @@ import pytest
 from relay.errors import Code, Fault
 from relay.events import Event, Text
 from relay.provider import Call
-from relay.providers.awaited import ask
+from relay.providers.answer import LeanCall
+from relay.providers.awaited import AwaitedCall, ask
 from relay.providers.registry import build
 from relay.providers.vendor import VendorProvider
 from relay.request import ChatRequest, Message
@@ -26,6 +28,8 @@ PATIENCE = 10.0
 ANY = pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini", "compatible"])
 BY_ANY_WAY = pytest.mark.parametrize("way", ["sdk", "cold", "warm"])
 """Through the SDK; what it sends is learnt by the call; it was learnt before."""
+
+OURS = (LeanCall, AwaitedCall)
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
 
@@ -194,3 +198,26 @@ async def test_a_call_that_the_sdk_took_up_is_closed_like_any_other(kind, way):
             await upstream.requests[1].closed.wait()
         await until(lambda: not provider._awaited._tasks)
         assert (told.heard, told.ends) == ([], [])
+
+
+@ANY
+@BY_ANY_WAY
+@pytest.mark.parametrize("ending", ["end", "close"])
+async def test_a_call_that_is_over_is_gone_without_the_collector(kind, way, ending):
+    script = up.answer("fine") if ending == "end" else up.stalls_after("one")
+    async with connected(kind, way, script) as (_, provider):
+        gc.collect()
+        gc.disable()
+        try:
+            await over(provider, ending)
+            await until(lambda: not any(isinstance(each, OURS) for each in gc.get_objects()))
+        finally:
+            gc.enable()
+
+
+async def over(provider: VendorProvider, ending: str) -> None:
+    """A call that came to its end, or was closed before."""
+    told = Told()
+    call = provider.begin(CALL, told)
+    await until(lambda: told.ends if ending == "end" else told.heard)
+    call.close()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
 
@@ -415,14 +416,15 @@ async def test_a_start_whose_caller_goes_away_runs_on_and_is_observed() -> None:
 
 
 class CallingBack(ScriptedProvider):
-    """Makes each call without a task: `heard` is given the caller in the next turn of the loop."""
+    """Makes each call without a task: `heard` is given the caller in the next turn of the loop,
+    in a context that is nobody's, as a connection is that is used again."""
 
     def __init__(self, name: str, heard: Callable[[Caller], None]) -> None:
         super().__init__(name)
         self.heard = heard
 
     def begin(self, call: Call, caller: Caller) -> UpstreamCall:
-        asyncio.get_running_loop().call_soon(self.heard, caller)
+        asyncio.get_running_loop().call_soon(self.heard, caller, context=Context())
         return Closing(self)
 
 
@@ -460,6 +462,50 @@ async def test_a_call_that_was_begun_and_fails_goes_to_the_next_target() -> None
     records = await house.records(await house.start())
     assert text_of(records) == "hello"
     assert isinstance(records[-1], Done)
+
+
+whose: ContextVar[str] = ContextVar("whose", default="nobody's")
+
+
+async def test_a_call_that_follows_a_break_runs_in_the_context_of_its_stream() -> None:
+    seen: list[str] = []
+
+    async def records(call: Call, take: Take) -> None:
+        seen.append(whose.get())
+        await says("hello")(call, take)
+
+    def breaks_off(caller: Caller) -> None:
+        caller.ended(Fault(Code.PROVIDER_ERROR, "no", remedy="fallback"))
+
+    house = House(CallingBack("gpt", breaks_off), ScriptedProvider("claude", records))
+    token = whose.set("mine")
+    stream = await house.start()
+    whose.reset(token)
+    assert text_of(await house.records(stream)) == "hello"
+    assert seen == ["mine"]
+
+
+async def test_calls_that_follow_a_wait_run_in_the_contexts_of_their_streams() -> None:
+    seen: dict[str, list[str]] = {}
+
+    async def records(call: Call, take: Take) -> None:
+        asked = str(call.request.messages[0].content)
+        before = seen.setdefault(asked, [])
+        before.append(whose.get())
+        if len(before) == 1:
+            raise Fault(Code.PROVIDER_OVERLOADED, "busy", remedy="retry")
+        await says("hello")(call, take)
+
+    house = House(ScriptedProvider("gpt", records))
+
+    async def asks(name: str) -> str:
+        whose.set(name)
+        return await house.start(id=name, text=name)
+
+    streams = await asyncio.gather(asks("a"), asks("b"))
+    for stream in streams:
+        assert text_of(await house.records(stream)) == "hello"
+    assert seen == {"a": ["a", "a"], "b": ["b", "b"]}
 
 
 async def test_a_provider_that_raises_in_beginning_a_call_ends_the_stream_with_internal(
