@@ -72,7 +72,7 @@ class AttemptCall:
 
     @property
     def context(self) -> Context:
-        """See `Caller.context`: the driver's."""
+        """What a task of the call runs in: the driver's context."""
         return self._driver.context
 
     def carried_by(self, upstream: UpstreamCall) -> None:
@@ -86,11 +86,11 @@ class AttemptCall:
             upstream.close()
 
     def take(self, events: Sequence[Event]) -> None:
-        """See `Caller.take`."""
+        """What one read of the upstream brought."""
         self._driver.batch(self, events)
 
     def ended(self, error: BaseException | None) -> None:
-        """See `Caller.ended`. An exception holds this object in its traceback: letting go of
+        """The call is over. An exception holds this object in its traceback: letting go of
         the upstream leaves no cycle for the collector."""
         self._upstream = None
         self._driver.context.run(self._driver.attempt_ended, self, error)

@@ -11,7 +11,8 @@ from relay.providers.anthropic_request import request_body
 from relay.providers.anthropic_wire import AnthropicDecoder, classify
 from relay.providers.families import family
 from relay.providers.http import http_client
-from relay.providers.vendor import StainlessSender, VendorProvider, Wire
+from relay.providers.stainless import StainlessSender
+from relay.providers.vendor import VendorProvider, Wire
 
 BASE_URL = "https://api.anthropic.com"
 

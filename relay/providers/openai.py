@@ -19,7 +19,8 @@ from relay.providers.openai_request import (
     request_body,
 )
 from relay.providers.openai_wire import OpenAIDecoder, classify
-from relay.providers.vendor import StainlessSender, VendorProvider, Wire
+from relay.providers.stainless import StainlessSender
+from relay.providers.vendor import VendorProvider, Wire
 
 BASE_URL = "https://api.openai.com/v1"
 NO_KEY = "none"

@@ -6,7 +6,7 @@ read raw, because an SDK's typed events cost thirty times what the decoders here
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +19,7 @@ from relay.providers.answer import LeanCall
 from relay.providers.awaited import AwaitedCalls, ask
 from relay.providers.decoding import Decoder, pump
 from relay.providers.faults import Reply
-from relay.providers.http import reply_of, secret_kept, transport_fault, transport_faults
+from relay.providers.http import reply_of, secret_kept, transport_faults
 from relay.providers.lean import LeanTransport
 
 
@@ -27,7 +27,7 @@ class Wire(NamedTuple):
     """What is asked of a vendor and how its answers are read; pure."""
 
     forms: Callable[[str], tuple[Form, ...]]
-    """See `Provider.forms`."""
+    """The ways that a model can take up an unfinished answer, best first; ends in RESTART."""
     body: Callable[[Call], dict[str, Any]]
     """The JSON body of a call's request. Raises `Fault` where the vendor has no words for it."""
     decoder: Callable[[Call], Decoder]
@@ -143,35 +143,3 @@ class VendorProvider:
         if not response.is_success:
             await response.aread()
             raise self._wire.classify(reply_of(response), call)
-
-
-class StainlessSender:
-    """An SDK of those that the Stainless generator writes, OpenAI's and Anthropic's. `create`
-    is its method that asks for an answer, with a streaming response; `sdk` its module."""
-
-    def __init__(self, client: Any, create: Callable[..., Any], sdk: Any) -> None:
-        self._client = client
-        self._create = create
-        self._refused: type[Exception] = sdk.APIStatusError
-        self._broken: type[Exception] = sdk.APIConnectionError
-
-    async def send(self, call: Call, body: dict[str, Any]) -> httpx2.Response:
-        """Ask for an answer."""
-        return await self._raw(self._create(**body).__aenter__())
-
-    async def models(self) -> httpx2.Response:
-        """Ask for the list of models."""
-        return await self._raw(self._client.models.with_raw_response.list())
-
-    async def close(self) -> None:
-        """Let go of the SDK's connections."""
-        await self._client.close()
-
-    async def _raw(self, asking: Awaitable[Any]) -> httpx2.Response:
-        try:
-            response: httpx2.Response = (await asking).http_response
-        except self._refused as refusal:
-            response = refusal.response  # type: ignore[attr-defined]
-        except self._broken as error:
-            raise transport_fault(error.__cause__) from None
-        return response
