@@ -25,11 +25,9 @@ from tests.upstreams import Upstream
 
 CALL = Call("some-model", ChatRequest("p", (Message("user", "Hi"),)), 64)
 PATIENCE = 10.0
-ANY = pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini", "compatible"])
+ANY = pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini"])
 BY_ANY_WAY = pytest.mark.parametrize("way", ["sdk", "cold", "warm"])
 """Through the SDK; what it sends is learnt by the call; it was learnt before."""
-
-OURS = (LeanCall, AwaitedCall)
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
 
@@ -75,8 +73,10 @@ async def until(condition) -> None:
 
 @ANY
 @BY_ANY_WAY
-@pytest.mark.parametrize("error", [Fault(Code.BAD_REQUEST, "no words"), ZeroDivisionError()])
+@pytest.mark.parametrize("error", [Fault, ZeroDivisionError])
 async def test_a_request_that_cannot_be_built_is_how_its_call_ends(kind, way, error):
+    error = error(Code.BAD_REQUEST, "no words")
+
     def raises(call: Call) -> None:
         if call is CALL:
             raise error
@@ -103,7 +103,7 @@ async def test_a_request_that_cannot_be_built_is_how_its_call_ends(kind, way, er
 
 @ANY
 @BY_ANY_WAY
-@pytest.mark.parametrize("turns", [*range(12), 16, 24, 40, 80, 200])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 10, 12, 16, 40, 200])
 async def test_a_call_closed_after_any_turn_of_the_loop_says_nothing_and_leaves_nothing(
     kind, way, turns
 ):
@@ -209,10 +209,16 @@ async def test_a_call_that_is_over_is_gone_without_the_collector(kind, way, endi
         gc.collect()
         gc.disable()
         try:
+            before = alive()
             await over(provider, ending)
-            await until(lambda: not any(isinstance(each, OURS) for each in gc.get_objects()))
+            await until(lambda: alive() == before)
         finally:
             gc.enable()
+
+
+def alive() -> int:
+    """How many calls there are in this process."""
+    return sum(isinstance(each, LeanCall | AwaitedCall) for each in gc.get_objects())
 
 
 async def over(provider: VendorProvider, ending: str) -> None:
