@@ -1,8 +1,11 @@
+import asyncio
+from contextvars import copy_context
+
 import pytest
 
 from relay.engine.window import PROMPT_CHARACTERS
 from relay.errors import Code, Fault
-from relay.provider import Form
+from relay.provider import Call, Form
 from relay.providers.local import SYSTEM, LocalProvider, legible
 from relay.request import ChatRequest, ImagePart, Message, TextPart, Tool
 
@@ -66,3 +69,71 @@ async def test_closing_a_provider_that_was_never_started_starts_nothing():
     provider = LocalProvider()
     await provider.close()
     await provider.close()
+
+
+class Starting:
+    """An engine that never gets ready."""
+
+    def __init__(self):
+        self.waiting = 0
+
+    def start(self): ...
+
+    async def ready(self):
+        self.waiting += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.waiting -= 1
+
+    async def settled(self): ...
+
+    async def close(self): ...
+
+
+class Told:
+    """A caller that remembers how its call ended."""
+
+    def __init__(self):
+        self.context = copy_context()
+        self.ends = []
+        self.ended = self.ends.append
+        self.take = print
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_what_the_model_cannot_read_is_told_as_the_end_of_its_call():
+    engine, told = Starting(), Told()
+    provider = LocalProvider(engine)
+    provider.begin(Call("m", request(Message("user", (IMAGE,))), 9), told)
+    assert told.ends == []
+    await turns(3)
+    (fault,) = told.ends
+    assert (fault.code, engine.waiting) == (Code.BAD_REQUEST, 0)
+    await provider.close()
+
+
+async def test_a_call_that_is_closed_while_the_engine_starts_waits_no_longer():
+    engine, told = Starting(), Told()
+    provider = LocalProvider(engine)
+    call = provider.begin(Call("m", request(), 9), told)
+    await turns(3)
+    assert engine.waiting == 1
+    call.close()
+    await turns(3)
+    assert (engine.waiting, told.ends) == (0, [])
+    await provider.close()
+
+
+async def test_closing_the_provider_ends_a_call_that_waits_for_the_engine():
+    engine, told = Starting(), Told()
+    provider = LocalProvider(engine)
+    provider.begin(Call("m", request(), 9), told)
+    await turns(3)
+    await provider.close()
+    (fault,) = told.ends
+    assert (fault.code, engine.waiting) == (Code.PROVIDER_INTERRUPTED, 0)
