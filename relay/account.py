@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from relay.errors import Code
-from relay.events import Attempt, Target, Usage
+from relay.events import EndedAttempt, Target, Usage
 
 
 class Call(Struct, frozen=True, omit_defaults=True):
@@ -44,7 +44,7 @@ class Account(Struct, frozen=True, omit_defaults=True):
     set it.
     """
 
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[EndedAttempt, ...] = ()
     calls: tuple[Call, ...] | None = None
     noted_ms: int = 0
     first_text_ms: int | None = None

@@ -14,7 +14,7 @@ from relay import defaults
 from relay.continuation import CONTINUATION_PROMPT, call_of
 from relay.driver import AttemptCall, Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
-from relay.events import Attempt, Failed, Start, Target
+from relay.events import EndedAttempt, Failed, Start, Target
 from relay.failover.breaker import Breakers
 from relay.failover.estate import Estate, estate_of
 from relay.failover.hedging import HedgeBudget
@@ -265,7 +265,7 @@ class Dispatcher:
         asked = orphan.spec.request.provider or self._lineup.default
         return [Start(orphan.spec.stream, asked, "")]
 
-    def _not_takeable(self, attempts: list[Attempt]) -> Failed:
+    def _not_takeable(self, attempts: list[EndedAttempt]) -> Failed:
         return Failed(
             Code.PROVIDER_INTERRUPTED,
             "the node that wrote this answer died and no other can finish it; send the chat again",

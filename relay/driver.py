@@ -14,7 +14,7 @@ from typing import Protocol
 
 from relay.account import Account
 from relay.errors import Code, Fault, Fenced
-from relay.events import Attempt, Done, Event, Failed, Record, Target
+from relay.events import Done, EndedAttempt, Event, Failed, Record, Target
 from relay.failover.estate import Estate
 from relay.failover.policy import Abort, Failover, Launch, Step
 from relay.provider import UpstreamCall
@@ -39,7 +39,7 @@ class Observer(Protocol):
         """The first event of an upstream call came, so many seconds after its start."""
         ...
 
-    def attempt_ended(self, stream: str, attempt: Attempt) -> None:
+    def attempt_ended(self, stream: str, attempt: EndedAttempt) -> None:
         """An upstream call ended."""
         ...
 

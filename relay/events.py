@@ -89,8 +89,8 @@ ALIVE = Alive()
 """The one instance of `Alive` that providers need."""
 
 
-class Attempt(Struct, frozen=True, omit_defaults=True):
-    """One upstream call as `done.attempts` shows it. `outcome` is `ok`, `cancelled` or an
+class EndedAttempt(Struct, frozen=True, omit_defaults=True):
+    """An attempt that ended, as `done.attempts` shows it. `outcome` is `ok`, `cancelled` or an
     error code; `ms` its length in milliseconds."""
 
     provider: str
@@ -133,7 +133,7 @@ class Done(Struct, frozen=True, omit_defaults=True):
     model: str
     finish_reason: FinishReason
     usage: Usage
-    attempts: list[Attempt]
+    attempts: list[EndedAttempt]
     timing: Timing
     cost_usd: float | None = None
 
@@ -145,7 +145,7 @@ class Failed(Struct, frozen=True, omit_defaults=True):
     message: str
     retryable: bool
     retry_after: float | None = None
-    attempts: list[Attempt] | None = None
+    attempts: list[EndedAttempt] | None = None
 
 
 Record: TypeAlias = Start | Text | Reasoning | ToolCall | Fallback | Done | Failed

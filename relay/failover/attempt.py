@@ -9,7 +9,7 @@ from msgspec import structs
 
 from relay.account import Call
 from relay.errors import Code
-from relay.events import Attempt, FinishReason, Target, Usage, estimate_tokens
+from relay.events import EndedAttempt, FinishReason, Target, Usage, estimate_tokens
 from relay.failover.breaker import Breakers, Ticket
 from relay.failover.plan import Abort, Action, Launch, Plan
 from relay.failover.seam import Seam
@@ -104,7 +104,7 @@ class Attempts:
         self._plan = plan
         self._breakers = breakers
         self.running: list[Running] = []
-        self.ended: list[Attempt] = []
+        self.ended: list[EndedAttempt] = []
         self.made = 0
         self.actions: list[Action] = []
 
@@ -160,7 +160,7 @@ class Attempts:
         usage = running.counted(self._plan.input_characters, whole=whole, billed=whole or abort)
         target, spent = running.target, milliseconds(now - running.started)
         self.ended.append(
-            Attempt(target.provider, target.model, outcome, spent, running.hedge, usage)
+            EndedAttempt(target.provider, target.model, outcome, spent, running.hedge, usage)
         )
 
     def abort(self, running: Running, now: float, outcome: Code = Code.CANCELLED) -> None:
@@ -173,7 +173,7 @@ class Attempts:
         for running in list(self.running):
             self.abort(running, now, outcome)
 
-    def take_over(self, attempts: Sequence[Attempt], failed: int) -> None:
+    def take_over(self, attempts: Sequence[EndedAttempt], failed: int) -> None:
         """Enter those of former owners, of which `failed` are the targets' doing. At least
         one further attempt is allowed, whatever became of the owners."""
         self.made = min(failed, self._plan.max_attempts - 1)

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from relay.account import Account, Call
 from relay.errors import Code
-from relay.events import Attempt, Target
+from relay.events import EndedAttempt, Target
 from relay.failover.attempt import counted
 from relay.records import Chunk, Shown, announced, characters, shown
 
@@ -33,11 +33,11 @@ class Estate(Struct, frozen=True):
     last_sign_ms: int
 
     @property
-    def attempts(self) -> Sequence[Attempt]:
+    def attempts(self) -> Sequence[EndedAttempt]:
         """The calls that the former owners saw the end of, and told of."""
         return self.account.attempts
 
-    def cut_short(self, input_characters: int) -> list[Attempt]:
+    def cut_short(self, input_characters: int) -> list[EndedAttempt]:
         """The calls that were under way when the owner died, as attempts that ended with its
         last sign of life. What they used is estimated; `input_characters` is the request's."""
         return [self._cut(call, input_characters) for call in self._under_way()]
@@ -51,12 +51,12 @@ class Estate(Struct, frozen=True):
         before = min(self.characters, 4 * told)
         return (Call(self.announced.provider, self.announced.model, self.last_sign_ms, before),)
 
-    def _cut(self, call: Call, input_characters: int) -> Attempt:
+    def _cut(self, call: Call, input_characters: int) -> EndedAttempt:
         said = max(call.written, self.characters - call.before)
         usage = counted(call.usage, input_characters + call.offered, said, whole=False)
         last = max(self.last_sign_ms, self.account.noted_ms)
         spent = max(0, last - call.began_ms)
-        return Attempt(call.provider, call.model, Code.INTERNAL, spent, call.hedge, usage)
+        return EndedAttempt(call.provider, call.model, Code.INTERNAL, spent, call.hedge, usage)
 
 
 def estate_of(
@@ -67,7 +67,7 @@ def estate_of(
     return Estate(left, told, characters(chunks), account, accepted, last_sign_ms)
 
 
-def interrupted(attempts: Sequence[Attempt]) -> Attempt | None:
+def interrupted(attempts: Sequence[EndedAttempt]) -> EndedAttempt | None:
     """The call in whose middle the last owner went, the first where it was hedged: of the
     attempts, the first of those at their end that ended with their node."""
     found = None

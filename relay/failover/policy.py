@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from relay.account import Account
 from relay.errors import Code, Fault
 from relay.events import (
-    Attempt,
+    EndedAttempt,
     Event,
     Finish,
     FinishReason,
@@ -64,7 +64,7 @@ class Failover(Course):
         return self._pause.at if self._pause else self._attempts.deadline()
 
     @property
-    def attempts(self) -> Sequence[Attempt]:
+    def attempts(self) -> Sequence[EndedAttempt]:
         """The attempts that ended so far."""
         return self._attempts.ended
 

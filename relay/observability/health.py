@@ -80,7 +80,7 @@ class Health:
 
     def attempt(self, provider: str, model: str, outcome: str, ms: int, now: float) -> None:
         """An attempt ended: `outcome` is `ok`, `cancelled` or an error code, as in
-        `Attempt`. A provider that is not known is ignored."""
+        `EndedAttempt`. A provider that is not known is ignored."""
         seen = self._seen.get(provider)
         if seen is None:
             return

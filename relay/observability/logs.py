@@ -28,7 +28,7 @@ from loguru import logger
 from msgspec.structs import asdict
 
 from relay.errors import OF_THE_REQUEST, Code
-from relay.events import Attempt, Done, Failed
+from relay.events import Done, EndedAttempt, Failed
 from relay.observability.content import answered, asked
 from relay.observability.loglayout import (
     NO_FIELDS,
@@ -312,7 +312,7 @@ def log_answered(stream: str, left: Callable[[], Shown]) -> None:
         _say(_INFO, About(None, None, stream), "answered {}", (answered(left()),))
 
 
-def log_attempt(stream: str, attempt: Attempt) -> None:
+def log_attempt(stream: str, attempt: EndedAttempt) -> None:
     """One line for an upstream call that ended: WARNING where it failed."""
     level = _DEBUG if attempt.outcome in _FINE else _WARNING
     if level < _lowest:

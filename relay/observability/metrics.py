@@ -16,7 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from relay.errors import Code
-from relay.events import Attempt, Done, Failed, FinishReason, Target, Usage
+from relay.events import Done, EndedAttempt, Failed, FinishReason, Target, Usage
 from relay.observability.tallies import Counts, Times
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -152,7 +152,7 @@ class Metrics:
         """An upstream call said its first word, so long after its start."""
         self._attempt_first.observe(self._labels(target.provider, target.model), seconds)
 
-    def observe_attempt(self, attempt: Attempt, first_event_s: float | None = None) -> None:
+    def observe_attempt(self, attempt: EndedAttempt, first_event_s: float | None = None) -> None:
         """An upstream call ended. `first_event_s` only where `observe_first_event` was not
         told of it."""
         labels = self._labels(attempt.provider, attempt.model)
@@ -195,7 +195,7 @@ class Metrics:
         if not counted:
             self._count_tokens(server, record.usage)
 
-    def _count_tokens(self, attempt: Attempt, usage: Usage) -> None:
+    def _count_tokens(self, attempt: EndedAttempt, usage: Usage) -> None:
         labels = self._labels(attempt.provider, attempt.model)
         self._tokens[*labels, "input"] += max(usage.input_tokens, 0)
         self._tokens[*labels, "output"] += max(usage.output_tokens, 0)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from loguru import logger
 
 from relay.errors import Code
-from relay.events import Attempt, Done, Failed, Target
+from relay.events import Done, EndedAttempt, Failed, Target
 from relay.observability import logs
 from relay.observability.health import Health
 from relay.observability.metrics import Metrics
@@ -35,7 +35,7 @@ class StreamObserver:
         """See `driver.Observer.answering`."""
         self._metrics.observe_first_event(target, seconds)
 
-    def attempt_ended(self, stream: str, attempt: Attempt) -> None:
+    def attempt_ended(self, stream: str, attempt: EndedAttempt) -> None:
         """See `driver.Observer.attempt_ended`."""
         self._metrics.observe_attempt(attempt)
         self._health.attempt(

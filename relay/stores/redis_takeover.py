@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from relay.account import Account
-from relay.events import Attempt
+from relay.events import EndedAttempt
 from relay.stores import redis_keys as keys
 from relay.stores.redis_calls import Calls
 from relay.stores.redis_claims import Claims, spec_of
@@ -17,7 +17,7 @@ from relay.stores.redis_courier import Courier
 from relay.stores.redis_stream import RedisStream, unreadable
 from relay.streamlog import Orphan
 
-_attempts = msgspec.json.Decoder(tuple[Attempt, ...])
+_attempts = msgspec.json.Decoder(tuple[EndedAttempt, ...])
 _accounts = msgspec.json.Decoder(Account)
 _TEXT = ("subject", "session", "id", "grace", "fingerprint", "newest")
 

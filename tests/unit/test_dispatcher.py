@@ -19,8 +19,8 @@ from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.driver import Driver
 from relay.errors import Code, Fault, Fenced, RelayError
 from relay.events import (
-    Attempt,
     Done,
+    EndedAttempt,
     Event,
     Failed,
     Fallback,
@@ -87,7 +87,7 @@ class Told:
     def __init__(self) -> None:
         self.begun: list[tuple[str, str]] = []
         self.taken_over: list[str] = []
-        self.attempts: list[Attempt] = []
+        self.attempts: list[EndedAttempt] = []
         self.ended_with: list[Record | None] = []
         self.left: list[str] = []
         self.answered: list[Target] = []
@@ -101,7 +101,7 @@ class Told:
     def answering(self, stream: str, target: Target, seconds: float) -> None:
         self.answered.append(target)
 
-    def attempt_ended(self, stream: str, attempt: Attempt) -> None:
+    def attempt_ended(self, stream: str, attempt: EndedAttempt) -> None:
         self.attempts.append(attempt)
 
     def ended(
@@ -619,7 +619,7 @@ async def test_a_cancelled_orphan_without_a_record_ends_without_an_upstream_call
 async def test_the_calls_of_a_dead_owner_are_told_of_once_and_in_the_end() -> None:
     house = House(ScriptedProvider("gpt", says("three four five six seven")))
     writer, request = await owned(house, "one ", "two ")
-    ended = Attempt("gpt", "gpt-model", "provider_overloaded", 9)
+    ended = EndedAttempt("gpt", "gpt-model", "provider_overloaded", 9)
     account = Account((ended,), (Noted("gpt", "gpt-model", 10, 0),), first_text_ms=30)
     left = orphan_of(house, writer, request, account=account, last_sign_ms=1010)
     house.dispatcher.adopt(msgspec.structs.replace(left, accepted=house.clock() - 5))

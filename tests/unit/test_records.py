@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from relay.errors import Code
 from relay.events import (
-    Attempt,
     Done,
+    EndedAttempt,
     Failed,
     Fallback,
     FinishReason,
@@ -48,7 +48,7 @@ EVERY_KIND: list[Record] = [
         "m",
         FinishReason.LENGTH,
         USAGE,
-        [Attempt("gpt", "m", "ok", 5, hedge=True, usage=USAGE)],
+        [EndedAttempt("gpt", "m", "ok", 5, hedge=True, usage=USAGE)],
         Timing(None, 9),
     ),
     Failed(Code.PROVIDERS_EXHAUSTED, "all failed", retryable=True, retry_after=1.5, attempts=[]),

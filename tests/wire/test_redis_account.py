@@ -11,14 +11,14 @@ import pytest
 import redis as sync_redis
 
 from relay.account import Account, Call
-from relay.events import Attempt, Text
+from relay.events import EndedAttempt, Text
 from relay.records import encode
 from relay.streamlog import Orphan, StreamLog
 from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import DONE, LEASE, MakeNode, Reader, begun, until
 
 KEY = "relay:{st1}"
-ENDED = (Attempt("gpt", "m", "provider_error", 5),)
+ENDED = (EndedAttempt("gpt", "m", "provider_error", 5),)
 NOTED = Account(ENDED, (Call("gpt", "m", 7, 0),), 8, 9, "served")
 
 
@@ -77,7 +77,7 @@ async def test_it_is_written_at_once_where_no_record_comes(
     writer = await begun(log)
     writer.keep_account(Noting())
     await writer.settled()
-    assert msgspec.json.decode(store.hget(KEY, "attempts"), type=tuple[Attempt, ...]) == ENDED
+    assert msgspec.json.decode(store.hget(KEY, "attempts"), type=tuple[EndedAttempt, ...]) == ENDED
     writer.append([Text("one")])
     await writer.settled()
     assert (await Reader().attach(log)).text == "one"

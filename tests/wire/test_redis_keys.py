@@ -8,7 +8,7 @@ from redis.crc import key_slot
 
 from relay.account import Account
 from relay.errors import Code, RelayError, StreamExpired
-from relay.events import Attempt, Start, Text
+from relay.events import EndedAttempt, Start, Text
 from relay.request import ChatRequest, Message
 from relay.stores import redis_claims
 from relay.stores.redis import RedisLog
@@ -18,7 +18,7 @@ from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import DONE, SESSION, MakeNode
 
 PROMPT, ANSWER = "what the user asked", "what the model said"
-TRIED = Attempt("gpt", "m", "provider_error", 5)
+TRIED = EndedAttempt("gpt", "m", "provider_error", 5)
 WINDOW = 100.0
 GRACE = 300.0
 

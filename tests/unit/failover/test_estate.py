@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from relay.account import Account, Call
 from relay.errors import Code
 from relay.events import (
-    Attempt,
     Done,
+    EndedAttempt,
     FinishReason,
     Reasoning,
     Served,
@@ -76,7 +76,7 @@ def test_the_end_of_an_answer_that_was_taken_over_tells_of_the_dead_call_and_of_
     former = owner({A: [says([WORDS[:200], WORDS[200:240]], usage=Usage(90, 1, False))]}, 3.5)
     done = heir(former, {A: carries_on(WORDS)}).finish().done
     dead, last = done.attempts
-    assert dead == Attempt(A.provider, A.model, "internal", 3500, False, Usage(90, 60, True))
+    assert dead == EndedAttempt(A.provider, A.model, "internal", 3500, False, Usage(90, 60, True))
     assert (last.outcome, last.provider) == ("ok", A.provider)
     assert done.timing.first_token_ms == 1000
     assert done.timing.total_ms == 3500 + 7000 + last.ms
@@ -102,7 +102,7 @@ def test_each_of_several_owners_is_told_of():
 
 def test_an_owner_that_died_before_its_call_said_a_word():
     done = heir(owner({A: [SILENCE]}, 4.0), {A: [answer("hello")]}).finish().done
-    assert done.attempts[0] == Attempt(
+    assert done.attempts[0] == EndedAttempt(
         A.provider, A.model, "internal", 4000, False, Usage(100, 0, True)
     )
     assert done.timing.first_token_ms == done.timing.total_ms - done.attempts[1].ms + 100
@@ -219,7 +219,7 @@ def test_an_open_breaker_of_the_next_owner_is_why_the_announced_target_is_not_as
     assert (fallback.from_, fallback.to, fallback.reason) == (A, B, Code.PROVIDER_RATE_LIMITED)
 
 
-def left_by_an_earlier_version(text: str, attempts: tuple[Attempt, ...] = ()) -> Estate:
+def left_by_an_earlier_version(text: str, attempts: tuple[EndedAttempt, ...] = ()) -> Estate:
     records = Records()
     for record in (Start("s", A.provider, A.model), Text(text)):
         records.append(*encode(record))
@@ -228,11 +228,11 @@ def left_by_an_earlier_version(text: str, attempts: tuple[Attempt, ...] = ()) ->
 
 def test_of_an_owner_that_noted_no_calls_one_is_taken_for_granted():
     (dead,) = left_by_an_earlier_version("x" * 80).cut_short(ASKED)
-    assert dead == Attempt(A.provider, A.model, "internal", 0, False, Usage(100, 20, True))
+    assert dead == EndedAttempt(A.provider, A.model, "internal", 0, False, Usage(100, 20, True))
 
 
 def test_what_its_attempts_told_of_is_not_counted_twice():
-    told = Attempt(A.provider, A.model, "provider_error", 5, usage=Usage(9, 15, False))
+    told = EndedAttempt(A.provider, A.model, "provider_error", 5, usage=Usage(9, 15, False))
     (dead,) = left_by_an_earlier_version("x" * 80, (told,)).cut_short(ASKED)
     assert dead.usage.output_tokens == 5
 

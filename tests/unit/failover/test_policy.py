@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from relay.errors import Code, Fault
 from relay.events import (
     ALIVE,
-    Attempt,
     Done,
+    EndedAttempt,
     Event,
     Fallback,
     Finish,
@@ -762,7 +762,7 @@ def test_a_later_count_replaces_an_earlier_one_and_timing_is_from_the_begin():
     assert out.done.usage == Usage(5, 9, estimated=False)
     assert out.done.timing.first_token_ms == 500
     assert out.done.timing.total_ms == 700
-    assert out.done.attempts == [Attempt(A.provider, A.model, "ok", 700, usage=out.done.usage)]
+    assert out.done.attempts == [EndedAttempt(A.provider, A.model, "ok", 700, usage=out.done.usage)]
 
 
 # Taking over
@@ -770,7 +770,7 @@ def test_a_later_count_replaces_an_earlier_one_and_timing_is_from_the_begin():
 
 def test_a_taken_over_answer_goes_on_without_a_second_start():
     sim = Sim(plan(A, B), {A: carries_on(WORDS), B: [SILENCE]})
-    before = Attempt("gpt", "gpt-1", "provider_overloaded", 5)
+    before = EndedAttempt("gpt", "gpt-1", "provider_overloaded", 5)
     out = sim.run(take_over=Shown(HALF, "", ()), attempts=[before])
     assert HALF + out.text == WORDS
     assert out.launches[0][1].partial == HALF.rstrip()
@@ -795,7 +795,7 @@ def test_a_taken_over_answer_that_may_not_be_rescued_ends_in_an_error():
 
 
 def test_a_take_over_with_all_attempts_used_up_is_still_allowed_one():
-    gone = [Attempt("gpt", "gpt-1", "provider_overloaded", 5)] * 6
+    gone = [EndedAttempt("gpt", "gpt-1", "provider_overloaded", 5)] * 6
     out = Sim(plan(A), {A: carries_on(WORDS)}).run(take_over=Shown(HALF, "", ()), attempts=gone)
     assert isinstance(out.last, Done)
 

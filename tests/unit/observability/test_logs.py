@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from relay.errors import Code
-from relay.events import Attempt, Done, Failed, FinishReason, Timing, Usage
+from relay.events import Done, EndedAttempt, Failed, FinishReason, Timing, Usage
 from relay.observability import logs
 from relay.records import Shown
 from relay.request import ChatRequest, Message
@@ -338,7 +338,7 @@ DONE = Done(
     "gpt-6-luna",
     FinishReason.STOP,
     Usage(3, 4, False),
-    [Attempt("gpt", "gpt-6-luna", "ok", 9)],
+    [EndedAttempt("gpt", "gpt-6-luna", "ok", 9)],
     Timing(5, 9),
 )
 
@@ -358,8 +358,8 @@ def test_an_answers_end_is_one_line_at_the_level_of_its_gravity(tmp_path):
 def test_requests_and_attempts_have_their_lines(tmp_path):
     def log():
         logs.log_request("GET", "/streams/{stream}", 200, 0.0123, "10.0.0.1")
-        logs.log_attempt(STREAM, Attempt("gpt", "m", "provider_timeout", 7, hedge=True))
-        logs.log_attempt(STREAM, Attempt("gpt", "m", "ok", 7))
+        logs.log_attempt(STREAM, EndedAttempt("gpt", "m", "provider_timeout", 7, hedge=True))
+        logs.log_attempt(STREAM, EndedAttempt("gpt", "m", "ok", 7))
 
     request, failed, fine = written(tmp_path, log)
     assert "GET /streams/{stream} 200 in 12 ms client=10.0.0.1" in request
@@ -420,7 +420,7 @@ def test_no_secret_passes_in_what_answers_and_requests_say(tmp_path, format):
 
     def log():
         logs.log_stream_start(STREAM, KEY)
-        logs.log_attempt(STREAM, Attempt(KEY, KEY, KEY, 7))
+        logs.log_attempt(STREAM, EndedAttempt(KEY, KEY, KEY, 7))
         logs.log_stream_end(STREAM, served)
         logs.log_request(KEY, "/", 200, 0.1, KEY)
         logs.log_request("Bearer 0123456789", "/", 200, 0.1, "sk-abcdefgh12345678")
@@ -469,7 +469,7 @@ def test_a_line_that_no_output_takes_is_not_even_noted(monkeypatch, capfd):
     logs.configure_logging(directory=None, level="INFO")
     monkeypatch.setattr(logs, "Said", None)
     logs.log_greeting("c1", resumed=False)
-    logs.log_attempt(STREAM, Attempt("gpt", "m", "ok", 7))
+    logs.log_attempt(STREAM, EndedAttempt("gpt", "m", "ok", 7))
     with pytest.raises(TypeError):
         logs.log_stream_end(STREAM, DONE)
     logs.close_logging()

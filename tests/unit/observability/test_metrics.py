@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.errors import Code
-from relay.events import Attempt, Done, Failed, FinishReason, Target, Timing, Usage
+from relay.events import Done, EndedAttempt, Failed, FinishReason, Target, Timing, Usage
 from relay.failover.breaker import State
 from relay.observability.metrics import BREAKER_STATES, CONTENT_TYPE, Metrics
 
@@ -30,7 +30,7 @@ def done(*attempts, first_token_ms=250, usage=None, reason=FinishReason.STOP):
 
 
 def attempt(outcome="ok", target=GPT, **fields):
-    return Attempt(target.provider, target.model, outcome, 100, **fields)
+    return EndedAttempt(target.provider, target.model, outcome, 100, **fields)
 
 
 def test_an_answer_counts_once_with_its_times():
@@ -152,8 +152,10 @@ def test_nothing_that_a_vendor_or_client_says_makes_a_series(said):
     told = metrics()
     known = {"other", "gpt", "g1", "claude", "c1", "websocket", "sse"}
     for provider, model, outcome in said:
-        told.observe_attempt(Attempt(provider, model, outcome, 1, True, Usage(1, 1, False)), 0.1)
-        told.observe_stream_end(done(Attempt(provider, model, outcome, 1)), provider)
+        told.observe_attempt(
+            EndedAttempt(provider, model, outcome, 1, True, Usage(1, 1, False)), 0.1
+        )
+        told.observe_stream_end(done(EndedAttempt(provider, model, outcome, 1)), provider)
         told.connection_opened(provider)
     for family in told.registry.collect():
         for sample in family.samples:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import (
-    Attempt,
     Done,
+    EndedAttempt,
     Failed,
     Fallback,
     FinishReason,
@@ -45,8 +45,8 @@ from relay.records import encode as encode_record
 
 USAGE = Usage(10, 20, False, cached_input_tokens=3)
 ATTEMPTS = [
-    Attempt("gpt", "m", "provider_timeout", 12),
-    Attempt("claude", "n", "ok", 7, hedge=True, usage=USAGE),
+    EndedAttempt("gpt", "m", "provider_timeout", 12),
+    EndedAttempt("claude", "n", "ok", 7, hedge=True, usage=USAGE),
 ]
 RECORDS: list[Record] = [
     Start("st1", "gpt", "m"),
