@@ -8,8 +8,8 @@ from relay.errors import Code
 from relay.events import EndedAttempt, Target, Usage
 
 
-class Call(Struct, frozen=True, omit_defaults=True):
-    """An upstream call under way. `began_ms` counts from the chat's acceptance.
+class AttemptNote(Struct, frozen=True, omit_defaults=True):
+    """What is noted of an attempt under way. `began_ms` counts from the chat's acceptance.
 
     `before` is how many characters the log held when it was launched, so that those which
     follow are its own. `offered` counts the characters that it was given to go on from,
@@ -36,7 +36,7 @@ class Account(Struct, frozen=True, omit_defaults=True):
     """The state of an answer that its records do not tell. Times are milliseconds since
     the chat's acceptance.
 
-    `attempts` are the calls that ended, `calls` those under way: None where the owner noted
+    `attempts` are those that ended, `calls` those under way: None where the owner noted
     none, as one of an earlier version does. `noted_ms` is when this was noted,
     `first_text_ms` when the first text was appended, None before that. `served` is the
     model that the provider of the text named, `reason` the fault that took the announced
@@ -45,7 +45,7 @@ class Account(Struct, frozen=True, omit_defaults=True):
     """
 
     attempts: tuple[EndedAttempt, ...] = ()
-    calls: tuple[Call, ...] | None = None
+    calls: tuple[AttemptNote, ...] | None = None
     noted_ms: int = 0
     first_text_ms: int | None = None
     served: str | None = None

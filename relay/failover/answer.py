@@ -120,7 +120,7 @@ class Answer:
         """What the records do not tell, for a node that may have to take over."""
         return Account(
             attempts=tuple(attempts.ended),
-            calls=attempts.calls(self.began),
+            calls=attempts.notes(self.began),
             noted_ms=self._since_began(now),
             first_text_ms=self._first_text_ms,
             served=self._author.served if self._author else self._served,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from relay.account import Call
+from relay.account import AttemptNote
 from relay.errors import Code
 from relay.events import EndedAttempt, FinishReason, Target, Usage, estimate_tokens
 from relay.failover.breaker import Breakers, Ticket
@@ -179,10 +179,10 @@ class Attempts:
         self.made = min(failed, self._plan.max_attempts - 1)
         self.ended.extend(attempts)
 
-    def calls(self, began: float) -> tuple[Call, ...]:
+    def notes(self, began: float) -> tuple[AttemptNote, ...]:
         """Those under way, for the account of an answer that was accepted at `began`."""
         return tuple(
-            Call(
+            AttemptNote(
                 running.target.provider,
                 running.target.model,
                 milliseconds(running.started - began),

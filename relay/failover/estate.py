@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from relay.account import Account, Call
+from relay.account import Account, AttemptNote
 from relay.errors import Code
 from relay.events import EndedAttempt, Target
 from relay.failover.attempt import counted
 from relay.records import Chunk, Shown, announced, characters, shown
 
 LEFT = frozenset({Code.INTERNAL, Code.DRAINING})
-"""Outcomes of calls that ended with their node, by no fault of the target."""
+"""Outcomes of attempts that ended with their node, by no fault of the target."""
 
 
 class Estate(Struct, frozen=True):
@@ -34,29 +34,30 @@ class Estate(Struct, frozen=True):
 
     @property
     def attempts(self) -> Sequence[EndedAttempt]:
-        """The calls that the former owners saw the end of, and told of."""
+        """The attempts that the former owners saw the end of, and told of."""
         return self.account.attempts
 
     def cut_short(self, input_characters: int) -> list[EndedAttempt]:
-        """The calls that were under way when the owner died, as attempts that ended with its
-        last sign of life. What they used is estimated; `input_characters` is the request's."""
-        return [self._cut(call, input_characters) for call in self._under_way()]
+        """The attempts that were under way when the owner died, as ended with its last sign
+        of life. What they used is estimated; `input_characters` is the request's."""
+        return [self._cut(note, input_characters) for note in self._under_way()]
 
-    def _under_way(self) -> Sequence[Call]:
-        calls = self.account.calls
-        if calls is not None or self.announced is None:
-            return calls or ()
-        # An owner of an earlier version notes no calls, and makes one as soon as it has begun.
+    def _under_way(self) -> Sequence[AttemptNote]:
+        notes = self.account.calls
+        if notes is not None or self.announced is None:
+            return notes or ()
+        # An owner of an earlier version notes no attempt, and makes one as soon as it has begun.
         told = sum(attempt.usage.output_tokens for attempt in self.attempts if attempt.usage)
         before = min(self.characters, 4 * told)
-        return (Call(self.announced.provider, self.announced.model, self.last_sign_ms, before),)
+        provider, model = self.announced.provider, self.announced.model
+        return (AttemptNote(provider, model, self.last_sign_ms, before),)
 
-    def _cut(self, call: Call, input_characters: int) -> EndedAttempt:
-        said = max(call.written, self.characters - call.before)
-        usage = counted(call.usage, input_characters + call.offered, said, whole=False)
+    def _cut(self, note: AttemptNote, input_characters: int) -> EndedAttempt:
+        said = max(note.written, self.characters - note.before)
+        usage = counted(note.usage, input_characters + note.offered, said, whole=False)
         last = max(self.last_sign_ms, self.account.noted_ms)
-        spent = max(0, last - call.began_ms)
-        return EndedAttempt(call.provider, call.model, Code.INTERNAL, spent, call.hedge, usage)
+        spent = max(0, last - note.began_ms)
+        return EndedAttempt(note.provider, note.model, Code.INTERNAL, spent, note.hedge, usage)
 
 
 def estate_of(
@@ -68,8 +69,8 @@ def estate_of(
 
 
 def interrupted(attempts: Sequence[EndedAttempt]) -> EndedAttempt | None:
-    """The call in whose middle the last owner went, the first where it was hedged: of the
-    attempts, the first of those at their end that ended with their node."""
+    """The attempt in whose middle the last owner went, the first where it was hedged: of
+    `attempts`, the first of those at their end that ended with their node."""
     found = None
     for attempt in reversed(attempts):
         if attempt.outcome not in LEFT:

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from relay.account import Account
-from relay.account import Call as Noted
+from relay.account import Account, AttemptNote
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.driver import Driver
 from relay.errors import Code, Fault, Fenced, RelayError
@@ -620,7 +619,7 @@ async def test_the_calls_of_a_dead_owner_are_told_of_once_and_in_the_end() -> No
     house = House(ScriptedProvider("gpt", says("three four five six seven")))
     writer, request = await owned(house, "one ", "two ")
     ended = EndedAttempt("gpt", "gpt-model", "provider_overloaded", 9)
-    account = Account((ended,), (Noted("gpt", "gpt-model", 10, 0),), first_text_ms=30)
+    account = Account((ended,), (AttemptNote("gpt", "gpt-model", 10, 0),), first_text_ms=30)
     left = orphan_of(house, writer, request, account=account, last_sign_ms=1010)
     house.dispatcher.adopt(msgspec.structs.replace(left, accepted=house.clock() - 5))
     done = (await house.records("o1"))[-1]
@@ -635,7 +634,7 @@ async def test_the_calls_of_a_dead_owner_are_told_of_once_and_in_the_end() -> No
 async def test_an_orphan_whose_request_was_not_kept_tells_of_its_call_too() -> None:
     house = House(ScriptedProvider("gpt", says("x")))
     writer, _ = await owned(house, "one two ")
-    account = Account((), (Noted("gpt", "gpt-model", 10, 0),))
+    account = Account((), (AttemptNote("gpt", "gpt-model", 10, 0),))
     house.dispatcher.adopt(orphan_of(house, writer, None, account=account))
     failed = (await house.records("o1"))[-1]
     assert isinstance(failed, Failed)

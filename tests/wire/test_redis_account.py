@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import redis as sync_redis
 
-from relay.account import Account, Call
+from relay.account import Account, AttemptNote
 from relay.events import EndedAttempt, Text
 from relay.records import encode
 from relay.streamlog import Orphan, StreamLog
@@ -19,7 +19,7 @@ from tests.wire.redis_nodes import DONE, LEASE, MakeNode, Reader, begun, until
 
 KEY = "relay:{st1}"
 ENDED = (EndedAttempt("gpt", "m", "provider_error", 5),)
-NOTED = Account(ENDED, (Call("gpt", "m", 7, 0),), 8, 9, "served")
+NOTED = Account(ENDED, (AttemptNote("gpt", "m", 7, 0),), 8, 9, "served")
 
 
 class Noting:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.account import Account, Call
+from relay.account import Account, AttemptNote
 from relay.errors import Code
 from relay.events import (
     Done,
@@ -288,7 +288,9 @@ def test_whenever_owners_die_every_call_is_told_once_and_time_counts_from_accept
 
 
 def test_an_account_is_the_same_after_it_was_kept_as_json():
-    account = Account((), (Call("gpt", "m", 1, 2, 3, True, 4, Usage(1, 2, True)),), 5, 6, "s", None)
+    account = Account(
+        (), (AttemptNote("gpt", "m", 1, 2, 3, True, 4, Usage(1, 2, True)),), 5, 6, "s", None
+    )
     kept = msgspec.json.decode(msgspec.json.encode(account), type=Account)
     assert kept == account
     assert msgspec.json.decode(b"{}", type=Account).calls is None
