@@ -242,11 +242,13 @@ class Dispatcher:
             self._end_untaken(orphan, left)
             return
         driver = self._drive(orphan.writer, orphan.spec, route)
-        if not (orphan.cancelled or orphan.late):
-            driver.take_over(left)
-            return
         driver.inherit(left)
-        driver.cancel() if orphan.cancelled else driver.abandon()
+        if orphan.cancelled:
+            driver.cancel()
+        elif orphan.late:
+            driver.abandon()
+        else:
+            driver.begin()
 
     def _end_untaken(self, orphan: Orphan, left: Estate) -> None:
         """End an answer that this node can't go on with."""

@@ -158,32 +158,26 @@ class Driver:
         self._due = inf
         self._terminal: Done | Failed | None = None
 
-    def begin(self) -> None:
-        """Append the `start` record and make the first attempt."""
-        self._carry_out(self._failover.begin)
-        self._listen()
-
-    def take_over(self, left: Estate) -> None:
-        """Go on with an answer that another owner left. Its calls which were cut short are
-        reported as this process's: nobody else lives to do it."""
-        self._reported = len(left.attempts)
-        self._carry_out(lambda now: self._failover.take_over(left, now))
-        self._listen()
-
     def inherit(self, left: Estate) -> None:
-        """Enter what another owner left, to be ended by `cancel` or `abandon`."""
+        """Enter what another owner left, to be followed by `begin`, `cancel` or `abandon`. Its
+        attempts that were cut short are reported as this process's: nobody else lives to do it."""
         self._reported = len(left.attempts)
-        self._failover.inherit(left)
+        try:
+            self._failover.inherit(left)
+        except Exception as error:  # a defect must end one stream, not hang it
+            self._defect(error)
+
+    def begin(self) -> None:
+        """Append the `start` record and make the first attempt, or go on with what was
+        inherited."""
+        self._carry_out(self._failover.begin)
+        if not self.finished:
+            self.writer.on_cancel(self.cancel)
+            self.writer.on_lost(self._lose)
 
     def account(self) -> Account:
         """See `Failover.account`."""
         return self._failover.account(self._clock())
-
-    def _listen(self) -> None:
-        if self.finished:
-            return
-        self.writer.on_cancel(self.cancel)
-        self.writer.on_lost(self._lose)
 
     def cancel(self) -> None:
         """Somebody wants the answer to end: close every upstream, then say so."""
@@ -217,7 +211,7 @@ class Driver:
             return
         now = self._clock()
         try:
-            records = self._failover.passing(attempt.number, events, now)
+            records = self._failover.pass_through(attempt.number, events, now)
             step = None if records else self._hear(attempt, events, now)
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
@@ -241,15 +235,15 @@ class Driver:
         """An attempt's upstream call is over, or one that was closed raised against it."""
         if attempt in self._attempts:
             self._attempts.remove(attempt)
-        if error is None:
-            self._carry_out(lambda now: self._failover.returned(attempt.number, now))
-        elif isinstance(error, Fault):
-            fault = error
-            self._carry_out(lambda now: self._failover.failed(attempt.number, fault, now))
-        elif not isinstance(error, Fenced):
-            self._observer.unexpected(self.writer.stream, error)
-            unknown = Fault(Code.PROVIDER_ERROR, "the provider failed in an unknown way")
-            self._carry_out(lambda now: self._failover.failed(attempt.number, unknown, now))
+        if not isinstance(error, Fenced):
+            fault = self._as_fault(error)
+            self._carry_out(lambda now: self._failover.ended(attempt.number, fault, now))
+
+    def _as_fault(self, error: BaseException | None) -> Fault | None:
+        if error is None or isinstance(error, Fault):
+            return error
+        self._observer.unexpected(self.writer.stream, error)
+        return Fault(Code.PROVIDER_ERROR, "the provider failed in an unknown way")
 
     def tick(self) -> None:
         """The deadline that the wheel was given has come; the policy knows which."""

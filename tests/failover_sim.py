@@ -2,8 +2,8 @@
 
 `Sim` carries out the policy's steps as a driver does and checks what must always hold:
 one terminal record and nothing after it, every launched attempt ended or aborted,
-attempts within their bound, and each offered the very text that stands. Tests give it a
-`Script` for every launch.
+attempts within their bound, as many under way as the phase says, and each offered the very
+text that stands. Tests give it a `Script` for every launch.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from relay.events import (
 )
 from relay.failover.breaker import Breakers
 from relay.failover.estate import estate_of
+from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Abort, Failover, Launch, Plan, Step
 from relay.provider import Form
@@ -40,6 +41,8 @@ from relay.records import Records, Shown, encode, shown, split_long
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))
 MOST_STEPS = 100_000
+UNDER_WAY = {Phase.HEDGED: 2, **dict.fromkeys((Phase.NEW, Phase.WAITING, Phase.ENDED), 0)}
+"""How many attempts are under way in each phase, 1 where it isn't said."""
 STOP = Finish(FinishReason.STOP)
 
 
@@ -217,7 +220,8 @@ class Sim:
             self._keep([Start(self.plan.stream, told.provider, told.model)])
             self._keep([Reasoning(take_over.reasoning), Text(take_over.text), *take_over.calls])
             left = estate_of(self.log.chunks(), Account(tuple(attempts), calls=()), self.now, 0)
-            self._do(self.policy.take_over(left, self.now))
+            self.policy.inherit(left)
+            self._do(self.policy.begin(self.now))
         return self._to_the_end(limit)
 
     def play(self, seconds: float) -> None:
@@ -239,7 +243,8 @@ class Sim:
         self.accepted = accepted
         last_sign = round((former.now - former.accepted) * 1000)
         estate = estate_of(self.log.chunks(), account, accepted, last_sign)
-        self._do(self.policy.take_over(estate, self.now))
+        self.policy.inherit(estate)
+        self._do(self.policy.begin(self.now))
 
     def finish(self) -> Outcome:
         """Play on to the end."""
@@ -280,6 +285,8 @@ class Sim:
             else:
                 self._launch(action)
         assert step.ended == (self._over() and bool(step.records))
+        under_way = len(self.out.launches) - len(self.out.aborted | self.out.ended)
+        assert under_way == UNDER_WAY.get(self.policy.phase, 1), self.policy.phase
 
     def _keep(self, records: Sequence[Record]) -> None:
         for record in split_long(records):
@@ -301,16 +308,15 @@ class Sim:
 
     def _sink(self, number: int, events: tuple[Event, ...]) -> Step:
         """As the driver does: what passes is not put to the policy again."""
-        passing = self.policy.passing(number, list(events), self.now)
-        return Step(passing) if passing else self.policy.batch(number, list(events), self.now)
+        passed = self.policy.pass_through(number, list(events), self.now)
+        assert not passed or self.policy.phase is Phase.STREAMING
+        return Step(passed) if passed else self.policy.batch(number, list(events), self.now)
 
     def _end(self, number: int, fault: Fault | None) -> Step:
         if number in self.out.aborted:
             return Step()
         self.out.ended.add(number)
-        if fault is None:
-            return self.policy.returned(number, self.now)
-        return self.policy.failed(number, fault, self.now)
+        return self.policy.ended(number, fault, self.now)
 
     def _check(self) -> None:
         out, numbers = self.out, [launch.attempt for _, launch in self.out.launches]
@@ -325,8 +331,8 @@ class Sim:
             self.policy.cancel(self.now),
             self.policy.tick(self.now + 1e6),
             *(self.policy.batch(n, [Text("late")], self.now) for n in numbers),
-            *(self.policy.returned(n, self.now) for n in numbers),
-            *(self.policy.failed(n, interrupted(), self.now) for n in numbers),
+            *(self.policy.ended(n, None, self.now) for n in numbers),
+            *(self.policy.ended(n, interrupted(), self.now) for n in numbers),
         ):
             assert step == Step(), "something after the end"
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from relay.account import AttemptNote
-from relay.errors import Code
 from relay.events import EndedAttempt, FinishReason, Target, Usage, estimate_tokens
-from relay.failover.breaker import Breakers, Ticket
-from relay.failover.plan import Abort, Action, Launch, Plan
+from relay.failover.breaker import Ticket
+from relay.failover.plan import Abort, Launch, Plan
 from relay.failover.seam import Seam
 from relay.provider import Form
 
@@ -24,7 +23,7 @@ OK = "ok"
 
 
 @dataclass(eq=False, slots=True)
-class Running:
+class Attempt:
     """An attempt under way. Times are the caller's clock's.
 
     `seam` is there while its text is not known to fit what stands. `discards` where its
@@ -96,84 +95,69 @@ def counted(told: Usage | None, asked: int, said: int, *, whole: bool) -> Usage:
 
 
 class Attempts:
-    """An answer's attempts: the one or two under way, and the account of those that ended."""
+    """An answer's attempts: the one or two under way, and the account of those that ended.
 
-    __slots__ = ("_breakers", "_plan", "actions", "ended", "made", "running")
+    `actions` are the launches and aborts that were not handed over yet. `made` counts what
+    `max_attempts` bounds.
+    """
 
-    def __init__(self, plan: Plan, breakers: Breakers) -> None:
+    __slots__ = ("_plan", "actions", "ended", "made", "under_way")
+
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._breakers = breakers
-        self.running: list[Running] = []
+        self.under_way: list[Attempt] = []
         self.ended: list[EndedAttempt] = []
         self.made = 0
-        self.actions: list[Action] = []
+        self.actions: list[Launch | Abort] = []
 
     @property
     def used_up(self) -> bool:
         """Whether no further attempt is allowed."""
         return self.made >= self._plan.max_attempts
 
-    def find(self, number: int) -> Running | None:
+    def find(self, number: int) -> Attempt | None:
         """The attempt of that number, if it is under way."""
-        for running in self.running:
-            if running.number == number:
-                return running
+        for attempt in self.under_way:
+            if attempt.number == number:
+                return attempt
         return None
 
     def launch(
-        self,
-        target: Target,
-        form: Form,
-        now: float,
-        *,
-        hedge: bool,
-        seam: Seam | None,
-        before: int,
-    ) -> Running:
-        """Start an attempt. Text that stands is offered through `seam`; the log holds
-        `before` characters."""
+        self, ticket: Ticket, form: Form, seam: Seam | None, now: float, *, hedge: bool
+    ) -> Attempt:
+        """Start an attempt on the ticket's target. Text that stands is offered through `seam`."""
         self.made += 1
+        target = ticket.target
         partial = seam.partial if seam and form is not Form.RESTART else ""
-        running = Running(
+        attempt = Attempt(
             number=self.made,
             target=target,
             form=form,
             offered=len(partial),
             hedge=hedge,
-            ticket=self._breakers.enter(target, now),
+            ticket=ticket,
             started=now,
             hedge_at=now + self._plan.hedge_after if self._plan.hedge_after > 0 else None,
-            before=before,
             seam=seam,
         )
-        self.running.append(running)
-        self.actions.append(Launch(running.number, target, form, partial, hedge))
-        return running
+        self.under_way.append(attempt)
+        self.actions.append(Launch(attempt.number, target, form, partial, hedge))
+        return attempt
 
-    def end(self, running: Running, outcome: str, now: float, *, abort: bool) -> None:
+    def end(self, attempt: Attempt, outcome: str, now: float, *, abort: bool) -> None:
         """An attempt is over. `abort` where its upstream is to be closed: then it counts
         even if it gave no sign of life, because the vendor may have worked for it."""
-        self.running.remove(running)
+        self.under_way.remove(attempt)
         if abort:
-            self.actions.append(Abort(running.number))
-        whole = running.finish is not None or outcome == OK
-        usage = running.counted(self._plan.input_characters, whole=whole, billed=whole or abort)
-        target, spent = running.target, milliseconds(now - running.started)
+            self.actions.append(Abort(attempt.number))
+        whole = attempt.finish is not None or outcome == OK
+        usage = attempt.counted(self._plan.input_characters, whole=whole, billed=whole or abort)
+        target, spent = attempt.target, milliseconds(now - attempt.started)
         self.ended.append(
-            EndedAttempt(target.provider, target.model, outcome, spent, running.hedge, usage)
+            EndedAttempt(target.provider, target.model, outcome, spent, attempt.hedge, usage)
         )
 
-    def abort(self, running: Running, now: float, outcome: Code = Code.CANCELLED) -> None:
-        """Close an attempt's upstream for a reason that is not the target's doing."""
-        self._breakers.released(running.ticket)
-        self.end(running, outcome, now, abort=True)
-
-    def abort_all(self, now: float, outcome: Code = Code.CANCELLED) -> None:
-        """Close every upstream."""
-        for running in list(self.running):
-            self.abort(running, now, outcome)
-
-    def take_over(self, attempts: Sequence[EndedAttempt], failed: int) -> None:
+    def inherit(self, attempts: Sequence[EndedAttempt], failed: int) -> None:
         """Enter those of former owners, of which `failed` are the targets' doing. At least
         one further attempt is allowed, whatever became of the owners."""
         self.made = min(failed, self._plan.max_attempts - 1)
@@ -183,45 +167,35 @@ class Attempts:
         """Those under way, for the account of an answer that was accepted at `began`."""
         return tuple(
             AttemptNote(
-                running.target.provider,
-                running.target.model,
-                milliseconds(running.started - began),
-                running.before,
-                running.offered,
-                running.hedge,
-                running.written,
-                running.usage,
+                attempt.target.provider,
+                attempt.target.model,
+                milliseconds(attempt.started - began),
+                attempt.before,
+                attempt.offered,
+                attempt.hedge,
+                attempt.written,
+                attempt.usage,
             )
-            for running in self.running
+            for attempt in self.under_way
         )
 
     def usage(self) -> Usage:
-        """The sum over all attempts."""
+        """The sum over all attempts that ended."""
         usages = [attempt.usage for attempt in self.ended if attempt.usage]
         return usages[0] if len(usages) == 1 else _sum(usages)
 
-    def dead_at(self, running: Running) -> float:
+    def dead_at(self, attempt: Attempt) -> float:
         """When an attempt is overdue, unless something comes before."""
-        return running.dead_at(self._plan.first_token_timeout, self._plan.token_idle_timeout)
-
-    def hedge_due(self) -> float | None:
-        """When a second attempt may start beside the one that runs."""
-        if len(self.running) != 1:
-            return None
-        (running,) = self.running
-        busy = running.yielded or running.ended_in_meaning
-        return None if busy else running.hedge_at
+        return attempt.dead_at(self._plan.first_token_timeout, self._plan.token_idle_timeout)
 
     def deadline(self) -> float | None:
-        """When the first of them is overdue or to be hedged."""
-        plan, running = self._plan, self.running
-        if not running:
+        """When the first of those under way is overdue; None where there is none."""
+        if not self.under_way:
             return None
-        due = running[0].dead_at(plan.first_token_timeout, plan.token_idle_timeout)
-        if len(running) > 1:
-            return min(due, *map(self.dead_at, running[1:]))
-        hedge = self.hedge_due()
-        return due if hedge is None else min(due, hedge)
+        first = self.dead_at(self.under_way[0])
+        if len(self.under_way) == 1:
+            return first
+        return min(first, *map(self.dead_at, self.under_way[1:]))
 
 
 def milliseconds(seconds: float) -> int:

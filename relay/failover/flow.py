@@ -1,7 +1,7 @@
-"""The states of an answer and every move between them, in one table.
+"""The phases of an answer and every move between them, in one table.
 
-The failover policy changes state only through `after`, so the table is the policy's
-shape, and the diagram in `docs/failover.md` is drawn from it.
+`Failover` decides by the phase what an event means, and changes it only through `after`.
+The diagram in `docs/failover.md` is drawn from the table.
 """
 
 from __future__ import annotations
@@ -14,109 +14,77 @@ class Phase(StrEnum):
 
     NEW = "new"
     """Nothing happened yet."""
-    OPENING = "opening"
-    """An attempt runs, and no text stands."""
-    OPENING_HEDGED = "opening_hedged"
-    """Two attempts run, and no text stands; the first to give content wins."""
+    INHERITED = "inherited"
+    """What another owner left is entered, and nothing is done about it yet."""
+    ASKING = "asking"
+    """One attempt is under way and has given no content."""
+    HEDGED = "hedged"
+    """Two attempts are under way and neither has given content; the first that does leads."""
+    LEADING = "leading"
+    """An attempt has given content, and no text of it is shown: it reasons, or calls a tool, or
+    its text is held until it is known to fit the text that stands."""
     STREAMING = "streaming"
-    """One attempt's content is shown as it comes."""
-    JOINING = "joining"
-    """Text stands, and an attempt runs whose text is not shown before it is known to fit."""
-    JOINING_HEDGED = "joining_hedged"
-    """As joining, with a second attempt beside it; the first to give content wins."""
-    WAITING = "waiting"
-    """No attempt runs; the next is due at a known time."""
+    """The leading attempt's text is shown as it comes."""
     LINGERING = "lingering"
     """The finish reason was seen; only counts can follow, and not for long."""
+    WAITING = "waiting"
+    """No attempt is under way; the next is due at a known time."""
     ENDED = "ended"
-    """The terminal record is appended."""
+    """The terminal record is appended, or left to another owner."""
 
 
 class Move(StrEnum):
     """What is decided."""
 
-    TRY = "try"
-    """Launch an attempt from the start; no text stands."""
-    CONTINUE = "continue"
-    """Launch an attempt that goes on from the text that stands."""
-    RESTART = "restart"
-    """Launch an attempt from the start although text stands."""
+    INHERIT = "inherit"
+    """Enter what another owner left."""
+    ASK = "ask"
+    """Launch an attempt, now the only one."""
     HEDGE = "hedge"
     """Launch a second attempt beside the first."""
-    WAIT = "wait"
-    """Launch nothing before a known time."""
     DROP = "drop"
     """One of two attempts ended without content; the other goes on."""
-    CHOOSE = "choose"
-    """An attempt gave content that is not known to fit yet: it leads, the other is aborted."""
-    SHOW = "show"
-    """An attempt's content is shown: it leads, the other is aborted."""
+    LEAD = "lead"
+    """An attempt gave content: it leads, and the other is aborted."""
+    STREAM = "stream"
+    """The first text of the leading attempt is shown."""
     SETTLE = "settle"
     """The finish reason was seen."""
+    WAIT = "wait"
+    """Launch nothing before a known time."""
     FINISH = "finish"
     """Append `done`."""
     FAIL = "fail"
     """Append `error`."""
     CANCEL = "cancel"
-    """Abort everything and append the terminal record."""
+    """Abort everything, because it is not wanted here any more."""
 
 
-_LAUNCHES = {
-    Move.TRY: Phase.OPENING,
-    Move.CONTINUE: Phase.JOINING,
-    Move.RESTART: Phase.JOINING,
-    Move.WAIT: Phase.WAITING,
-}
 _ENDS = {Move.FINISH: Phase.ENDED, Move.FAIL: Phase.ENDED, Move.CANCEL: Phase.ENDED}
+_AFTER_AN_ATTEMPT = {Move.ASK: Phase.ASKING, Move.WAIT: Phase.WAITING, **_ENDS}
 
 TRANSITIONS: dict[Phase, dict[Move, Phase]] = {
     Phase.NEW: {
-        Move.TRY: Phase.OPENING,
-        Move.CONTINUE: Phase.JOINING,
-        Move.RESTART: Phase.JOINING,
-        **_ENDS,
-    },
-    Phase.OPENING: {
-        Move.TRY: Phase.OPENING,
-        Move.WAIT: Phase.WAITING,
-        Move.HEDGE: Phase.OPENING_HEDGED,
-        Move.SHOW: Phase.STREAMING,
-        Move.SETTLE: Phase.LINGERING,
-        **_ENDS,
-    },
-    Phase.OPENING_HEDGED: {
-        Move.DROP: Phase.OPENING,
-        Move.SHOW: Phase.STREAMING,
-        Move.FAIL: Phase.ENDED,
+        Move.INHERIT: Phase.INHERITED,
+        Move.ASK: Phase.ASKING,
         Move.CANCEL: Phase.ENDED,
     },
-    Phase.STREAMING: {**_LAUNCHES, Move.SETTLE: Phase.LINGERING, **_ENDS},
-    Phase.JOINING: {
-        Move.CONTINUE: Phase.JOINING,
-        Move.RESTART: Phase.JOINING,
-        Move.WAIT: Phase.WAITING,
-        Move.HEDGE: Phase.JOINING_HEDGED,
-        Move.CHOOSE: Phase.JOINING,
-        Move.SHOW: Phase.STREAMING,
+    Phase.INHERITED: {Move.ASK: Phase.ASKING, **_ENDS},
+    Phase.ASKING: {
+        Move.HEDGE: Phase.HEDGED,
+        Move.LEAD: Phase.LEADING,
         Move.SETTLE: Phase.LINGERING,
-        **_ENDS,
+        **_AFTER_AN_ATTEMPT,
     },
-    Phase.JOINING_HEDGED: {
-        Move.DROP: Phase.JOINING,
-        Move.CHOOSE: Phase.JOINING,
-        Move.SHOW: Phase.STREAMING,
-        **_ENDS,
+    Phase.HEDGED: {Move.DROP: Phase.ASKING, Move.LEAD: Phase.LEADING, **_ENDS},
+    Phase.LEADING: {
+        Move.STREAM: Phase.STREAMING,
+        Move.SETTLE: Phase.LINGERING,
+        **_AFTER_AN_ATTEMPT,
     },
-    Phase.WAITING: {
-        Move.TRY: Phase.OPENING,
-        Move.CONTINUE: Phase.JOINING,
-        Move.RESTART: Phase.JOINING,
-        Move.CANCEL: Phase.ENDED,
-    },
-    Phase.LINGERING: {
-        **_LAUNCHES,
-        **_ENDS,
-    },
+    Phase.STREAMING: {Move.SETTLE: Phase.LINGERING, **_AFTER_AN_ATTEMPT},
+    Phase.LINGERING: _AFTER_AN_ATTEMPT,
+    Phase.WAITING: {Move.ASK: Phase.ASKING, Move.CANCEL: Phase.ENDED},
     Phase.ENDED: {},
 }
 

@@ -17,8 +17,6 @@ class HedgeBudget:
         """Answers begun."""
         self.hedges = 0
         """Hedges launched."""
-        self.won = 0
-        """Hedges that gave content before the attempt that they stood beside."""
 
     def answer_begun(self) -> None:
         """Count one answer."""
@@ -30,7 +28,3 @@ class HedgeBudget:
             return False
         self.hedges += 1
         return True
-
-    def hedge_won(self) -> None:
-        """Count one hedge that was worth it."""
-        self.won += 1

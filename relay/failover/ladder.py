@@ -1,4 +1,8 @@
-"""Which target is asked next, and when: one answer's way down its route, pure."""
+"""Which target is asked next, and when: one answer's way down its route, pure.
+
+What an answer sees of a target is told to its `Ladder` alone, which remembers it for this
+answer and reports it to the target's breaker for all others.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from relay.errors import Code, Fault
+from relay.errors import OF_THE_REQUEST, Code, Fault
 from relay.events import Target
-from relay.failover.breaker import Breakers
+from relay.failover.breaker import Breakers, Ticket
 from relay.failover.plan import Plan
 from relay.provider import Form
 
@@ -27,7 +31,7 @@ WAIT_JITTER = 0.1
 turned away together do not come back together."""
 
 
-class Choice(NamedTuple):
+class NextAttempt(NamedTuple):
     """The next attempt: on which target, not before when."""
 
     target: Target
@@ -55,27 +59,108 @@ class _Rung:
 
 
 class Ladder:
-    """The targets of one answer and what is left to try on each."""
+    """The targets of one answer and what is left to try on each.
 
-    __slots__ = ("_breakers", "_jitter", "_plan", "_rungs", "only_restart")
+    `enter` is called for each attempt, and then one of `succeeded`, `failed`, `refused`,
+    `silent` and `released` when it ends.
+    """
+
+    __slots__ = ("_breakers", "_jitter", "_plan", "_preferred", "_rungs", "only_restart")
 
     def __init__(self, plan: Plan, breakers: Breakers, jitter: Callable[[], float]) -> None:
         self._plan = plan
         self._breakers = breakers
         self._jitter = jitter
+        self._preferred: Target | None = None
         self._rungs: list[_Rung] = []
         self.only_restart = False
         """Set where the text shown can't be joined with certainty."""
 
-    def launched(self, target: Target) -> None:
-        """Count an attempt."""
+    # What became of attempts
+
+    def enter(self, target: Target, now: float) -> Ticket:
+        """An attempt on `target` is launched."""
         rung = self._rung(target)
         rung.made += 1
         rung.tries += 1
+        return self._breakers.enter(target, now)
 
-    def yielded(self, target: Target) -> None:
-        """The target's attempt gave content."""
-        self._rung(target).tries = 0
+    def answering(self, ticket: Ticket) -> None:
+        """The attempt gave content."""
+        self._breakers.answering(ticket)
+        self._rung(ticket.target).tries = 0
+
+    def succeeded(self, ticket: Ticket, now: float) -> None:
+        """The attempt ended well."""
+        self._breakers.succeeded(ticket, now)
+
+    def failed(
+        self, ticket: Ticket, fault: Fault, now: float, *, yielded: bool, in_vain: bool
+    ) -> None:
+        """The attempt failed. `yielded` where it had given content, `in_vain` where that
+        added nothing to the text.
+
+        The target is not asked again where the fault says so; where it kept silent, or was
+        asked as a probe, and gave nothing; and where it does the same each time: faults that
+        recur, or one of the same code as before in an attempt that was in vain.
+        """
+        self._report(ticket, fault, now)
+        rung = self._rung(ticket.target)
+        rung.recurred += fault.recurs
+        once = ticket.probe or ticket.forced or fault.code is Code.PROVIDER_TIMEOUT
+        nothing = once and not yielded
+        the_same = in_vain and rung.failed is fault.code
+        if nothing or the_same or fault.remedy != "retry" or rung.recurred >= FRUITLESS:
+            rung.spent = True
+        rung.failed = fault.code
+        if fault.retry_after is not None:
+            rung.free_at, rung.told = now + fault.retry_after, True
+        elif fault.code is Code.PROVIDER_RATE_LIMITED:
+            rung.free_at = now + RATE_LIMIT_BACKOFF * (1 + self._jitter())
+            rung.told = False
+
+    def refused(self, ticket: Ticket) -> None:
+        """The target refused the form it was offered. This costs it nothing."""
+        self._breakers.released(ticket)
+        rung = self._rung(ticket.target)
+        rung.refused += 1
+        rung.tries -= 1
+
+    def silent(self, ticket: Ticket, now: float) -> None:
+        """The attempt gave no sign of life when another gave content."""
+        self._breakers.failed(ticket, Code.PROVIDER_TIMEOUT, now)
+        self.spend(ticket.target)
+
+    def released(self, ticket: Ticket) -> None:
+        """The attempt ended in a way that says nothing about its target."""
+        self._breakers.released(ticket)
+
+    def spend(self, target: Target) -> None:
+        """Never ask this target again for this answer."""
+        self._rung(target).spent = True
+
+    # What is tried
+
+    def prefer(self, target: Target | None) -> None:
+        """Let `first` be this target, if it may be asked."""
+        self._preferred = target
+
+    def passed_over(self, target: Target, now: float) -> Code | None:
+        """The failure that a target's breaker opened for, where it is not to be asked."""
+        if self._breakers.admits(target, now):
+            return None
+        return self._breakers.state(target, now).code or Code.PROVIDER_ERROR
+
+    def first(self, now: float) -> Target:
+        """The first target whose breaker lets an attempt through, the preferred one before
+        all others; where none does, the one that has rested longest."""
+        allowed, preferred = self._plan.allowed, self._preferred
+        if preferred in allowed and self._breakers.admits(preferred, now):
+            return preferred
+        for target in allowed:
+            if self._breakers.admits(target, now):
+                return target
+        return self._breakers.longest_rested(allowed)
 
     def form(self, target: Target) -> Form:
         """How the text that stands is offered to `target`: its best form that it has not
@@ -86,27 +171,6 @@ class Ladder:
         refused = self._rung(target).refused
         return forms[refused] if refused < len(forms) else Form.RESTART
 
-    def refuse_form(self, target: Target) -> None:
-        """The target refused the form it was offered. This costs it nothing."""
-        rung = self._rung(target)
-        rung.refused += 1
-        rung.tries -= 1
-
-    def spend(self, target: Target) -> None:
-        """Never ask this target again for this answer."""
-        self._rung(target).spent = True
-
-    def first(self, now: float, preferred: Target | None = None) -> Target:
-        """The first target whose breaker lets an attempt through, `preferred` before all
-        others; where none does, the one that has rested longest."""
-        allowed = self._plan.allowed
-        if preferred in allowed and self._breakers.admits(preferred, now):
-            return preferred
-        for target in allowed:
-            if self._breakers.admits(target, now):
-                return target
-        return self._breakers.longest_rested(allowed)
-
     def beside(self, now: float) -> Target | None:
         """A target for a hedge: not asked yet, its breaker closed."""
         return next((t for t in self._fresh(now) if self._breakers.closed(t)), None)
@@ -115,26 +179,7 @@ class Ladder:
         """A target that this answer has not asked yet and whose breaker lets it through."""
         return next(iter(self._fresh(now)), None)
 
-    def note(
-        self, target: Target, fault: Fault, now: float, *, final: bool, in_vain: bool = False
-    ) -> None:
-        """An attempt on `target` failed. `final` where it is not to be asked again, whatever
-        the fault's remedy says: it kept silent, or it was a probe. `in_vain` where it began to
-        answer and added nothing to the text: if the target's fault before had the same code,
-        it does the same each time and is not asked again."""
-        rung = self._rung(target)
-        rung.recurred += fault.recurs
-        the_same = in_vain and rung.failed is fault.code
-        if final or the_same or fault.remedy != "retry" or rung.recurred >= FRUITLESS:
-            rung.spent = True
-        rung.failed = fault.code
-        if fault.retry_after is not None:
-            rung.free_at, rung.told = now + fault.retry_after, True
-        elif fault.code is Code.PROVIDER_RATE_LIMITED:
-            rung.free_at = now + RATE_LIMIT_BACKOFF * (1 + self._jitter())
-            rung.told = False
-
-    def next(self, last: Target, fault: Fault, now: float, *, move_on: bool) -> Choice | None:
+    def next(self, last: Target, fault: Fault, now: float, *, move_on: bool) -> NextAttempt | None:
         """Where to go after `fault` on `last`: the same target again, another one, or None.
 
         The same target comes first unless `move_on` says that another is the better bet
@@ -146,7 +191,7 @@ class Ladder:
             return again
         other = self._other(last, now)
         if other:
-            return Choice(other, now)
+            return NextAttempt(other, now)
         return again or self._shortest_wait(now) or self._forced(last, now)
 
     def retry_after(self, now: float) -> float | None:
@@ -155,6 +200,12 @@ class Ladder:
         told = [rung for rung in self._rungs if rung.told]
         waits = [rung.free_at - now for rung in told if rung.free_at > now]
         return min(waits, default=None)
+
+    def _report(self, ticket: Ticket, fault: Fault, now: float) -> None:
+        if fault.code in OF_THE_REQUEST:
+            self._breakers.released(ticket)
+        else:
+            self._breakers.failed(ticket, fault.code, now, fault.retry_after)
 
     def _rung(self, target: Target) -> _Rung:
         """What was seen of a target. Made when it is first asked for: most answers see but
@@ -175,21 +226,21 @@ class Ladder:
             if not rung.made and not rung.spent and self._breakers.admits(rung.target, now)
         ]
 
-    def _again(self, last: Target, fault: Fault, now: float) -> Choice | None:
+    def _again(self, last: Target, fault: Fault, now: float) -> NextAttempt | None:
         rung = self._rung(last)
         if not rung.open() or not self._breakers.closed(last):
             return None
         if fault.retry_after is not None:
             return self._wait(rung, now)
         if fault.code is Code.PROVIDER_RATE_LIMITED:
-            return Choice(last, rung.free_at)
-        return Choice(last, now + BACKOFF * (1 + self._jitter()))
+            return NextAttempt(last, rung.free_at)
+        return NextAttempt(last, now + BACKOFF * (1 + self._jitter()))
 
-    def _wait(self, rung: _Rung, now: float) -> Choice | None:
+    def _wait(self, rung: _Rung, now: float) -> NextAttempt | None:
         wait = max(0.0, rung.free_at - now)
         if wait > self._plan.retry_after_max:
             return None
-        return Choice(rung.target, now + wait * (1 + WAIT_JITTER * self._jitter()))
+        return NextAttempt(rung.target, now + wait * (1 + WAIT_JITTER * self._jitter()))
 
     def _other(self, last: Target, now: float) -> Target | None:
         """The other target that was asked least, in the route's order."""
@@ -203,17 +254,17 @@ class Ladder:
         ]
         return min(others, key=lambda rung: rung.made).target if others else None
 
-    def _shortest_wait(self, now: float) -> Choice | None:
+    def _shortest_wait(self, now: float) -> NextAttempt | None:
         limited = [rung for rung in self._all() if rung.open() and rung.free_at > now]
         waits = [wait for rung in limited if (wait := self._wait(rung, now))]
-        return min(waits, key=lambda choice: choice.at, default=None)
+        return min(waits, key=lambda wait: wait.at, default=None)
 
-    def _forced(self, last: Target, now: float) -> Choice | None:
+    def _forced(self, last: Target, now: float) -> NextAttempt | None:
         left = [r.target for r in self._all() if r.open() and r.free_at <= now]
         if not left:
             return None
         target = self._breakers.longest_rested(left)
-        return Choice(target, now + BACKOFF if target == last else now)
+        return NextAttempt(target, now + BACKOFF if target == last else now)
 
 
 def _is_hopeless_now(fault: Fault) -> bool:

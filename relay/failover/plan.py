@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from msgspec import Struct
 
@@ -49,12 +49,9 @@ class Launch(Struct, frozen=True):
 
 
 class Abort(Struct, frozen=True):
-    """Cancel this attempt's task at once. Nothing it still says is listened to."""
+    """Close this attempt's upstream at once. Nothing it still says is listened to."""
 
     attempt: int
-
-
-Action: TypeAlias = Launch | Abort
 
 
 class Step(Struct, frozen=True, gc=False):
@@ -62,5 +59,5 @@ class Step(Struct, frozen=True, gc=False):
     the terminal record is among the records."""
 
     records: Sequence[Record] = ()
-    actions: Sequence[Action] = ()
+    actions: Sequence[Launch | Abort] = ()
     ended: bool = False

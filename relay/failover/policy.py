@@ -1,14 +1,15 @@
-"""Which target is tried when, and what of its answer is shown: the policy, pure.
+"""What is done about whatever happens to one answer: the failover policy, pure.
 
-`Failover` is one answer's state. It is told what happened (`begin`, `batch`, `returned`,
-`failed`, `tick`, `cancel`) with the time, and answers with a `Step`: records to append
-and actions to carry out. It never awaits, reads no clock and logs nothing. The rules are
-told in `docs/failover.md`; their shape is the table in `relay/failover/flow.py`.
+`Failover` is a state machine. It is told what happened with the time, decides by the
+phase that the answer is in, and answers with a `Step`: records to append and actions to
+carry out. It never awaits, reads no clock and logs nothing. What it decides by is kept by
+three objects, which decide nothing: `Attempts` knows what is under way, `Showing` what
+readers have, and `Ladder` which target is next. The rules are told in `docs/failover.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from relay.account import Account
 from relay.errors import Code, Fault
@@ -20,33 +21,75 @@ from relay.events import (
     Reasoning,
     Record,
     Served,
+    Target,
     Text,
     ToolCall,
     Usage,
 )
-from relay.failover.attempt import Running
-from relay.failover.course import NOTHING, Course
-from relay.failover.estate import Estate
-from relay.failover.flow import Move, Phase
+from relay.failover.attempt import OK, Attempt, Attempts
+from relay.failover.breaker import Breakers
+from relay.failover.estate import LEFT, Estate, interrupted
+from relay.failover.flow import Move, Phase, after
 from relay.failover.hedging import HedgeBudget
-from relay.failover.plan import Abort, Action, Launch, Plan, Rescue, Step
+from relay.failover.ladder import Ladder, NextAttempt
+from relay.failover.plan import Abort, Launch, Plan, Rescue, Step
+from relay.failover.seam import Fit, Joined, Seam
+from relay.failover.showing import Showing
+from relay.provider import Form
+from relay.records import Chunk
 
-__all__ = ["Abort", "Action", "Failover", "HedgeBudget", "Launch", "Plan", "Rescue", "Step"]
+__all__ = ["Abort", "Failover", "Launch", "Plan", "Rescue", "Step"]
+
+NOTHING = Step()
 
 _EMPTY_ENDS = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER})
 """Finish reasons that end an answer even where nothing was said."""
 
 
-class Failover(Course):
+class Failover:
     """One answer, from the first attempt to the terminal record.
 
-    After every call the driver looks at `deadline` and calls `tick` no later than then.
-    Calls that name an attempt which was aborted or has ended are answered with an empty
-    step. `jitter` yields numbers from 0 to 1. `log` reads the stream's records: all that
-    this policy handed over, whether readers have them yet or not.
+    Its driver calls `begin` once, for an answer that another owner left `inherit` before
+    that; then `batch` (or `pass_through`) and `ended` as its upstreams call, and `tick` no
+    later than `deadline`, which it looks at after every call. `cancel` and `withdraw` end it
+    in every phase. Calls that name an attempt which was aborted or has ended are answered
+    with an empty step.
+
+    `jitter` yields numbers from 0 to 1. `log` reads the stream's records, all that were
+    handed over; it is asked only where another attempt may have to go on from them.
     """
 
-    __slots__ = ()
+    __slots__ = (
+        "_attempts",
+        "_complete",
+        "_hedges",
+        "_ladder",
+        "_next",
+        "_phase",
+        "_plan",
+        "_showing",
+        "_streaming",
+        "_temporary",
+    )
+
+    def __init__(
+        self,
+        plan: Plan,
+        breakers: Breakers,
+        hedges: HedgeBudget,
+        jitter: Callable[[], float],
+        log: Callable[[], Sequence[Chunk]],
+    ) -> None:
+        self._plan = plan
+        self._hedges = hedges
+        self._ladder = Ladder(plan, breakers, jitter)
+        self._attempts = Attempts(plan)
+        self._showing = Showing(plan, log)
+        self._phase = Phase.NEW
+        self._streaming: Attempt | None = None  # there in STREAMING only
+        self._next: NextAttempt | None = None  # there in WAITING only
+        self._temporary = False  # a fault was: the client may try again
+        self._complete = False  # a continuation said that the text that stands is the whole
 
     # What the driver looks at
 
@@ -59,9 +102,10 @@ class Failover(Course):
     def deadline(self) -> float | None:
         """When `tick` has to be called, by the caller's clock; None for never. Content
         moves it without a call: look again when it has passed, and re-arm."""
-        if self._plain is not None:
-            return self._attempts.dead_at(self._plain)
-        return self._pause.at if self._pause else self._attempts.deadline()
+        if self._next is not None:
+            return self._next.at
+        overdue, hedge = self._attempts.deadline(), self._hedge_at()
+        return overdue if hedge is None or overdue is None else min(overdue, hedge)
 
     @property
     def attempts(self) -> Sequence[EndedAttempt]:
@@ -71,65 +115,55 @@ class Failover(Course):
     @property
     def changes(self) -> int:
         """Rises whenever `account` tells something new that can't wait."""
-        return self._attempts.made + len(self._attempts.ended) + self._answer.changes
+        return self._attempts.made + len(self._attempts.ended) + self._showing.changes
 
     def account(self, now: float) -> Account:
         """What the records do not tell, for a node that may have to take over."""
-        return self._answer.account(self._attempts, now)
+        return self._showing.account(self._attempts, now)
 
     # What happens
 
-    def begin(self, now: float) -> Step:
-        """Append `Start` and launch the first attempt."""
-        self._hedges.answer_begun()
-        self._answer.begin(now)
-        self._open(now)
-        return self._step()
-
-    def take_over(self, left: Estate, now: float) -> Step:
-        """Go on with an answer that another owner left, with the target that was asked last:
-        the owner's end was not its doing."""
-        goes_on = self._inherit(left)
-        if left.shown.calls:
-            self._finish(FinishReason.TOOL_CALLS, now)
-        elif not self._may_go_on():
-            self._give_up(now)
-        else:
-            self._open(now, goes_on)
-        return self._step()
-
     def inherit(self, left: Estate) -> None:
-        """Enter what another owner left, to be ended by `cancel`."""
-        self._inherit(left)
+        """Enter what another owner left. The target that it asked last is asked first: the
+        owner's end was not its doing."""
+        attempts = [*left.attempts, *left.cut_short(self._plan.input_characters)]
+        last = interrupted(attempts)
+        self._showing.inherit(left, Code(last.outcome) if last else Code.INTERNAL)
+        self._attempts.inherit(attempts, sum(each.outcome not in LEFT for each in attempts))
+        self._ladder.prefer(Target(last.provider, last.model) if last else left.announced)
+        self._temporary = True
+        self._move(Move.INHERIT)
 
-    def withdraw(self, now: float, outcome: Code) -> None:
-        """End without a record, because another owner goes on, or the driver says the end:
-        attempts under way end with `outcome`, and a breaker's probe is free again."""
-        if self._phase is not Phase.ENDED:
-            self._stop_all(now, outcome)
-            self._move(Move.CANCEL)
-            self._step()
+    def begin(self, now: float) -> Step:
+        """Append `start` and launch the first attempt, or go on with what was inherited."""
+        if self._phase is Phase.NEW:
+            self._hedges.answer_begun()
+            self._showing.begin(now)
+            self._launch_first(now)
+        elif self._phase is Phase.INHERITED:
+            self._go_on(now)
+        return self._step()
 
-    def batch(self, attempt: int, events: Sequence[Event], now: float) -> Step:
-        """What one read of the attempt's upstream brought."""
-        running = self._attempts.find(attempt)
-        if running is None:
+    def batch(self, number: int, events: Sequence[Event], now: float) -> Step:
+        """What one read of an attempt's upstream brought."""
+        attempt = self._attempts.find(number)
+        if attempt is None:
             return NOTHING
-        running.heard = now
+        attempt.heard = now
         for event in events:
-            self._hear(running, event, now)
-            if not self._is_under_way(running):
+            self._hear(attempt, event, now)
+            if not self._is_under_way(attempt):
                 break
         return self._step()
 
-    def passing(self, attempt: int, events: Sequence[Event], now: float) -> Sequence[Record]:
-        """The records, where a read brought text of the leading attempt that goes to the
+    def pass_through(self, number: int, events: Sequence[Event], now: float) -> Sequence[Record]:
+        """The records, where a read brought text of the streaming attempt that goes to the
         readers as it is, with counts perhaps; else nothing, and `batch` is to be asked.
 
         The hot path: in effect the same as `batch`, in one call for a whole read.
         """
-        plain = self._plain
-        if plain is None or plain.number != attempt:
+        attempt = self._streaming
+        if attempt is None or attempt.number != number:
             return ()
         size, usage = 0, None
         for event in events:
@@ -139,44 +173,34 @@ class Failover(Course):
                 usage = event
             else:
                 return ()
-        plain.heard = now
-        plain.written += size
-        self._answer.appended += size
+        attempt.heard = now
+        attempt.written += size
+        self._showing.appended += size
         if usage is not None:
-            plain.usage = usage
+            attempt.usage = usage
             return [event for event in events if isinstance(event, Text)]
         return events  # type: ignore[return-value]  # all of them are texts
 
-    def returned(self, attempt: int, now: float) -> Step:
-        """The attempt's `run` returned: the vendor's end was seen."""
-        running = self._attempts.find(attempt)
-        if running is None:
+    def ended(self, number: int, fault: Fault | None, now: float) -> Step:
+        """An attempt's upstream call ended: its end was seen, or it failed with `fault`."""
+        attempt = self._attempts.find(number)
+        if attempt is None:
             return NOTHING
-        self._conclude(running, now)
-        return self._step()
-
-    def failed(self, attempt: int, fault: Fault, now: float) -> Step:
-        """The attempt's `run` raised."""
-        running = self._attempts.find(attempt)
-        if running is None:
-            return NOTHING
-        if running.ended_in_meaning:
-            self._conclude(running, now)
+        if fault is None or attempt.ended_in_meaning:
+            self._conclude(attempt, now)
         else:
-            self._fall(running, fault, now)
+            self._fail_attempt(attempt, fault, now)
         return self._step()
 
     def tick(self, now: float) -> Step:
         """Time passed: waits, hedges and timeouts that are due."""
-        pause = self._pause
-        if pause is not None and now >= pause.at:
-            self._pause = None
-            self._launch(pause.target, now)
-        for running in list(self._attempts.running):
-            if self._is_under_way(running) and now >= self._attempts.dead_at(running):
-                self._overdue(running, now)
-        hedge_due = self._attempts.hedge_due()
-        if hedge_due is not None and now >= hedge_due:
+        if self._next is not None and now >= self._next.at:
+            self._launch(self._next.target, now)
+        for attempt in list(self._attempts.under_way):
+            if self._is_under_way(attempt) and now >= self._attempts.dead_at(attempt):
+                self._time_out(attempt, now)
+        hedge = self._hedge_at()
+        if hedge is not None and now >= hedge:
             self._hedge(now)
         return self._step()
 
@@ -185,81 +209,363 @@ class Failover(Course):
         back for it."""
         if self._phase is Phase.ENDED:
             return NOTHING
-        self._stop_all(now)
+        self._abort_all(now)
         if abandoned:
             message = "nobody came back for this answer in time; send the chat again"
-            self._answer.fail(Code.ABANDONED, message, self._attempts, retryable=True)
+            self._showing.fail(Code.ABANDONED, message, self._attempts, retryable=True)
         else:
-            self._answer.finish(FinishReason.CANCELLED, self._attempts, now)
+            self._showing.finish(FinishReason.CANCELLED, self._attempts, now)
         self._move(Move.CANCEL)
         return self._step()
 
+    def withdraw(self, now: float, outcome: Code) -> None:
+        """End without a record, because another owner goes on, or the driver says the end:
+        attempts under way end with `outcome`, and a breaker's probe is free again."""
+        if self._phase is not Phase.ENDED:
+            self._abort_all(now, outcome)
+            self._move(Move.CANCEL)
+            self._step()
+
+    # Launching
+
+    def _launch_first(self, now: float) -> None:
+        """Launch the first attempt. Where the target that readers were told of is passed
+        over, its breaker's failure is why."""
+        target, announced = self._ladder.first(now), self._showing.announced
+        if target != announced:
+            why = self._ladder.passed_over(announced, now)
+            self._showing.reason = why or self._showing.reason
+        self._launch(target, now)
+
+    def _go_on(self, now: float) -> None:
+        """Go on with what was inherited, where that is not the whole and may be."""
+        if self._showing.called:
+            self._finish(FinishReason.TOOL_CALLS, now)
+        elif not self._may_go_on():
+            self._give_up(now)
+        else:
+            self._launch_first(now)
+
+    def _launch(self, target: Target, now: float, *, hedge: bool = False) -> None:
+        text = self._showing.text()
+        form = self._ladder.form(target) if text.strip() else Form.RESTART
+        discards = self._discards(text)
+        seam = Seam(text, form) if text and not discards else None
+        ticket = self._ladder.enter(target, now)
+        attempt = self._attempts.launch(ticket, form, seam, now, hedge=hedge)
+        attempt.before = self._showing.appended + self._showing.thought
+        attempt.discards = discards
+        attempt.muted = not discards and (bool(text) or self._showing.reasoned)
+        self._move(Move.HEDGE if hedge else Move.ASK)
+
+    def _discards(self, text: str) -> bool:
+        """Whether an answer from the start takes the place of what stands, without a look
+        at how far they agree."""
+        if not self._plan.can_unsay:
+            return False
+        return self._plan.rescue == "restart" if text else self._showing.reasoned
+
+    def _launch_if_allowed(self, target: Target, now: float) -> None:
+        if self._attempts.used_up:
+            self._give_up(now)
+        else:
+            self._launch(target, now)
+
+    def _hedge_at(self) -> float | None:
+        """When a second attempt may start beside the one that keeps silent."""
+        if self._phase is not Phase.ASKING:
+            return None
+        return self._attempts.under_way[0].hedge_at
+
+    def _hedge(self, now: float) -> None:
+        """Start the next target beside the one that keeps silent, where that is allowed."""
+        self._attempts.under_way[0].hedge_at = None
+        target = self._ladder.beside(now)
+        if target is not None and not self._attempts.used_up and self._hedges.take():
+            self._launch(target, now, hedge=True)
+
     # Listening
 
-    def _hear(self, running: Running, event: Event, now: float) -> None:
+    def _hear(self, attempt: Attempt, event: Event, now: float) -> None:
         match event:
             case Text() | Reasoning() | ToolCall():
-                if running.finish is None:
-                    self._lead(running, now)
-                    self._take(running, event, now)
+                if attempt.finish is None:
+                    self._take(attempt, event, now)
             case Served(model):
-                running.served = model
+                attempt.served = model
             case Usage():
-                running.usage = event
+                attempt.usage = event
             case Finish(reason):
-                self._see_finish(running, reason, now)
+                if attempt.finish is None:
+                    self._take_finish(attempt, reason, now)
 
-    def _take(self, running: Running, event: Text | Reasoning | ToolCall, now: float) -> None:
+    def _take(self, attempt: Attempt, event: Text | Reasoning | ToolCall, now: float) -> None:
+        if not attempt.yielded:
+            self._lead(attempt, now)
         if isinstance(event, ToolCall):
-            running.called = True
-            self._close_seam(running, now)
-            if self._is_under_way(running):
-                self._show(running, event, now)
+            attempt.called = True
+            self._close_seam(attempt, now)
+            if self._is_under_way(attempt):
+                self._show(attempt, event, now)
             return
-        running.written += len(event.text)
-        if isinstance(event, Text) and running.seam is not None:
-            self._join(running, running.seam.feed(event.text), now)
-        elif isinstance(event, Text) or not running.muted:
-            self._show(running, event, now)
+        attempt.written += len(event.text)
+        if isinstance(event, Text) and attempt.seam is not None:
+            self._join(attempt, attempt.seam.feed(event.text), now)
+        elif isinstance(event, Text) or not attempt.muted:
+            self._show(attempt, event, now)
 
-    def _lead(self, running: Running, now: float) -> None:
-        """The attempt gave content: it wins, and whatever ran beside it is aborted."""
-        if running.yielded:
-            return
-        running.yielded = True
-        self._breakers.answering(running.ticket)
-        self._ladder.yielded(running.target)
-        self._drop_losers(running, now)
-        self._move(Move.SHOW if running.seam is None else Move.CHOOSE)
+    def _lead(self, attempt: Attempt, now: float) -> None:
+        """The attempt gave the first content: it wins, and whatever runs beside it is aborted."""
+        attempt.yielded = True
+        self._ladder.answering(attempt.ticket)
+        if self._phase is Phase.HEDGED:
+            self._abort_loser(attempt, now)
+        self._move(Move.LEAD)
 
-    def _drop_losers(self, winner: Running, now: float) -> None:
-        losers = [each for each in self._attempts.running if each is not winner]
-        if losers and winner.hedge:
-            self._hedges.hedge_won()
-            self._answer.blame(Code.PROVIDER_TIMEOUT)
-        for loser in losers:
-            if loser.heard is None:
-                self._breakers.failed(loser.ticket, Code.PROVIDER_TIMEOUT, now)
-                self._ladder.spend(loser.target)
-            self._attempts.abort(loser, now)
+    def _abort_loser(self, winner: Attempt, now: float) -> None:
+        (loser,) = [each for each in self._attempts.under_way if each is not winner]
+        if winner.hedge:
+            self._showing.blame(Code.PROVIDER_TIMEOUT)
+        if loser.heard is None:
+            self._ladder.silent(loser.ticket, now)
+        else:
+            self._ladder.released(loser.ticket)
+        self._attempts.end(loser, Code.CANCELLED, now, abort=True)
 
-    def _see_finish(self, running: Running, reason: FinishReason, now: float) -> None:
-        if running.finish is not None:
-            return
-        running.finish = reason
-        running.finished_at = now
-        self._plain = None
-        if len(self._attempts.running) > 1 and reason in _EMPTY_ENDS:
-            self._drop_losers(running, now)
+    def _take_finish(self, attempt: Attempt, reason: FinishReason, now: float) -> None:
+        """The finish reason was seen. An attempt that ended so without content, and beside
+        which another may still give some, has not won by that."""
+        attempt.finish = reason
+        attempt.finished_at = now
+        if self._phase is Phase.HEDGED:
+            if reason not in _EMPTY_ENDS:
+                return
+            self._abort_loser(attempt, now)
             self._move(Move.DROP)
-        self._close_seam(running, now)
-        if self._is_under_way(running) and len(self._attempts.running) == 1:
-            self._move(Move.SETTLE)
+        self._move(Move.SETTLE)
+        self._close_seam(attempt, now)
 
-    def _overdue(self, running: Running, now: float) -> None:
-        if running.ended_in_meaning:
-            self._conclude(running, now, abort=True)
+    # Showing
+
+    def _join(self, attempt: Attempt, joined: Joined, now: float) -> None:
+        match joined.fit:
+            case Fit.HELD:
+                return
+            case Fit.UNSURE:
+                self._ask_from_the_start(attempt, now)
+                return
+            case Fit.FRESH if not self._plan.can_unsay:
+                self._abort(attempt, now)
+                self._fail(Code.PROVIDER_INTERRUPTED, "the answer broke off for good", now)
+                return
+            case Fit.FRESH:
+                attempt.discards = True
+                attempt.muted = False
+        attempt.seam = None
+        self._show(attempt, Text(joined.text), now)
+
+    def _close_seam(self, attempt: Attempt, now: float) -> None:
+        """The attempt's end was seen: what its seam holds is decided."""
+        if attempt.seam is not None and attempt.yielded:
+            self._join(attempt, attempt.seam.end(), now)
+
+    def _ask_from_the_start(self, attempt: Attempt, now: float) -> None:
+        """The continuation can't be joined with certainty: an answer from the start can."""
+        self._ladder.only_restart = True
+        self._abort(attempt, now)
+        self._launch_if_allowed(attempt.target, now)
+
+    def _show(self, attempt: Attempt, event: Text | Reasoning | ToolCall, now: float) -> None:
+        self._complete = False
+        self._showing.show(attempt, event, now)
+        if self._streaming is None and isinstance(event, Text) and event.text:
+            self._stream(attempt)
+
+    def _stream(self, attempt: Attempt) -> None:
+        """Text of the leading attempt is shown: what follows of it may pass through, unless its
+        finish was seen already."""
+        if self._phase is Phase.LEADING:
+            self._move(Move.STREAM)
+            self._streaming = attempt
+
+    # Ends of attempts
+
+    def _conclude(self, attempt: Attempt, now: float, *, abort: bool = False) -> None:
+        """The attempt's answer is whole."""
+        self._close_seam(attempt, now)
+        if not self._is_under_way(attempt):
             return
-        what = "stopped sending" if running.yielded else "did not begin to answer"
+        if attempt.finish is None:
+            attempt.finish = FinishReason.TOOL_CALLS if attempt.called else FinishReason.STOP
+        if attempt.finish is FinishReason.CONTENT_FILTER:
+            self._end_refused(attempt, now, abort=abort)
+        elif attempt.told or attempt.finish is FinishReason.LENGTH:
+            self._succeed(attempt, attempt.finish, now, abort=abort)
+        elif attempt.continues:
+            self._add_nothing(attempt, now, abort=abort)
+        else:
+            fault = Fault(Code.PROVIDER_ERROR, "the provider's answer was empty")
+            self._fail_attempt(attempt, fault, now, abort=abort)
+
+    def _succeed(self, attempt: Attempt, reason: FinishReason, now: float, *, abort: bool) -> None:
+        self._ladder.succeeded(attempt.ticket, now)
+        if not attempt.told and not self._showing.has_text:
+            self._showing.tell(attempt)
+        self._attempts.end(attempt, OK, now, abort=abort)
+        self._finish(reason, now)
+
+    def _end_refused(self, attempt: Attempt, now: float, *, abort: bool) -> None:
+        """The model would not answer: never a reason to ask another."""
+        self._ladder.succeeded(attempt.ticket, now)
+        outcome = OK if self._showing.has_text else Code.CONTENT_POLICY
+        self._attempts.end(attempt, outcome, now, abort=abort)
+        self._end_for(Code.CONTENT_POLICY, "the model refused to answer", now)
+
+    def _add_nothing(self, attempt: Attempt, now: float, *, abort: bool) -> None:
+        """A continuation was empty. The answer was whole when it broke, if every target that
+        was not asked yet says the same."""
+        self._ladder.released(attempt.ticket)
+        self._ladder.spend(attempt.target)
+        self._attempts.end(attempt, OK, now, abort=abort)
+        self._complete = True
+        if self._phase is Phase.HEDGED:
+            self._go_on_alone(now)
+            return
+        other = None if self._attempts.used_up else self._ladder.unasked(now)
+        if other is None:
+            self._finish(FinishReason.STOP, now)
+        else:
+            self._launch(other, now)
+
+    def _time_out(self, attempt: Attempt, now: float) -> None:
+        if attempt.ended_in_meaning:
+            self._conclude(attempt, now, abort=True)
+            return
+        what = "stopped sending" if attempt.yielded else "did not begin to answer"
         fault = Fault(Code.PROVIDER_TIMEOUT, f"the provider {what} in time")
-        self._fall(running, fault, now, abort=True)
+        self._fail_attempt(attempt, fault, now, abort=True)
+
+    def _fail_attempt(
+        self, attempt: Attempt, fault: Fault, now: float, *, abort: bool = False
+    ) -> None:
+        """The attempt failed: report it, and go on with what is left."""
+        refused = attempt.continues and (fault.prefill_refused or fault.code is Code.BAD_REQUEST)
+        self._report(attempt, fault, now, refused=refused)
+        self._attempts.end(attempt, fault.code, now, abort=abort)
+        hedged = self._phase is Phase.HEDGED
+        if not refused and not (hedged and attempt.hedge):
+            self._showing.blame(fault.code)
+            if self._is_final(fault):
+                self._abort_all(now)
+                self._end_for(fault.code, fault.message, now)
+                return
+        self._temporary = self._temporary or fault.remedy == "retry"
+        if hedged:
+            self._go_on_alone(now)
+        elif refused:  # offered otherwise; what broke the answer stays the reason
+            self._launch_if_allowed(attempt.target, now)
+        else:
+            self._descend(attempt, fault, now)
+
+    def _report(self, attempt: Attempt, fault: Fault, now: float, *, refused: bool) -> None:
+        if refused:
+            self._ladder.refused(attempt.ticket)
+            return
+        added = self._showing.has_text and attempt.seam is None
+        in_vain = attempt.yielded and not added
+        self._ladder.failed(attempt.ticket, fault, now, yielded=attempt.yielded, in_vain=in_vain)
+
+    def _is_final(self, fault: Fault) -> bool:
+        """Whether no other target can mend it. Where text stands, a bad request can only
+        mean the way it was offered: another target may take it."""
+        if fault.remedy != "none":
+            return False
+        return fault.code is Code.CONTENT_POLICY or not self._showing.has_text
+
+    def _go_on_alone(self, now: float) -> None:
+        """One of two attempts is gone; a third target may stand in for it at once."""
+        self._move(Move.DROP)
+        (left,) = self._attempts.under_way
+        if left.ended_in_meaning:
+            self._move(Move.SETTLE)
+        elif left.hedge_at is None:
+            left.hedge_at = now
+
+    def _descend(self, attempt: Attempt, fault: Fault, now: float) -> None:
+        """Go down the ladder."""
+        found = None
+        if not self._attempts.used_up and self._may_go_on():
+            move_on = attempt.yielded or attempt.ended_in_meaning
+            found = self._ladder.next(attempt.target, fault, now, move_on=move_on)
+        if found is None:
+            self._give_up(now, fault)
+        elif found.at <= now:
+            self._launch(found.target, now)
+        else:
+            self._move(Move.WAIT)
+            self._next = found
+
+    def _abort(self, attempt: Attempt, now: float, outcome: Code = Code.CANCELLED) -> None:
+        """Close an attempt's upstream for a reason that is not its target's doing."""
+        self._ladder.released(attempt.ticket)
+        self._attempts.end(attempt, outcome, now, abort=True)
+
+    def _abort_all(self, now: float, outcome: Code = Code.CANCELLED) -> None:
+        for attempt in list(self._attempts.under_way):
+            self._abort(attempt, now, outcome)
+
+    # Ends of the answer
+
+    def _may_go_on(self) -> bool:
+        """Whether another attempt is allowed, given what was shown already."""
+        if self._showing.has_text:
+            return self._plan.fallback and self._plan.rescue != "off"
+        return self._plan.fallback or not self._showing.reasoned
+
+    def _give_up(self, now: float, fault: Fault | None = None) -> None:
+        """Nothing is left to try."""
+        if self._complete:
+            self._finish(FinishReason.STOP, now)
+        elif not self._may_go_on():
+            message = "the answer broke off and may not be continued"
+            self._fail(Code.PROVIDER_INTERRUPTED, message, now)
+        elif fault is not None and self._attempts.made == 1 and fault.remedy != "retry":
+            self._fail(fault.code, fault.message, now)
+        else:
+            self._fail(Code.PROVIDERS_EXHAUSTED, "no provider could give the answer", now)
+
+    def _end_for(self, code: Code, message: str, now: float) -> None:
+        """The request was refused for good: the text that stands is cut off by that."""
+        if self._showing.has_text:
+            self._finish(FinishReason.CONTENT_FILTER, now)
+        else:
+            self._fail(code, message, now)
+
+    def _finish(self, reason: FinishReason, now: float) -> None:
+        self._showing.finish(reason, self._attempts, now)
+        self._move(Move.FINISH)
+
+    def _fail(self, code: Code, message: str, now: float) -> None:
+        wait = self._ladder.retry_after(now)
+        self._showing.fail(
+            code, message, self._attempts, retryable=self._temporary, retry_after=wait
+        )
+        self._move(Move.FAIL)
+
+    # Bookkeeping
+
+    def _is_under_way(self, attempt: Attempt) -> bool:
+        return attempt in self._attempts.under_way
+
+    def _move(self, move: Move) -> None:
+        """Change the phase; what only the last one has is gone."""
+        self._phase = after(self._phase, move)
+        self._streaming = None
+        self._next = None
+
+    def _step(self) -> Step:
+        records, actions = self._showing.records, self._attempts.actions
+        if not (records or actions):
+            return NOTHING
+        self._showing.records, self._attempts.actions = [], []
+        return Step(records, actions, self._phase is Phase.ENDED)

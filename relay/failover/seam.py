@@ -42,8 +42,8 @@ REPEATING = 2
 _WIDE = (("\u2e80", "\ud7ff"), ("\U00020000", "\U0003ffff"))
 
 
-class Verdict(StrEnum):
-    """What is known of a continuation."""
+class Fit(StrEnum):
+    """How a continuation fits the text shown."""
 
     HELD = "held"
     """Not decided; nothing may be shown."""
@@ -56,14 +56,14 @@ class Verdict(StrEnum):
 
 
 class Joined(NamedTuple):
-    """A verdict and the text that goes with it."""
+    """How a continuation fits, and the text to show of it."""
 
-    verdict: Verdict
+    fit: Fit
     text: str = ""
 
 
-HELD = Joined(Verdict.HELD)
-UNSURE = Joined(Verdict.UNSURE)
+HELD = Joined(Fit.HELD)
+UNSURE = Joined(Fit.UNSURE)
 
 
 class Seam:
@@ -104,9 +104,9 @@ class Seam:
         if isinstance(match, _Continue) and match.started_over:
             self._match = restart = _Restart(self.partial)
             found = restart.feed(match.held)
-            if ended and found.verdict is Verdict.HELD:
+            if ended and found.fit is Fit.HELD:
                 found = restart.end()
-        if found.verdict is Verdict.JOINED:
+        if found.fit is Fit.JOINED:
             return self._join(found.text, ended)
         return found
 
@@ -116,7 +116,7 @@ class Seam:
         if self._space and len(lead) == len(text) and not ended:
             self._tail = text
             return HELD
-        return Joined(Verdict.JOINED, _without(self._space, lead) + text[len(lead) :])
+        return Joined(Fit.JOINED, _without(self._space, lead) + text[len(lead) :])
 
 
 def _without(shown: str, lead: str) -> str:
@@ -130,7 +130,7 @@ def _without(shown: str, lead: str) -> str:
 
 class _Restart:
     """An answer from the start: what it has in common with the text shown is suppressed
-    until it has passed it. Its verdict JOINED carries what comes after that."""
+    until it has passed it. JOINED carries what comes after that."""
 
     def __init__(self, body: str) -> None:
         self._body = body.lstrip()
@@ -148,21 +148,21 @@ class _Restart:
             self._at += len(text)
             return HELD
         if not body:
-            return Joined(Verdict.JOINED, self._lead + text)
+            return Joined(Fit.JOINED, self._lead + text)
         if text.startswith(body[at:]):
             self._at = len(body)
-            return Joined(Verdict.JOINED, text[len(body) - at :])
-        return Joined(Verdict.FRESH, self._lead + body[:at] + text)
+            return Joined(Fit.JOINED, text[len(body) - at :])
+        return Joined(Fit.FRESH, self._lead + body[:at] + text)
 
     def end(self) -> Joined:
         if self._at == len(self._body):
-            return Joined(Verdict.JOINED, "" if self._body else self._lead)
-        return Joined(Verdict.FRESH, self._lead + self._body[: self._at])
+            return Joined(Fit.JOINED, "" if self._body else self._lead)
+        return Joined(Fit.FRESH, self._lead + self._body[: self._at])
 
 
 class _Continue:
-    """A continuation: new text, perhaps after a repetition of the last words. Its verdict
-    JOINED carries the new text; UNSURE with `started_over` set says that what it `held`
+    """A continuation: new text, perhaps after a repetition of the last words. JOINED
+    carries the new text; UNSURE with `started_over` set says that what it `held`
     is the answer from its start."""
 
     def __init__(self, body: str, space: str, chance: int) -> None:
@@ -211,10 +211,10 @@ class _Continue:
         """`said` begins with the last `overlap` characters shown."""
         light = _weight(said[:overlap]) < self._chance
         if light and not self._is_whole_word(said, overlap):
-            return Joined(Verdict.JOINED, self.held)
+            return Joined(Fit.JOINED, self.held)
         if light or not self._must_repeat(said, overlap):
             return UNSURE
-        return Joined(Verdict.JOINED, said[overlap:])
+        return Joined(Fit.JOINED, said[overlap:])
 
     def _is_glued(self, said: str) -> bool:
         """Whether `said` would stand in one word with what was shown."""

@@ -396,6 +396,26 @@ async def test_a_defect_of_the_policy_ends_the_stream_with_internal(
     assert house.dispatcher.running == 0
 
 
+@pytest.mark.interpreted
+async def test_a_defect_in_entering_what_a_dead_owner_left_ends_the_stream_with_internal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpt = ScriptedProvider("gpt", says("x"))
+    house = House(gpt)
+    writer, request = await owned(house, "one two ")
+
+    def defect(self: object, left: object) -> None:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr("relay.failover.policy.Failover.inherit", defect)
+    house.dispatcher.adopt(orphan_of(house, writer, request))
+    failed = (await house.records("o1"))[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code is Code.INTERNAL
+    assert house.dispatcher.running == 0
+    assert not gpt.calls
+
+
 async def test_the_vendor_is_asked_before_start_returns() -> None:
     gpt = ScriptedProvider("gpt", says("x"))
     house = House(gpt)

@@ -3,16 +3,16 @@
 import pytest
 
 from relay.events import Target, Usage
-from relay.failover.attempt import Running
+from relay.failover.attempt import Attempt
 from relay.failover.breaker import Ticket
 from relay.provider import Form
 
 TARGET = Target("gemini", "gemini-3.8-flash")
 
 
-def attempt(usage: Usage | None, written: int) -> Running:
+def attempt(usage: Usage | None, written: int) -> Attempt:
     ticket = Ticket(TARGET, probe=False, forced=False)
-    running = Running(1, TARGET, Form.RESTART, 0, False, ticket, 0.0, None)
+    running = Attempt(1, TARGET, Form.RESTART, 0, False, ticket, 0.0, None)
     running.usage, running.written, running.heard = usage, written, 1.0
     return running
 

@@ -16,9 +16,3 @@ def test_beyond_that_hedges_are_a_share_of_the_answers():
         budget.answer_begun()
         budget.take()
     assert budget.hedges == 100
-
-
-def test_wins_are_counted():
-    budget = HedgeBudget()
-    budget.hedge_won()
-    assert budget.won == 1

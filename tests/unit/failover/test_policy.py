@@ -25,8 +25,9 @@ from relay.events import (
     Usage,
 )
 from relay.failover.breaker import Breakers
+from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
-from relay.failover.policy import Failover, Launch, Plan
+from relay.failover.policy import Failover, Launch, Plan, Step
 from relay.provider import Form
 from relay.records import Shown
 from tests.failover_sim import (
@@ -814,23 +815,23 @@ def begun(*heard: Event, log=list) -> Failover:
 def test_plain_text_passes_through_as_the_very_same_objects():
     policy = begun(Text("a"))
     events = [Text("b"), Text("c")]
-    assert policy.passing(1, events, 2.0) is events
+    assert policy.pass_through(1, events, 2.0) is events
     assert policy.deadline == 2.0 + 15.0
 
 
 def test_a_count_among_text_is_noted_and_no_record():
     policy = begun(Text("a"))
     counted = Usage(7, 9, False)
-    assert policy.passing(1, [Text("b"), counted, Text("c")], 2.0) == [Text("b"), Text("c")]
+    assert policy.pass_through(1, [Text("b"), counted, Text("c")], 2.0) == [Text("b"), Text("c")]
     policy.batch(1, [STOP], 3.0)
-    assert policy.returned(1, 3.0).records[-1].usage == counted
+    assert policy.ended(1, None, 3.0).records[-1].usage == counted
 
 
 def test_passing_text_on_does_not_read_the_log():
     def log():
         raise AssertionError("the log was read")
 
-    assert begun(Text("a"), log=log).passing(1, [Text("b")], 2.0)
+    assert begun(Text("a"), log=log).pass_through(1, [Text("b")], 2.0)
 
 
 @pytest.mark.parametrize(
@@ -842,11 +843,13 @@ def test_passing_text_on_does_not_read_the_log():
         (begun(Text("a")), 1, [Reasoning("hm"), Text("b")]),
         (begun(Text("a")), 1, [ALIVE]),
         (begun(Reasoning("hm")), 1, [Text("the first text")]),
+        (begun(Text("")), 1, [Text("the first text")]),
+        (begun(CALL), 1, [Text("the first text")]),
         (begun(Text("a"), STOP), 1, [Text("after the finish")]),
     ],
 )
 def test_whatever_needs_a_decision_does_not_pass(policy, attempt, events):
-    assert not policy.passing(attempt, events, 2.0)
+    assert not policy.pass_through(attempt, events, 2.0)
 
 
 @given(
@@ -865,7 +868,7 @@ def test_whatever_needs_a_decision_does_not_pass(policy, attempt, events):
 def test_what_passes_has_the_effect_of_a_batch(reads):
     quick, thorough, shown = begun(Text("a")), begun(Text("a")), [[], []]
     for at, read in enumerate(reads, 2):
-        shown[0] += quick.passing(1, read, at) or quick.batch(1, read, at).records
+        shown[0] += quick.pass_through(1, read, at) or quick.batch(1, read, at).records
         shown[1] += thorough.batch(1, read, at).records
         assert quick.deadline == thorough.deadline
     assert shown[0] == shown[1]
@@ -873,13 +876,26 @@ def test_what_passes_has_the_effect_of_a_batch(reads):
     assert quick.attempts == thorough.attempts
 
 
+def test_the_first_text_is_the_first_that_is_not_empty():
+    policy = begun(Text(""))
+    policy.batch(1, [Text("a"), STOP], 3.0)
+    assert policy.ended(1, None, 4.0).records[-1].timing.first_token_ms == 3000
+
+
+@pytest.mark.parametrize("heard", [(), (Text("a"),), (Text("a"), STOP)])
+def test_an_answer_is_begun_once(heard):
+    policy = begun(*heard)
+    assert policy.begin(5.0) == Step()
+    assert policy.phase is not Phase.NEW
+
+
 def test_calls_for_unknown_attempts_are_answered_with_an_empty_step():
     policy = Failover(plan(A), Breakers(), HedgeBudget(), lambda: 0.5, list)
     policy.begin(0.0)
     for step in (
         policy.batch(7, [Text("x")], 1.0),
-        policy.returned(7, 1.0),
-        policy.failed(7, interrupted(), 1.0),
+        policy.ended(7, None, 1.0),
+        policy.ended(7, interrupted(), 1.0),
     ):
         assert (list(step.records), list(step.actions), step.ended) == ([], [], False)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.failover.seam import WINDOW, Joined, Seam, Verdict
+from relay.failover.seam import WINDOW, Fit, Joined, Seam
 from relay.provider import Form
 from tests.failover_sim import split
 
@@ -18,23 +18,23 @@ CJK = "灯塔看守人曾经数过每一艘经过礁石的船，并把它们的�
 
 
 def join(shown: str, said: str, form: Form = Form.TURN, size: int = 3) -> Joined:
-    """Feed `said` in pieces, then end; the text of a verdict is all that is to be shown."""
+    """Feed `said` in pieces, then end; what is joined is all that is to be shown."""
     seam = Seam(shown, form)
     pieces = split(said, size)
     for n, piece in enumerate(pieces):
         joined = seam.feed(piece)
-        if joined.verdict is Verdict.UNSURE:
+        if joined.fit is Fit.UNSURE:
             return joined
-        if joined.verdict is not Verdict.HELD:
-            return Joined(joined.verdict, joined.text + "".join(pieces[n + 1 :]))
+        if joined.fit is not Fit.HELD:
+            return Joined(joined.fit, joined.text + "".join(pieces[n + 1 :]))
     return seam.end()
 
 
 def joined(text: str) -> Joined:
-    return Joined(Verdict.JOINED, text)
+    return Joined(Fit.JOINED, text)
 
 
-UNSURE = Joined(Verdict.UNSURE)
+UNSURE = Joined(Fit.UNSURE)
 
 
 @CONTINUING
@@ -99,9 +99,7 @@ def test_text_that_repeats_itself_is_not_certain():
 @CONTINUING
 def test_an_answer_that_starts_over_is_shown_from_where_it_passes_what_stands(form):
     assert join(SHOWN, SHOWN + REST, form) == joined(REST)
-    assert join(SHOWN, SHOWN[:50] + " of gold", form) == Joined(
-        Verdict.FRESH, SHOWN[:50] + " of gold"
-    )
+    assert join(SHOWN, SHOWN[:50] + " of gold", form) == Joined(Fit.FRESH, SHOWN[:50] + " of gold")
 
 
 def test_an_answer_that_perhaps_starts_over_is_not_certain():
@@ -115,7 +113,7 @@ def test_a_long_answer_that_starts_over_is_not_held_beyond_the_window():
     shown = " ".join(f"word{n}" for n in range(4_000))
     seam = Seam(shown, Form.TURN)
     for piece in split(shown, 100):
-        assert seam.feed(piece).verdict is Verdict.HELD
+        assert seam.feed(piece).fit is Fit.HELD
     assert seam.feed(" end") == joined(" end")
 
 
@@ -126,10 +124,10 @@ def test_a_restart_suppresses_what_stands():
 
 
 def test_a_restart_that_diverges_or_ends_early_is_a_fresh_answer():
-    assert join(SHOWN, "Another", Form.RESTART) == Joined(Verdict.FRESH, "Another")
+    assert join(SHOWN, "Another", Form.RESTART) == Joined(Fit.FRESH, "Another")
     other = SHOWN[:30] + "book"
-    assert join(SHOWN, other, Form.RESTART) == Joined(Verdict.FRESH, other)
-    assert join(SHOWN, SHOWN[:30], Form.RESTART) == Joined(Verdict.FRESH, SHOWN[:30])
+    assert join(SHOWN, other, Form.RESTART) == Joined(Fit.FRESH, other)
+    assert join(SHOWN, SHOWN[:30], Form.RESTART) == Joined(Fit.FRESH, SHOWN[:30])
 
 
 def test_the_offered_text_ends_in_no_white_space():
@@ -188,7 +186,7 @@ def test_a_true_continuation_is_joined_exactly_or_not_at_all(case, form, size):
     text, at = case
     shown = text[:at]
     found = join(shown, text[len(Seam(shown, form).partial) :], form, size)
-    if found.verdict is Verdict.JOINED:
+    if found.fit is Fit.JOINED:
         assert shown + found.text == text
     else:
         assert found == UNSURE
@@ -198,7 +196,7 @@ def test_a_true_continuation_is_joined_exactly_or_not_at_all(case, form, size):
 def test_a_restart_of_the_same_answer_is_always_joined_exactly(case, size, spaced):
     text, at = case
     found = join(text[:at], "\n" * spaced + text, Form.RESTART, size)
-    assert found.verdict is Verdict.JOINED
+    assert found.fit is Fit.JOINED
     assert text[:at] + found.text == text or not text[:at].strip()
 
 
@@ -216,7 +214,7 @@ def test_a_long_repetition_in_mid_sentence_is_removed_wherever_it_begins(at, aga
     text = SHOWN + REST
     begin = max(0, at - again)
     found = join(text[:at], text[begin:], Form.TURN, size)
-    if found.verdict is Verdict.JOINED:
+    if found.fit is Fit.JOINED:
         assert text[:at] + found.text == text or at - begin < 8
     else:
         assert found == UNSURE

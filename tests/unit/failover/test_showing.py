@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from relay.account import Account
 from relay.errors import Code
 from relay.events import Reasoning, Start, Target, Text
-from relay.failover.answer import Answer
-from relay.failover.attempt import Running
+from relay.failover.attempt import Attempt
 from relay.failover.breaker import Ticket
 from relay.failover.estate import estate_of
+from relay.failover.showing import Showing
 from relay.provider import Form
 from relay.records import Records, encode
 from tests.failover_sim import A, B, plan
@@ -31,12 +31,12 @@ DOINGS = st.lists(
 
 
 class World:
-    """An answer, the log it hands its records to, and what stands on a reader's screen."""
+    """What readers have, the log it hands its records to, and what stands on a reader's screen."""
 
     def __init__(self) -> None:
         self.log = Records()
         self.reads = 0
-        self.answer = Answer(plan(A, B), self._read)
+        self.showing = Showing(plan(A, B), self._read)
         self.screen = ""
         self.running = running(A)
 
@@ -45,45 +45,45 @@ class World:
         return self.log.chunks()
 
     def hand_over(self) -> None:
-        records, self.answer.records = self.answer.records, []
+        records, self.showing.records = self.showing.records, []
         for record in records:
             self.log.append(*encode(record))
 
     def do(self, what: str, said) -> None:
         if what == "show":
-            self.answer.show(self.running, Text(said), 1.0)
+            self.showing.show(self.running, Text(said), 1.0)
             self.screen += said
         elif what == "think":
-            self.answer.show(self.running, Reasoning(said), 1.0)
+            self.showing.show(self.running, Reasoning(said), 1.0)
         elif what == "pass":
             self.hand_over()  # the driver appends each step before it asks for the next
             events = [Text(text) for text in said]
-            self.answer.appended += sum(map(len, said))  # as `Failover.passing` does
-            self.answer.records.extend(events)
+            self.showing.appended += sum(map(len, said))  # as `Failover.pass_through` does
+            self.showing.records.extend(events)
             self.screen += "".join(said)
         elif what == "hand over":
             self.hand_over()
         else:
             self.running = running(B if self.running.target is A else A)
             self.running.discards = what == "discard"
-            self.answer.tell(self.running)
+            self.showing.tell(self.running)
             self.screen = "" if what == "discard" else self.screen
 
 
-def running(target: Target) -> Running:
+def running(target: Target) -> Attempt:
     ticket = Ticket(target, probe=False, forced=False)
-    return Running(1, target, Form.TURN, 0, False, ticket, 0.0, None)
+    return Attempt(1, target, Form.TURN, 0, False, ticket, 0.0, None)
 
 
 @given(DOINGS)
 def test_the_text_that_stands_is_the_logs_and_that_of_records_not_handed_over_yet(doings):
     world = World()
-    world.answer.begin(0.0)
+    world.showing.begin(0.0)
     for what, said in doings:
         world.do(what, said)
-        assert world.answer.text() == world.screen
-        assert world.answer.standing == len(world.screen)
-        assert world.answer.has_text is bool(world.screen)
+        assert world.showing.text() == world.screen
+        assert world.showing.standing == len(world.screen)
+        assert world.showing.has_text is bool(world.screen)
 
 
 @given(WORDS, DOINGS)
@@ -92,19 +92,19 @@ def test_so_it_is_for_an_answer_that_was_taken_over(left, doings):
     world.log.append(*encode(Start("s", A.provider, A.model)))
     world.log.append(*encode(Text(left)))
     estate = estate_of(world.log.chunks(), Account(), 0.0, 0)
-    world.answer.take_over(estate, Code.INTERNAL)
+    world.showing.inherit(estate, Code.INTERNAL)
     world.screen = left
     for what, said in doings:
         world.do(what, said)
-        assert world.answer.text() == world.screen
+        assert world.showing.text() == world.screen
 
 
 def test_the_log_is_not_read_where_no_text_stands():
     world = World()
-    world.answer.begin(0.0)
+    world.showing.begin(0.0)
     world.do("think", "hm")
-    assert world.answer.text() == ""
+    assert world.showing.text() == ""
     world.do("show", "words")
     world.do("discard", None)
-    assert world.answer.text() == ""
+    assert world.showing.text() == ""
     assert world.reads == 0

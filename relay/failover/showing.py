@@ -18,13 +18,13 @@ from relay.events import (
     Timing,
     ToolCall,
 )
-from relay.failover.attempt import Attempts, Running, milliseconds
+from relay.failover.attempt import Attempt, Attempts, milliseconds
 from relay.failover.estate import Estate
 from relay.failover.plan import Plan
 from relay.records import Chunk, shown
 
 
-class Answer:
+class Showing:
     """How much text stands, whose words it is, and the records not handed over yet.
 
     The text itself is in the log and nowhere else: `log` reads it where another attempt
@@ -32,10 +32,10 @@ class Answer:
     records that this policy made, or was told of at a take-over.
 
     `appended` counts the characters of all text so far, `discarded` those of them that were
-    taken back, `thought` those of reasoning. `began` is when the chat was accepted.
-    `changes` rises with what `account` tells of it. `reason` is the fault that took the
-    announced target away: the first since the last announcement, so that what fails on
-    the way to the next target doesn't hide it.
+    taken back, `thought` those of reasoning. `called` where a tool call was shown. `began` is
+    when the chat was accepted. `changes` rises with what `account` tells of it. `reason` is
+    the fault that took the announced target away: the first since the last announcement, so
+    that what fails on the way to the next target doesn't hide it.
     """
 
     __slots__ = (
@@ -47,6 +47,7 @@ class Answer:
         "announced",
         "appended",
         "began",
+        "called",
         "changes",
         "discarded",
         "reason",
@@ -58,7 +59,7 @@ class Answer:
     def __init__(self, plan: Plan, log: Callable[[], Sequence[Chunk]]) -> None:
         self._plan = plan
         self._log = log
-        self._author: Running | None = None
+        self._author: Attempt | None = None
         self._served: str | None = None
         self._first_text: float | None = None
         self.began = 0.0
@@ -67,6 +68,7 @@ class Answer:
         self.thought = 0
         self.changes = 0
         self.reasoned = False
+        self.called = False
         self.announced = plan.targets[0]
         self.reason: Code | None = None
         self.records: list[Record] = []
@@ -99,9 +101,9 @@ class Answer:
         self.began = now
         self.records.append(Start(self._plan.stream, self.announced.provider, self.announced.model))
 
-    def take_over(self, left: Estate, reason: Code) -> None:
-        """Go on from what another writer has left; `reason` is why it did not. Its `start`
-        is written where even that is missing."""
+    def inherit(self, left: Estate, reason: Code) -> None:
+        """Enter what another owner left; `reason` is why it did not go on. Its `start` is
+        written where even that is missing."""
         if left.announced is None:
             self.begin(left.accepted)
             return
@@ -110,6 +112,7 @@ class Answer:
         self.thought = left.characters - len(text)  # with what was taken back of the text
         self.appended = len(text)
         self.reasoned = bool(left.shown.reasoning)
+        self.called = bool(left.shown.calls)
         self.announced = left.announced
         self.reason = account.reason or reason
         self._served = account.served
@@ -131,10 +134,10 @@ class Answer:
         """Note a fault that stands between the readers and the announced target."""
         self.reason = self.reason or code
 
-    def show(self, running: Running, event: Text | Reasoning | ToolCall, now: float) -> None:
+    def show(self, attempt: Attempt, event: Text | Reasoning | ToolCall, now: float) -> None:
         """Append content, and before it whose it is. Empty text only announces."""
-        if not running.told:
-            self.tell(running)
+        if not attempt.told:
+            self.tell(attempt)
         if isinstance(event, Text):
             if not event.text:
                 return
@@ -145,20 +148,22 @@ class Answer:
         elif isinstance(event, Reasoning):
             self.thought += len(event.text)
             self.reasoned = True
+        else:
+            self.called = True
         self.records.append(event)
 
-    def tell(self, running: Running) -> None:
+    def tell(self, attempt: Attempt) -> None:
         """Announce whose words follow, where the readers don't know it, and whether they
         take the place of what stands."""
-        running.told = True
+        attempt.told = True
         self.changes += 1
-        self._author = running
-        if running.target != self.announced or running.discards:
+        self._author = attempt
+        if attempt.target != self.announced or attempt.discards:
             reason = self.reason or Code.PROVIDER_INTERRUPTED
-            keep = not running.discards
-            self.records.append(Fallback(self.announced, running.target, reason, keep))
-            self.announced = running.target
-        if running.discards:
+            keep = not attempt.discards
+            self.records.append(Fallback(self.announced, attempt.target, reason, keep))
+            self.announced = attempt.target
+        if attempt.discards:
             self.discarded = self.appended
             self.reasoned = False
         self.reason = None
