@@ -26,6 +26,9 @@ OK = "ok"
 class Attempt:
     """An attempt under way. Times are the caller's clock's.
 
+    `heard` is its last sign of life; `yielded` whether it gave content, `called` whether that
+    was a tool call; `written` counts the characters that it said, shown or not.
+
     `seam` is there while its text is not known to fit what stands. `discards` where its
     first content takes the place of what stands. `muted` where its reasoning is not shown,
     because it would stand behind text. `told` once what it says is announced and shown.

@@ -266,6 +266,7 @@ class Failover:
         return self._plan.rescue == "restart" if text else self._showing.reasoned
 
     def _launch_if_allowed(self, target: Target, now: float) -> None:
+        """Launch one more attempt, or give up where there were as many as may be."""
         if self._attempts.used_up:
             self._give_up(now)
         else:
@@ -382,8 +383,7 @@ class Failover:
             self._stream(attempt)
 
     def _stream(self, attempt: Attempt) -> None:
-        """Text of the leading attempt is shown: what follows of it may pass through, unless its
-        finish was seen already."""
+        """Text of the leading attempt is shown. More may follow, unless its finish was seen."""
         if self._phase is Phase.LEADING:
             self._move(Move.STREAM)
             self._streaming = attempt
