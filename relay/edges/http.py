@@ -45,8 +45,8 @@ STATUS: dict[Code, int] = {
 }
 """The HTTP status that each code is answered with, where no stream has started."""
 
-Shape: TypeAlias = Callable[[RelayError], dict[str, Any]]
-"""Renders an error as the JSON body that one dialect's clients expect."""
+Shape: TypeAlias = Callable[[RelayError], object]
+"""Renders an error as the object whose JSON is the body that one dialect's clients expect."""
 
 CLIENT_GONE = 499
 """The status, seen by logs alone, of a request whose client did not wait."""

@@ -24,6 +24,25 @@ from relay.edges import openai_request
 from relay.edges.http import STATUS, HttpError, json_response, read_json
 from relay.edges.http_stream import STREAM_HEADERS, HttpStream, Service, read_whole
 from relay.edges.openai_request import InvalidRequest
+from relay.edges.openai_response import (
+    OpenAIChunk,
+    OpenAIChunkChoice,
+    OpenAICompletion,
+    OpenAICompletionChoice,
+    OpenAICompletionTokensDetails,
+    OpenAIDelta,
+    OpenAIError,
+    OpenAIErrorDetail,
+    OpenAIFinishReason,
+    OpenAIFunctionCall,
+    OpenAIIndexedToolCall,
+    OpenAIMessage,
+    OpenAIModel,
+    OpenAIModels,
+    OpenAIPromptTokensDetails,
+    OpenAIToolCall,
+    OpenAIUsage,
+)
 from relay.errors import Code, RelayError
 from relay.events import (
     Done,
@@ -60,23 +79,28 @@ _CODES = {
 }
 """OpenAI's own word for a code, where it has one."""
 
+_FINISH_REASONS: dict[FinishReason, OpenAIFinishReason] = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.CONTENT_FILTER: "content_filter",
+    FinishReason.TOOL_CALLS: "tool_calls",
+}
+"""OpenAI has no reason for a cancelled answer: it ends in an error."""
+
 _CANCELLED = RelayError(Code.CANCELLED, "the answer was cancelled")
 
+_DELTA = b'"delta":'
+_NO_DELTA = b'"delta":{}'  # never within a JSON string, where quotes are escaped
 
-def openai_shape(error: RelayError) -> dict[str, Any]:
-    """`{"error": {"message", "type", "param", "code"}}`."""
+
+def openai_shape(error: RelayError) -> OpenAIError:
+    """The error as OpenAI says it."""
     status = error.status if isinstance(error, HttpError) else STATUS[error.code]
     param = error.param if isinstance(error, InvalidRequest) else None
     if error.code is Code.UNKNOWN_PROVIDER:
         param = "model"
-    return {
-        "error": {
-            "message": error.message,
-            "type": _type_of(status),
-            "param": param,
-            "code": _CODES.get(error.code, error.code.value),
-        }
-    }
+    code = _CODES.get(error.code, error.code.value)
+    return OpenAIError(OpenAIErrorDetail(error.message, _type_of(status), param, code))
 
 
 def _type_of(status: int) -> str:
@@ -92,32 +116,31 @@ def _error_of(failed: Failed) -> RelayError:
     )
 
 
-def _event(body: object) -> bytes:
-    return b"data: %b\n\n" % msgspec.json.encode(body)
+def _event(data: OpenAIChunk | OpenAIError) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode(data)
 
 
-def _usage(usage: events.Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens or 0},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
-    }
+def _usage(usage: events.Usage) -> OpenAIUsage:
+    return OpenAIUsage(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        prompt_tokens_details=OpenAIPromptTokensDetails(usage.cached_input_tokens or 0),
+        completion_tokens_details=OpenAICompletionTokensDetails(usage.reasoning_tokens or 0),
+    )
 
 
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "id": call.call_id,
-        "type": "function",
-        "function": {
-            "name": call.name,
-            "arguments": msgspec.json.encode(call.arguments).decode(),
-        },
-    }
-    if call.state is not None:
-        shown["extra_content"] = {"google": {"thought_signature": call.state}}
-    return shown
+def _function(call: ToolCall) -> OpenAIFunctionCall:
+    return OpenAIFunctionCall(call.name, msgspec.json.encode(call.arguments).decode())
+
+
+def _tool_call(call: ToolCall) -> OpenAIToolCall:
+    return OpenAIToolCall(call.call_id, "function", _function(call), _signature(call))
+
+
+def _signature(call: ToolCall) -> dict[str, Any] | None:
+    """Where Google's own OpenAI-compatible API has it."""
+    return {"google": {"thought_signature": call.state}} if call.state is not None else None
 
 
 class ChunkEncoder:
@@ -140,7 +163,7 @@ class ChunkEncoder:
         match decode(chunk.kind, chunk.body):
             case Start(model=model):
                 self._name_model(model)
-                return self._delta({"role": "assistant", "content": ""})
+                return self._added(OpenAIDelta(role="assistant", content=""))
             case Fallback(to=target):
                 self._name_model(target.model)
             case ToolCall() as call:
@@ -158,34 +181,42 @@ class ChunkEncoder:
         return _event(openai_shape(error))
 
     def _name_model(self, model: str) -> None:
+        """Name it in all further chunks. What surrounds a delta is encoded once, so that a
+        token's chunk costs three splices."""
         self._model = model
-        head = msgspec.json.encode(self._chunk())[:-1]
-        self._open = b"data: " + head + b',"choices":[{"index":0,"delta":'
-        self._close = b',"logprobs":null,"finish_reason":null}]}\n\n'
+        self._open, self._close = self._added(OpenAIDelta()).split(_NO_DELTA)
+        self._open += _DELTA
 
-    def _chunk(self) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
-        }
+    def _added(self, delta: OpenAIDelta, finish_reason: OpenAIFinishReason | None = None) -> bytes:
+        return _event(self._chunk([OpenAIChunkChoice(0, delta, None, finish_reason)]))
 
-    def _delta(self, delta: object) -> bytes:
-        return self._open + msgspec.json.encode(delta) + self._close
+    def _chunk(
+        self, choices: list[OpenAIChunkChoice], usage: OpenAIUsage | None = None
+    ) -> OpenAIChunk:
+        return OpenAIChunk(
+            id=self._id,
+            object="chat.completion.chunk",
+            created=self._created,
+            model=self._model,
+            choices=choices,
+            usage=usage,
+        )
 
     def _call(self, call: ToolCall) -> bytes:
         index, self._calls = self._calls, self._calls + 1
-        return self._delta({"tool_calls": [{"index": index} | _tool_call(call)]})
+        shown = OpenAIIndexedToolCall(
+            index, call.call_id, "function", _function(call), _signature(call)
+        )
+        return self._added(OpenAIDelta(tool_calls=[shown]))
 
     def _done(self, done: Done) -> bytes:
-        if done.finish_reason is FinishReason.CANCELLED:
+        reason = _FINISH_REASONS.get(done.finish_reason)
+        if reason is None:
             return self.fault(_CANCELLED)
         self._model = done.model
-        choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": done.finish_reason}
-        last = _event(self._chunk() | {"choices": [choice]})
+        last = self._added(OpenAIDelta(), reason)
         if self._include_usage:
-            last += _event(self._chunk() | {"choices": [], "usage": _usage(done.usage)})
+            last += _event(self._chunk([], _usage(done.usage)))
         return last + END
 
 
@@ -215,39 +246,31 @@ class Completion:
             case _:
                 pass
 
-    def body(self, id: str, created: int) -> dict[str, Any]:
-        """The `chat.completion` object. Raises `RelayError` for an answer that broke."""
-        if isinstance(self.end, Failed):
-            raise _error_of(self.end)
-        if self.end is None or self.end.finish_reason is FinishReason.CANCELLED:
+    def body(self, id: str, created: int) -> OpenAICompletion:
+        """The answer as OpenAI sends it. Raises `RelayError` for one that broke."""
+        end = self.end
+        if isinstance(end, Failed):
+            raise _error_of(end)
+        if end is None or (reason := _FINISH_REASONS.get(end.finish_reason)) is None:
             raise _CANCELLED
-        choice = {
-            "index": 0,
-            "message": self._message(),
-            "logprobs": None,
-            "finish_reason": self.end.finish_reason,
-        }
-        return {
-            "id": id,
-            "object": "chat.completion",
-            "created": created,
-            "model": self.end.model,
-            "choices": [choice],
-            "usage": _usage(self.end.usage),
-        }
+        return OpenAICompletion(
+            id=id,
+            object="chat.completion",
+            created=created,
+            model=end.model,
+            choices=[OpenAICompletionChoice(0, self._message(), None, reason)],
+            usage=_usage(end.usage),
+        )
 
-    def _message(self) -> dict[str, Any]:
+    def _message(self) -> OpenAIMessage:
         text = "".join(self.text)
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": text if text or not self.calls else None,
-            "refusal": None,
-        }
-        if self.reasoning:
-            message["reasoning_content"] = "".join(self.reasoning)
-        if self.calls:
-            message["tool_calls"] = [_tool_call(call) for call in self.calls]
-        return message
+        return OpenAIMessage(
+            role="assistant",
+            content=text if text or not self.calls else None,
+            refusal=None,
+            reasoning_content="".join(self.reasoning) or None,
+            tool_calls=[_tool_call(call) for call in self.calls] or None,
+        )
 
 
 class OpenAIChatEdge:
@@ -326,7 +349,7 @@ class OpenAIChatEdge:
         """What `model` may name, the default first."""
         offers = self._service.dispatcher.offers()
         data = [self._shown(offer) for offer in offers]
-        return json_response({"object": "list", "data": data})
+        return json_response(OpenAIModels("list", data))
 
     async def model(self, request: web.Request) -> web.Response:
         """One of them. Raises `RelayError(UNKNOWN_PROVIDER)`."""
@@ -336,13 +359,8 @@ class OpenAIChatEdge:
                 return json_response(self._shown(offer))
         raise RelayError(Code.UNKNOWN_PROVIDER, "model: there is none of this name")
 
-    def _shown(self, offer: Offer) -> dict[str, Any]:
-        return {
-            "id": offer.name,
-            "object": "model",
-            "created": self._started,
-            "owned_by": "relay",
-        }
+    def _shown(self, offer: Offer) -> OpenAIModel:
+        return OpenAIModel(offer.name, "model", self._started, "relay")
 
 
 def _as_openai_answers(error: RelayError) -> RelayError:

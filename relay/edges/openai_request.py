@@ -38,48 +38,48 @@ class InvalidRequest(HttpError):
         self.param = param
 
 
-class ImageUrl(Struct):
+class OpenAIImageUrl(Struct):
     """Where an image is: an address or a data URL."""
 
     url: str
 
 
-class Part(Struct):
+class OpenAIPart(Struct):
     """One part of a message's content."""
 
     type: str
     text: str | None = None
-    image_url: ImageUrl | None = None
+    image_url: OpenAIImageUrl | None = None
     refusal: str | None = None
 
 
-class CalledFunction(Struct):
+class OpenAICalledFunction(Struct):
     """What an assistant's turn called. `arguments` is JSON in a string."""
 
     name: str
     arguments: str = ""
 
 
-class Called(Struct):
+class OpenAICalled(Struct):
     """One call of an assistant's turn. `extra_content` carries a Gemini signature, as
     Google's own OpenAI-compatible API has it."""
 
     id: str
-    function: CalledFunction
+    function: OpenAICalledFunction
     type: str = "function"
     extra_content: dict[str, Any] | None = None
 
 
-class Turn(Struct):
+class OpenAITurn(Struct):
     """One message."""
 
     role: str
-    content: str | list[Part] | None = None
-    tool_calls: list[Called] | None = None
+    content: str | list[OpenAIPart] | None = None
+    tool_calls: list[OpenAICalled] | None = None
     tool_call_id: str | None = None
 
 
-class Function(Struct):
+class OpenAIFunction(Struct):
     """A function on offer."""
 
     name: str
@@ -87,52 +87,52 @@ class Function(Struct):
     parameters: dict[str, Any] | None = None
 
 
-class OfferedTool(Struct):
+class OpenAIOfferedTool(Struct):
     """A tool on offer. Only functions can be offered here."""
 
     type: str
-    function: Function | None = None
+    function: OpenAIFunction | None = None
 
 
-class ChosenFunction(Struct):
+class OpenAIChosenFunction(Struct):
     """The name of a function that has to be called."""
 
     name: str
 
 
-class Choice(Struct):
+class OpenAIChoice(Struct):
     """A tool choice that is more than a word."""
 
     type: str
-    function: ChosenFunction | None = None
+    function: OpenAIChosenFunction | None = None
 
 
-class StreamOptions(Struct):
+class OpenAIStreamOptions(Struct):
     """What a streamed answer carries beside its text."""
 
     include_usage: bool | None = None
 
 
-class ResponseFormat(Struct):
+class OpenAIResponseFormat(Struct):
     """The form that the text of the answer has to have."""
 
     type: str
 
 
-class Body(Struct):
+class OpenAIBody(Struct):
     """The fields that matter here; any other is ignored."""
 
     model: str
-    messages: list[Turn]
+    messages: list[OpenAITurn]
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: OpenAIStreamOptions | None = None
     max_completion_tokens: int | None = None
     max_tokens: int | None = None
     stop: str | list[str] | None = None
-    tools: list[OfferedTool] | None = None
-    tool_choice: str | Choice | None = None
+    tools: list[OpenAIOfferedTool] | None = None
+    tool_choice: str | OpenAIChoice | None = None
     n: int | None = None
-    response_format: ResponseFormat | None = None
+    response_format: OpenAIResponseFormat | None = None
     modalities: list[str] | None = None
 
     @property
@@ -141,10 +141,10 @@ class Body(Struct):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-def read(fields: Fields) -> tuple[Body, Chat]:
+def read(fields: Fields) -> tuple[OpenAIBody, Chat]:
     """The body as sent, and the chat that it asks for. Raises `InvalidRequest`."""
     try:
-        body = msgspec.convert(fields, Body)
+        body = msgspec.convert(fields, OpenAIBody)
     except msgspec.ValidationError as error:
         raise _wrong_shape(error) from None
     _refuse_what_is_not_to_be_had(body)
@@ -164,7 +164,7 @@ def _wrong_shape(error: msgspec.ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{param}: {what}" if param else what, param)
 
 
-def _refuse_what_is_not_to_be_had(body: Body) -> None:
+def _refuse_what_is_not_to_be_had(body: OpenAIBody) -> None:
     if not body.model:
         raise InvalidRequest("model: is empty", "model")
     if body.n not in (None, 1):
@@ -177,7 +177,7 @@ def _refuse_what_is_not_to_be_had(body: Body) -> None:
         )
 
 
-def _chat_fields(body: Body) -> Fields:
+def _chat_fields(body: OpenAIBody) -> Fields:
     return {
         "messages": [_message(turn, f"messages[{at}]") for at, turn in enumerate(body.messages)],
         "max_tokens": body.max_completion_tokens or body.max_tokens,
@@ -187,7 +187,7 @@ def _chat_fields(body: Body) -> Fields:
     }
 
 
-def _message(turn: Turn, place: str) -> Fields:
+def _message(turn: OpenAITurn, place: str) -> Fields:
     role = "system" if turn.role == "developer" else turn.role
     message: Fields = {"role": role, "content": _content(turn.content, place)}
     if turn.tool_calls:
@@ -199,18 +199,20 @@ def _message(turn: Turn, place: str) -> Fields:
     return message
 
 
-def _content(content: str | list[Part] | None, place: str) -> str | list[Fields]:
+def _content(content: str | list[OpenAIPart] | None, place: str) -> str | list[Fields]:
     if content is None or isinstance(content, str):
         return content or ""
     parts = [_part(part, f"{place}.content[{at}]") for at, part in enumerate(content)]
     return [part for part in parts if part.get("text") != ""] or ""
 
 
-def _part(part: Part, place: str) -> Fields:
+def _part(part: OpenAIPart, place: str) -> Fields:
     match part:
-        case Part(type="text", text=str(text)) | Part(type="refusal", refusal=str(text)):
+        case (
+            OpenAIPart(type="text", text=str(text)) | OpenAIPart(type="refusal", refusal=str(text))
+        ):
             return {"type": "text", "text": text}
-        case Part(type="image_url", image_url=ImageUrl(url)):
+        case OpenAIPart(type="image_url", image_url=OpenAIImageUrl(url)):
             return _image(url, place)
     raise InvalidRequest(f"{place}.type: a part is a text or an image_url here", f"{place}.type")
 
@@ -228,7 +230,7 @@ def _image(url: str, place: str) -> Fields:
     return {"type": "image", "media_type": known, "url": url}
 
 
-def _call(call: Called, place: str) -> Fields:
+def _call(call: OpenAICalled, place: str) -> Fields:
     try:
         arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -240,7 +242,7 @@ def _call(call: Called, place: str) -> Fields:
     return fields | ({"state": signature} if signature else {})
 
 
-def _tool(tool: OfferedTool, place: str) -> Fields:
+def _tool(tool: OpenAIOfferedTool, place: str) -> Fields:
     if tool.type != "function" or tool.function is None:
         raise InvalidRequest(f"{place}.type: only functions can be offered here", f"{place}.type")
     return {
@@ -250,7 +252,7 @@ def _tool(tool: OfferedTool, place: str) -> Fields:
     }
 
 
-def _tool_choice(choice: str | Choice | None) -> str | None:
+def _tool_choice(choice: str | OpenAIChoice | None) -> str | None:
     if choice is None or isinstance(choice, str):
         return choice
     if choice.type != "function" or choice.function is None:
