@@ -16,7 +16,6 @@ from typing import TypeAlias
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import INF, floatToGoString
 
 Labels: TypeAlias = tuple[str, ...]
 
@@ -56,11 +55,12 @@ class Times(Collector):
         buckets: Sequence[float],
         registry: CollectorRegistry,
     ) -> None:
-        """`buckets` are the upper bounds, each included in its bucket, in rising order."""
+        """`buckets` are the upper bounds, each included in its bucket, in rising order and
+        below a million: Prometheus writes larger ones otherwise than Python."""
         self._about = name, documentation
         self._labels = labels
         self._bounds = buckets
-        self._names = [floatToGoString(bound) for bound in (*buckets, INF)]  # type: ignore[no-untyped-call]
+        self._names = [*(str(float(bound)) for bound in buckets), "+Inf"]
         # for each label values the buckets' counts, then the sum of all seconds
         self._series: defaultdict[Labels, list[float]] = defaultdict(self._empty)
         registry.register(self)
