@@ -1,6 +1,7 @@
 """Writes the failover policy's state diagram into docs/failover.md, between its markers.
 
 Run it after a change to the table in relay/failover/flow.py: `python scripts/failover_diagram.py`.
+With `--check` it writes nothing and exits with 1 where the page is not in step.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ BEGIN = "<!-- states: written by scripts/failover_diagram.py -->"
 END = "<!-- /states -->"
 
 sys.path.insert(0, str(ROOT))
+
+from generated import write_or_check  # noqa: E402
 
 from relay.failover.flow import diagram  # noqa: E402
 
@@ -29,4 +32,4 @@ def with_diagram(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_diagram(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(write_or_check({PAGE: with_diagram(PAGE.read_text(encoding="utf-8"))}))

@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from generated import write_or_check  # noqa: E402
+
 from relay.configuration.settings import SECTIONS, variables  # noqa: E402
 from relay.configuration.variables import Variable  # noqa: E402
 
@@ -74,21 +76,6 @@ def document(text: str) -> str:
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
-def main(arguments: list[str]) -> int:
-    """Write both files, or with `--check` compare them."""
-    wanted = {
-        EXAMPLE: example(),
-        DOCUMENT: document(DOCUMENT.read_text(encoding="utf-8")),
-    }
-    if "--check" not in arguments:
-        for path, text in wanted.items():
-            path.write_text(text, encoding="utf-8")
-        return 0
-    stale = [path for path, text in wanted.items() if path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        sys.stderr.write(f"{path.name} is out of step: run scripts/generate_configuration.py\n")
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    written = DOCUMENT.read_text(encoding="utf-8")
+    sys.exit(write_or_check({EXAMPLE: example(), DOCUMENT: document(written)}))

@@ -15,6 +15,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from generated import write_or_check  # noqa: E402
+
 from relay.edges import served_socket  # noqa: E402
 from relay.errors import Code  # noqa: E402
 from relay.protocol import chat, codec, connection, frames  # noqa: E402
@@ -140,18 +142,5 @@ def _rules() -> str:
     return _table(["what comes", *(f"*{phase.value}*" for phase in phases)], rows)
 
 
-def main(arguments: list[str]) -> int:
-    """Rewrite the document, or with `--check` say whether it would change."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    wanted = document_in_step(text)
-    if wanted == text:
-        return 0
-    if "--check" in arguments:
-        print("protocol.md is not in step: run python scripts/generate_protocol.py")
-        return 1
-    DOCUMENT.write_text(wanted, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check({DOCUMENT: document_in_step(DOCUMENT.read_text(encoding="utf-8"))}))

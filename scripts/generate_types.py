@@ -16,6 +16,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from generated import write_or_check  # noqa: E402
+
 from relay.errors import Code  # noqa: E402
 from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES  # noqa: E402
 from relay.protocol.schema import json_schema  # noqa: E402
@@ -126,18 +128,5 @@ def _wrapped(head: str, members: list[str]) -> str:
     return "\n  | ".join([head, *members]) + ";"
 
 
-def main(arguments: list[str]) -> int:
-    """Rewrite the file, or with `--check` say whether it would change."""
-    text = FILE.read_text(encoding="utf-8")
-    wanted = file_in_step(text)
-    if wanted == text:
-        return 0
-    if "--check" in arguments:
-        print("relay-client.d.ts is not in step: run python scripts/generate_types.py")
-        return 1
-    FILE.write_text(wanted, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check({FILE: file_in_step(FILE.read_text(encoding="utf-8"))}))
