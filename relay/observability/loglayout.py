@@ -1,8 +1,7 @@
 """What a log line looks like, as text and as JSON; pure.
 
-A line comes here in one of two ways: from loguru's records, whose parts are clean already,
-or as what `Layout.said` is given: a sentence of the code's own and the values in it. The
-latter is put together by the thread that writes it, not by the code that says it.
+What the code says is noted as `Said`: a sentence and the values in it. The thread that writes
+the line puts it together, not the code that says it.
 """
 
 from __future__ import annotations
@@ -32,14 +31,11 @@ MAX_REMEMBERED_LENGTH = 256
 """Characters of a value that is kept; longer ones are cleaned each time."""
 
 LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
-"""loguru's names of the levels that the house uses."""
-
-SOURCE = "relay.observability.logs"
-"""Who says what is `Said`."""
+"""The names of the levels that the house uses."""
 
 Values: TypeAlias = tuple[object, ...]
-Fields: TypeAlias = Mapping[str, str]
-NO_FIELDS: Fields = MappingProxyType({})
+Facts: TypeAlias = Mapping[str, object]
+NO_FACTS: Facts = MappingProxyType({})
 
 _NUMBERS = (int, float)
 _SECOND = 1_000_000_000
@@ -82,23 +78,26 @@ class Parts(Struct, frozen=True):
     source: str
     about: About
     message: str
-    fields: Fields
-    trace: str = ""
+    facts: Mapping[str, str]
+    trace: str
 
 
 class Said(Struct, frozen=True, gc=False):
     """What the code says, noted as it is. `message` is a constant of the code's with a place
     for each of `values`. What is no number among them may hold a secret, and is cleaned
-    when the line is put together, as the fields are. `moment` is in nanoseconds since the
-    epoch. `outer` has the names that `about` does not give."""
+    when the line is put together, as facts and traceback are. `moment` is in nanoseconds
+    since the epoch. `source` is the module that speaks. `outer` has the names that `about`
+    does not give."""
 
     level: int
     moment: int
+    source: str
     about: About
     outer: About
     message: str
     values: Values
-    fields: Fields
+    facts: Facts
+    trace: str = ""
 
 
 class Layout:
@@ -106,7 +105,7 @@ class Layout:
     secrets out of a text."""
 
     def __init__(self, format: Format, clean: Callable[[str], str]) -> None:
-        self.line = _json_line if format == "json" else _text_line
+        self._line = _json_line if format == "json" else _text_line
         self._clean = clean
         self._remembered = lru_cache(MAX_REMEMBERED)(clean)
         self._moments = _Moments()
@@ -114,21 +113,25 @@ class Layout:
     def said(self, said: Said) -> str:
         """The line of what the code says. One that can't be put together says so, in the same
         format: a defect in it must not break who reads the lines."""
+        time = self._moments.written(said.moment)
+        level = LEVELS.get(said.level) or f"Level {said.level}"
         try:
-            return self._composed(said)
+            return self._line(self._parts(time, level, said))
         except Exception as error:
-            kind = type(error).__name__
-            return self._line_of(said, About(), f"a line could not be put together: {kind}", {})
+            message = f"a line could not be put together: {type(error).__name__}"
+            return self._line(Parts(time, level, said.source, About(), message, {}, ""))
 
-    def _composed(self, said: Said) -> str:
+    def _parts(self, time: str, level: str, said: Said) -> Parts:
         values = [each if isinstance(each, _NUMBERS) else self._shown(each) for each in said.values]
-        about = said.about.within(said.outer).shown()
-        fields = {key: self._shown(value) for key, value in said.fields.items()}
-        return self._line_of(said, about, said.message.format(*values), fields)
-
-    def _line_of(self, said: Said, about: About, message: str, fields: Fields) -> str:
-        moment = self._moments.written(said.moment)
-        return self.line(Parts(moment, LEVELS[said.level], SOURCE, about, message, fields))
+        return Parts(
+            time,
+            level,
+            said.source,
+            said.about.within(said.outer).shown(),
+            said.message.format(*values),
+            {key: self._shown(value) for key, value in said.facts.items()},
+            self._clean(said.trace) if said.trace else "",
+        )
 
     def _shown(self, value: object) -> str:
         text = str(value)
@@ -156,7 +159,7 @@ def _text_line(parts: Parts) -> str:
     about = parts.about
     names = f"connection={about.connection or '-'} session={about.session or '-'}"
     where = f"{parts.source} {names} stream={about.stream or '-'}"
-    said = "".join([f" {key}={_quoted(value)}" for key, value in parts.fields.items()])
+    said = "".join([f" {key}={_quoted(value)}" for key, value in parts.facts.items()])
     tail = f" | {parts.trace}" if parts.trace else ""
     line = f"{parts.time} {parts.level:<8} {where} | {parts.message}{said}{tail}"
     return f"{one_line(line)}\n"
@@ -174,8 +177,8 @@ def _json_line(parts: Parts) -> str:
         "message": parts.message,
         **asdict(parts.about),
     }
-    if parts.fields:
-        line["fields"] = parts.fields
+    if parts.facts:
+        line["fields"] = parts.facts
     if parts.trace:
         line["traceback"] = parts.trace
     # ASCII only: nothing left to escape

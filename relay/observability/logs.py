@@ -2,12 +2,12 @@
 
 `app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with
 `from loguru import logger`; what it says of a connection, a session or a stream stands on
-every line that is written within `context`. `loglines` decides what a line may hold,
-`loglayout` puts it together, `logwriter` writes it.
+every line that is written within `context`. Whatever is said is noted as `Said` and put to
+the writer: `logwriter` writes it, `loglayout` puts the line together, `loglines` decides what
+it may hold.
 
-What every answer and every connection says goes straight to the writer's thread, by the
-functions below: loguru would look up frame, process and thread for each line, which no line
-shows, and it would do so before the caller goes on.
+What every answer and every connection says is noted by the functions below: loguru would look
+up frame, process and thread for each line, which no line shows.
 """
 
 from __future__ import annotations
@@ -25,23 +25,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
-from msgspec.structs import asdict
 
 from relay.errors import OF_THE_REQUEST, Code
 from relay.events import Done, EndedAttempt, Failed
 from relay.observability.content import answered, asked
-from relay.observability.loglayout import (
-    NO_FIELDS,
-    About,
-    Fields,
-    Format,
-    Layout,
-    Parts,
-    Said,
-    Values,
-)
+from relay.observability.loglayout import NO_FACTS, About, Facts, Format, Layout, Said, Values
 from relay.observability.loglines import Redactor, fold
-from relay.observability.logwriter import Console, Line, LogFile, LogWriter, Output
+from relay.observability.logwriter import Console, LogFile, LogWriter, Output
 from relay.records import Shown
 from relay.request import ChatRequest
 
@@ -75,46 +65,35 @@ _PROBES = frozenset({"/livez", "/readyz"})
 _DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 
-class _Lines:
-    """Makes the line of each of loguru's records, before any sink sees it."""
+class _FromLoguru:
+    """Takes in what code says through loguru, and leaves each record free of secrets to the
+    sinks."""
 
-    def __init__(self, layout: Layout, redact: Redactor, content: bool) -> None:
-        self._layout = layout
+    def __init__(self, redact: Redactor) -> None:
         self._redact = redact
-        self._content = content
 
     def __call__(self, record: Record) -> None:
-        extra = record["extra"]
-        clean = self._redact
-        fields = {key: clean(str(value)) for key, value in extra.items()}
-        source = fields.pop("source", None) or record["name"] or "-"
-        named = About(*[fields.pop(name, None) for name in About.__struct_fields__])
-        about = named.within(_about.get().shown())
-        error = record["exception"]
-        trace = ""
-        if error is not None and error.value is not None:
-            trace = clean(fold(error.value, content=self._content))
+        error, text, extra = record["exception"], record["message"], record["extra"]
+        level, source = record["level"].no, record["name"] or "-"
+        _note(level, source, text, {**extra}, error and error.value)
         record["exception"] = None
-        record["message"] = clean(record["message"])
-        time = record["time"].isoformat(timespec="milliseconds")
-        level, message = record["level"].name, record["message"]
-        extra.clear()
-        extra["line"] = self._layout.line(Parts(time, level, source, about, message, fields, trace))
+        record["message"] = self._redact(text)
+        for key, value in extra.items():
+            extra[key] = self._redact(str(value))
 
 
 class _FromStandardLibrary(logging.Handler):
     """Takes in what libraries log through the standard library."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _is_noise(record):
-            logger.bind(source=record.name).info("a request that is no HTTP was refused")
-            return
+        level, error = record.levelno, record.exc_info and record.exc_info[1]
         try:
-            message = record.getMessage()
+            text = record.getMessage()
         except Exception:  # a library's format string and arguments don't fit
-            message = "a log call whose arguments do not fit its message"
-        level = record.levelname if record.levelname in _LEVELS else record.levelno
-        logger.bind(source=record.name).opt(exception=record.exc_info).log(level, message)
+            text = "a log call whose arguments do not fit its message"
+        if _is_noise(record):
+            level, text, error = _INFO, "a request that is no HTTP was refused", None
+        _note(level, record.name, text, NO_FACTS, error)
 
 
 def _is_noise(record: logging.LogRecord) -> bool:
@@ -124,7 +103,6 @@ def _is_noise(record: logging.LogRecord) -> bool:
     return record.name == "aiohttp.server" and isinstance(error, HttpProcessingError)
 
 
-_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 _about: ContextVar[About] = ContextVar("about", default=_NOBODY)
 _writer: LogWriter | None = None
 _lowest = 0
@@ -153,16 +131,9 @@ def configure_logging(
         outputs += (files := _files(Path(directory)))
     _lowest = min(output.level for output in outputs)
     redact = Redactor(secrets)
-    layout = Layout(format, redact)
-    _writer = LogWriter(outputs, MAX_QUEUED, layout.said)
-    logger.configure(patcher=_Lines(layout, redact, content))
-    logger.add(
-        _Sink(_writer),
-        level=_lowest,
-        format=_formatted,
-        backtrace=False,
-        diagnose=False,
-    )
+    _writer = LogWriter(outputs, MAX_QUEUED, Layout(format, redact).said)
+    logger.configure(patcher=_FromLoguru(redact))
+    logger.add(_pass, level=_lowest, format="")  # without a sink loguru makes no records
     _route_standard_library()
     if directory is not None and not files:
         logger.warning("no log files, the console only: {} can't be written", directory)
@@ -171,22 +142,12 @@ def configure_logging(
     atexit.register(close_logging)
 
 
-class _Sink:
-    """The one sink: loguru makes each line once, whatever number of outputs takes it."""
-
-    def __init__(self, writer: LogWriter) -> None:
-        self._writer = writer
-
-    def write(self, message: Message) -> None:
-        self._writer.put(Line(message.record["level"].no, str(message)))
-
-
-def _formatted(record: Record) -> str:
-    return "{extra[line]}"
+def _pass(message: Message) -> None:
+    """The writer has it already."""
 
 
 def _number(level: str) -> int:
-    return logger.level(level).no
+    return logging.getLevelNamesMapping()[level]
 
 
 def _files(directory: Path) -> list[Output]:
@@ -254,14 +215,6 @@ class _Context(AbstractContextManager[None]):
 
     def __exit__(self, *error: object) -> None:
         _about.reset(self._token)
-
-
-def names(
-    *, connection: str | None = None, session: str | None = None, stream: str | None = None
-) -> dict[str, str]:
-    """The same names for one line: `logger.bind(**names(stream=…))`."""
-    shown = About(connection, session, stream).shown()
-    return {name: value for name, value in asdict(shown).items() if value}
 
 
 def log_request(method: str, route: str, status: int, seconds: float, client: str) -> None:
@@ -347,10 +300,20 @@ def _log_done(about: About, record: Done) -> None:
     _say(_INFO, about, said, values, {"target": f"{record.provider}:{record.model}"})
 
 
-def _say(
-    level: int, about: About, message: str, values: Values = (), fields: Fields = NO_FIELDS
-) -> None:
-    """Note a line, see `Said`. One that no output takes costs a comparison; before
-    `configure_logging` none takes any."""
+def _note(level: int, source: str, text: str, facts: Facts, error: BaseException | None) -> None:
+    """Put a line of somebody else's to the writer, as `_say` does those of this module."""
     if level >= _lowest and _writer is not None:
-        _writer.put(Said(level, time.time_ns(), about, _about.get(), message, values, fields))
+        trace = fold(error, content=_content) if error is not None else ""
+        outer = _about.get()
+        said = Said(level, time.time_ns(), source, _NOBODY, outer, "{}", (text,), facts, trace)
+        _writer.put(said)
+
+
+def _say(
+    level: int, about: About, message: str, values: Values = (), facts: Facts = NO_FACTS
+) -> None:
+    """Put a line of this module's own to the writer. One that no output takes costs a
+    comparison; before `configure_logging` none takes any."""
+    if level >= _lowest and _writer is not None:
+        outer = _about.get()
+        _writer.put(Said(level, time.time_ns(), __name__, about, outer, message, values, facts))

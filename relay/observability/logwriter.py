@@ -55,7 +55,8 @@ class LogWriter:
     """The queue and its thread. At most `limit` lines wait for outputs that do not keep
     up; further ones are dropped and counted, rather than fill the memory.
 
-    `compose` puts together the lines that come as they were `Said`; the thread calls it.
+    `compose` puts each line together, its end included, and raises nothing; the thread calls
+    it.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class LogWriter:
         self._compose = compose
         self._outputs = outputs
         self._limit = limit
-        self._lines: deque[Line | Said] = deque()
+        self._lines: deque[Said] = deque()
         self._awake = False
         self._some = threading.Event()
         self._closing = threading.Event()
@@ -77,12 +78,12 @@ class LogWriter:
         """Whether the thread looks for lines by itself; asleep, it costs nothing."""
         return self._awake
 
-    def put(self, line: Line | Said) -> None:
+    def put(self, said: Said) -> None:
         """Add a line, unless too many wait. Never waits itself; from any thread."""
         if len(self._lines) >= self._limit:
             self.dropped += 1
             return
-        self._lines.append(line)
+        self._lines.append(said)
         if not self._awake:
             self._wake()
 
@@ -116,7 +117,8 @@ class LogWriter:
         self._some.set()
 
     def _write(self) -> None:
-        lines = [self._made(self._lines.popleft()) for _ in range(len(self._lines))]
+        waiting = [self._lines.popleft() for _ in range(len(self._lines))]
+        lines = [Line(said.level, self._compose(said)) for said in waiting]
         for output in self._outputs:
             wanted = [line for line in lines if line.level >= output.level]
             try:
@@ -124,15 +126,6 @@ class LogWriter:
                     output.write(wanted)
             except (OSError, ValueError):  # a full disk, a console that is gone
                 self.dropped += len(wanted)
-
-    def _made(self, line: Line | Said) -> Line:
-        if isinstance(line, Line):
-            return line
-        try:
-            return Line(line.level, self._compose(line))
-        except Exception as error:  # a defect in one line must not end all the others
-            kind = type(error).__name__
-            return Line(line.level, f"a line could not be put together: {kind}\n")
 
 
 class Console:

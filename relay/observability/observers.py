@@ -54,8 +54,8 @@ class StreamObserver:
 
     def unexpected(self, stream: str, error: BaseException) -> None:
         """See `driver.Observer.unexpected`."""
-        bound = logger.bind(**logs.names(stream=stream))
-        bound.opt(exception=error).error("a stream met an unforeseen error")
+        with logs.context(stream=stream):
+            logger.opt(exception=error).error("a stream met an unforeseen error")
 
 
 class ConnectionObserver:
@@ -91,5 +91,5 @@ class ConnectionObserver:
 
     def unexpected(self, connection: str, error: BaseException) -> None:
         """See `websocket_service.Observer.unexpected`."""
-        bound = logger.bind(**logs.names(connection=connection))
-        bound.opt(exception=error).error("a connection met an unforeseen error")
+        with logs.context(connection=connection):
+            logger.opt(exception=error).error("a connection met an unforeseen error")

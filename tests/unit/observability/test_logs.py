@@ -132,6 +132,23 @@ def test_one_event_is_one_line_without_secrets_whatever_it_holds(
         assert first["fields"]["field"] == field
 
 
+def test_a_sink_of_somebody_elses_gets_no_secret(tmp_path):
+    seen = []
+
+    def log():
+        logger.add(seen.append, format="{message} {extra} {exception}")
+        try:
+            raise OSError(KEY)
+        except OSError:
+            logger.bind(field=KEY).exception("failed: {}", KEY)
+
+    (line,) = written(tmp_path, log, secrets=(KEY,))
+    (record,) = seen
+    assert "failed: [redacted]" in record
+    assert KEY not in record
+    assert KEY not in line
+
+
 def test_json_lines_hold_what_was_said(tmp_path):
     def log():
         with logs.context(connection="c1", stream=STREAM):
@@ -437,12 +454,14 @@ def test_what_an_answer_says_stands_in_order_among_the_other_lines_and_looks_lik
 ):
     def log():
         with logs.context(connection="c1", session=SESSION):
-            logger.bind(stream=STREAM[:8]).info("takes a chat to gpt")
+            with logs.context(stream=STREAM):
+                logger.info("takes a chat to gpt")
             logs.log_stream_start(STREAM, "gpt")
             with logs.context(stream=STREAM):
                 logger.info("takes a chat to gpt")
         logs.log_stream_start(STREAM, "gpt")
-        logger.bind(stream=STREAM[:8]).info("takes a chat to gpt")
+        with logs.context(stream=STREAM):
+            logger.info("takes a chat to gpt")
 
     lines = written(tmp_path, log, format=format)
     assert ["relay.observability.logs" in line for line in lines] == [

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.observability import logwriter
-from relay.observability.loglayout import About, Said
+from relay.observability.loglayout import About, Layout, Said
 from relay.observability.logwriter import Console, Line, LogFile
 
 
@@ -38,7 +38,7 @@ class Kept:
 
 def said(message, level=20):
     nobody = About()
-    return Said(level, 0, nobody, nobody, message, (), {})
+    return Said(level, 0, "some.module", nobody, nobody, message, (), {})
 
 
 def log_writer(outputs, limit, compose=lambda said: said.message):
@@ -49,7 +49,7 @@ def test_each_output_gets_the_lines_of_its_level_in_order_and_in_batches():
     low, high = Kept(10), Kept(30)
     writer = log_writer([low, high], 1_000)
     for number in range(500):
-        writer.put(Line(40 if number % 100 == 0 else 20, f"{number}\n"))
+        writer.put(said(f"{number}\n", 40 if number % 100 == 0 else 20))
     writer.close()
     assert low.texts == [f"{number}\n" for number in range(500)]
     assert high.texts == [f"{number}\n" for number in range(0, 500, 100)]
@@ -62,7 +62,7 @@ def test_lines_of_an_output_that_takes_none_are_counted_and_the_others_get_their
     full, fine = Kept(10, full=True), Kept(10)
     writer = log_writer([full, fine], 1_000)
     for _ in range(3):
-        writer.put(Line(20, "x\n"))
+        writer.put(said("x\n"))
     writer.close()
     assert writer.dropped == 3
     assert fine.texts == ["x\n"] * 3
@@ -76,10 +76,10 @@ def test_a_line_is_put_together_by_the_thread_that_writes_it():
         return said.message
 
     writer = log_writer([kept], 1_000, compose)
-    writer.put(Line(20, "first\n"))
+    writer.put(said("first\n"))
     writer.put(said("late\n"))
     writer.put(said("too low\n", level=5))
-    writer.put(Line(20, "last\n"))
+    writer.put(said("last\n"))
     writer.close()
     assert kept.texts == ["first\n", "late\n", "last\n"]
     assert threading.current_thread() not in threads
@@ -87,11 +87,14 @@ def test_a_line_is_put_together_by_the_thread_that_writes_it():
 
 def test_a_line_that_cannot_be_put_together_is_told_of_and_costs_no_other():
     kept = Kept(10)
-    writer = log_writer([kept], 1_000, lambda said: said.message.format())
+    writer = log_writer([kept], 1_000, Layout("text", str).said)
     writer.put(said("{}"))
-    writer.put(said("fine\n"))
+    writer.put(said("fine"))
     writer.close()
-    assert kept.texts == ["a line could not be put together: IndexError\n", "fine\n"]
+    assert [text.partition(" | ")[2] for text in kept.texts] == [
+        "a line could not be put together: IndexError\n",
+        "fine\n",
+    ]
 
 
 def until(held):
@@ -107,7 +110,7 @@ def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
     kept = Kept(10)
     writer = log_writer([kept], 1_000)
     for number in range(5):
-        writer.put(Line(20, f"{number}\n"))
+        writer.put(said(f"{number}\n"))
         until(lambda: not writer.awake)
         assert kept.texts[-1] == f"{number}\n"
     writer.close()
@@ -116,7 +119,7 @@ def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
 def test_a_line_that_comes_just_when_the_thread_falls_asleep_is_not_left_lying(monkeypatch):
     monkeypatch.setattr(logwriter, "GATHER", 0)
     monkeypatch.setattr(logwriter, "LOOK", 0)
-    kept, late = Kept(10), [Line(20, "late\n")]
+    kept, late = Kept(10), [said("late\n")]
     writer = log_writer([kept], 1_000)
     clear = writer._some.clear
 
@@ -126,7 +129,7 @@ def test_a_line_that_comes_just_when_the_thread_falls_asleep_is_not_left_lying(m
             writer.put(late.pop())
 
     monkeypatch.setattr(writer._some, "clear", put_meanwhile)
-    writer.put(Line(20, "first\n"))
+    writer.put(said("first\n"))
     until(lambda: kept.texts == ["first\n", "late\n"])
     writer.close()
 
@@ -139,7 +142,7 @@ def test_lines_of_several_threads_all_arrive_each_threads_in_order(monkeypatch):
 
     def put(name):
         for number in range(2_000):
-            writer.put(Line(20, f"{name} {number}\n"))
+            writer.put(said(f"{name} {number}\n"))
             time.sleep(0)
 
     threads = [threading.Thread(target=put, args=(name,)) for name in "abc"]
