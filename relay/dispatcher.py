@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from relay import defaults
-from relay.continuation import CONTINUATION_PROMPT, call_of
+from relay.continuation import call_of
 from relay.driver import AttemptCall, Driver, Observer
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import EndedAttempt, Failed, Start, Target
@@ -45,11 +44,11 @@ class Offer:
 class Policy:
     """What holds for every answer, whatever its route. Times in seconds."""
 
-    retry_after_max: float = defaults.RETRY_AFTER_MAX
-    max_attempts: int = defaults.MAX_ATTEMPTS
-    rescue: Rescue = "continue"
-    continuation_prompt: str = CONTINUATION_PROMPT
-    resume_grace: float = defaults.RESUME_GRACE
+    retry_after_max: float
+    max_attempts: int
+    rescue: Rescue
+    continuation_prompt: str
+    resume_grace: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +119,6 @@ class Dispatcher:
         self._idle = asyncio.Event()  # set by the last stream that ends while draining
         self.draining = False
         log.on_orphan(self.adopt)
-
-    @property
-    def default_provider(self) -> str:
-        """The route of a chat that names none."""
-        return self._lineup.default
 
     @property
     def running(self) -> int:

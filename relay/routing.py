@@ -8,7 +8,6 @@ from typing import Literal
 
 import msgspec
 
-from relay import defaults
 from relay.errors import Code, RelayError
 from relay.events import Target
 from relay.request import ChatRequest, text_of
@@ -28,13 +27,13 @@ class Route:
 
     name: str
     targets: tuple[Target, ...]
-    first_token_timeout: float = defaults.FIRST_TOKEN_TIMEOUT
-    token_idle_timeout: float = defaults.TOKEN_IDLE_TIMEOUT
-    hedge_after: float = defaults.HEDGE_AFTER
-    system: str | None = None
-    client_system: ClientSystem = "allow"
-    client_tools: bool = True
-    max_output_tokens: int = defaults.MAX_OUTPUT_TOKENS
+    first_token_timeout: float
+    token_idle_timeout: float
+    hedge_after: float
+    system: str | None
+    client_system: ClientSystem
+    client_tools: bool
+    max_output_tokens: int
 
 
 def apply_route(request: ChatRequest, route: Route) -> ChatRequest:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, get_args
 
-from relay import defaults
 from relay.configuration.environment import is_provider_name
 from relay.configuration.tomllines import Lines, locate, syntax_line
 from relay.events import Target
@@ -18,10 +17,10 @@ from relay.routing import ClientSystem, Route
 class Rules:
     """What holds for a route that says nothing else. Times are in seconds."""
 
-    first_token_timeout: float = defaults.FIRST_TOKEN_TIMEOUT
-    token_idle_timeout: float = defaults.TOKEN_IDLE_TIMEOUT
-    hedge_after: float = defaults.HEDGE_AFTER
-    max_output_tokens: int = defaults.MAX_OUTPUT_TOKENS
+    first_token_timeout: float
+    token_idle_timeout: float
+    hedge_after: float
+    max_output_tokens: int
 
 
 class Routes(NamedTuple):

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay import defaults
 from relay.dispatcher import Dispatcher
 from relay.errors import Code
 from relay.streamlog import StreamLog
@@ -17,11 +16,11 @@ from relay.streamlog import StreamLog
 class Limits:
     """Bytes, counts and seconds; the settings of the same names."""
 
-    max_frame_bytes: int = defaults.MAX_FRAME_BYTES
-    max_streams_per_session: int = defaults.MAX_STREAMS_PER_SESSION
-    resume_window: float = defaults.RESUME_WINDOW
-    heartbeat: float = defaults.HEARTBEAT
-    write_timeout: float = defaults.WRITE_TIMEOUT
+    max_frame_bytes: int
+    max_streams_per_session: int
+    resume_window: float
+    heartbeat: float
+    write_timeout: float
     hello_timeout: float = 10.0
 
 

@@ -11,6 +11,7 @@ from dotenv import dotenv_values
 
 from relay.configuration.routes import Rules, build_routes
 from relay.configuration.settings import load_settings, variables
+from tests.by_default import by_default
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / ".env.example"
@@ -61,7 +62,7 @@ def test_every_variable_in_the_prose_exists():
 def test_the_documents_routes_are_good(block):
     assert tomllib.loads(block)
     models = {"gpt": ("g",), "gemini": ("m",), "claude": ("c",)}
-    assert "support" in build_routes(models, {}, {}, Rules(), block).on
+    assert "support" in build_routes(models, {}, {}, by_default(Rules), block).on
 
 
 @pytest.mark.parametrize("block", re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL))

@@ -38,9 +38,9 @@ from relay.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls
 from relay.records import Shown, decode
 from relay.request import ChatRequest, Message
-from relay.routing import Route
 from relay.stores.memory import Limits, MemoryLog
 from relay.streamlog import Orphan, Spec
+from tests.by_default import by_default, open_route
 
 PATIENCE = 10.0
 Script = Callable[[Call, Take], Awaitable[None]]
@@ -121,7 +121,7 @@ class House:
         self.told = Told()
         self.now = time.monotonic
         targets = tuple(Target(provider.name, f"{provider.name}-model") for provider in providers)
-        route = Route(providers[0].name, targets)
+        route = open_route(providers[0].name, *targets)
         self.log = MemoryLog(Limits(max_streams_per_session=2), self.clock)
         self.late = 0.0
         self.dispatcher = Dispatcher(
@@ -131,7 +131,7 @@ class House:
                 {"claude": "no ANTHROPIC_API_KEY"},
             ),
             self.log,
-            policy=Policy(**policy),  # type: ignore[arg-type]
+            policy=by_default(Policy, **policy),
             breakers=Breakers(),
             hedges=HedgeBudget(),
             observer=self.told,

@@ -8,13 +8,14 @@ from relay.errors import Code, RelayError
 from relay.events import Target
 from relay.request import ChatRequest, ImagePart, Message, TextPart, Tool
 from relay.routing import Route, apply_route
+from tests.by_default import by_default, open_route
 
 MODELS = {"gpt": ("g1", "g2"), "claude": ("c1", "c2"), "ollama": ("llama3:8b",)}
 OFF = {"gemini": "no GEMINI_API_KEY"}
 
 
 def build(text="", fallbacks=None, rules=None):
-    return build_routes(MODELS, OFF, fallbacks or {}, rules or Rules(), text, "r.toml")
+    return build_routes(MODELS, OFF, fallbacks or {}, rules or by_default(Rules), text, "r.toml")
 
 
 def refusal(text):
@@ -74,7 +75,7 @@ max_output_tokens = 7
 """
     on = build(text, rules=rules).on
     target = (Target("gpt", "g1"),)
-    assert on["plain"] == Route("plain", target, 1, 2, 3, max_output_tokens=4)
+    assert on["plain"] == Route("plain", target, 1, 2, 3, None, "allow", True, 4)
     assert on["full"] == Route("full", target, 10, 20.5, 0, "Be short.", "forbid", False, 7)
 
 
@@ -149,7 +150,7 @@ def test_the_example_is_a_good_file():
     with open("examples/routes.toml", encoding="utf-8") as file:
         text = file.read()
     models = {"gpt": ("g",), "claude": ("c",), "gemini": ("m",)}
-    routes = build_routes(models, {}, {}, Rules(), text)
+    routes = build_routes(models, {}, {}, by_default(Rules), text)
     assert {"fast", "deep", "support"} <= set(routes.on)
     assert not routes.warnings
 
@@ -162,7 +163,7 @@ def chat(**fields):
 
 
 def route(**fields):
-    return Route("a", TARGET, **fields)
+    return open_route("a", *TARGET, **fields)
 
 
 def test_the_routes_prompt_is_used_where_the_client_has_none():

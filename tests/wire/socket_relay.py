@@ -31,9 +31,9 @@ from relay.guard import SUBJECT
 from relay.protocol.frames import server_frame
 from relay.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls
-from relay.routing import Route
 from relay.stores.memory import Limits as LogLimits
 from relay.stores.memory import MemoryLog
+from tests.by_default import by_default, open_route
 
 PATIENCE = 20.0
 """Seconds after which a test says that something hangs."""
@@ -196,18 +196,18 @@ async def serving(
     """A `SocketRelay`, whose observers must not have been told of a defect."""
     told, provider = Told(), ScriptedProvider(script)
     log = MemoryLog(log_limits or LogLimits(), time.monotonic)
-    lineup = Lineup({"gpt": provider}, {"gpt": Route("gpt", (Target("gpt", "m"),))})
+    lineup = Lineup({"gpt": provider}, {"gpt": open_route("gpt", Target("gpt", "m"))})
     dispatcher = Dispatcher(
         lineup,
         log,
-        policy=Policy(),
+        policy=by_default(Policy),
         breakers=Breakers(),
         hedges=HedgeBudget(),
         observer=told,
         clock=time.monotonic,
     )
     edge = WebSocketEdge(
-        log, dispatcher, limits or Limits(), authenticate=authenticate, observer=told
+        log, dispatcher, limits or by_default(Limits), authenticate=authenticate, observer=told
     )
     relay = SocketRelay(log, dispatcher, provider, edge, told)
 

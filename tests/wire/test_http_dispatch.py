@@ -18,8 +18,8 @@ from relay.errors import Code, Fault
 from relay.events import Target, Text
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
-from relay.routing import Route
 from relay.stores.memory import Limits, MemoryLog
+from tests.by_default import by_default, open_route
 from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of, until
 from tests.wire.socket_relay import END, Held, ScriptedProvider, Told, says
 
@@ -38,11 +38,11 @@ class Relay:
         self.dispatcher = Dispatcher(
             Lineup(
                 {"gpt": self.provider},
-                {"gpt": Route("gpt", (Target("gpt", "m"),))},
+                {"gpt": open_route("gpt", Target("gpt", "m"))},
                 {"claude": "ANTHROPIC_API_KEY is not set"},
             ),
             self.log,
-            policy=Policy(resume_grace=GRACE, max_attempts=1),
+            policy=by_default(Policy, resume_grace=GRACE, max_attempts=1),
             breakers=Breakers(),
             hedges=HedgeBudget(),
             observer=self.told,

@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 
 from relay.edges.websocket import Limits
+from tests.by_default import by_default
 from tests.wire.http_relay import RawClient
 from tests.wire.socket_relay import RawSocket, SocketRelay, masked, says, serving, until
 
@@ -27,7 +28,9 @@ HANDSHAKE = {
 
 @pytest.fixture
 async def relay() -> AsyncIterator[SocketRelay]:
-    async with serving(says("Hel", "lo"), limits=Limits(max_frame_bytes=100_000)) as served:
+    async with serving(
+        says("Hel", "lo"), limits=by_default(Limits, max_frame_bytes=100_000)
+    ) as served:
         yield served
 
 

@@ -15,6 +15,7 @@ from relay.edges.websocket import Limits
 from relay.events import Text
 from relay.provider import Call, Take
 from relay.stores.memory import Limits as LogLimits
+from tests.by_default import by_default
 from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving, until
 
 SMALL_BUFFER = 4_096
@@ -127,7 +128,7 @@ async def test_a_slow_reader_loses_its_stream_only_to_others_that_are_read(
 
 
 async def test_a_reader_that_takes_nothing_in_time_is_cut_and_may_come_back() -> None:
-    limits = Limits(write_timeout=0.2)
+    limits = by_default(Limits, write_timeout=0.2)
     session = "s" * 22
     async with serving(long_answer(4_096), limits=limits) as relay:
         raw = await RawSocket.connect(relay, SMALL_BUFFER)
@@ -159,7 +160,10 @@ async def flooding(relay: SocketRelay):
 
 
 async def test_a_client_that_asks_and_does_not_read_is_cut_in_time() -> None:
-    async with serving(says("x"), limits=Limits(write_timeout=0.2)) as relay, flooding(relay):
+    async with (
+        serving(says("x"), limits=by_default(Limits, write_timeout=0.2)) as relay,
+        flooding(relay),
+    ):
         await until(lambda: relay.told.closed != [])
 
 

@@ -1,0 +1,27 @@
+"""Parts of the relay as an environment that sets nothing makes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from relay.configuration.settings import Settings
+from relay.events import Target
+from relay.routing import Route
+
+Part = TypeVar("Part")
+
+
+def by_default(make: Callable[..., Part], **given: Any) -> Part:
+    """`make(**given)`; a parameter that is not given has the default of the setting of its
+    name, if there is such a setting."""
+    settings = Settings.model_fields
+    names = inspect.signature(make).parameters.keys() & settings.keys()
+    return make(**{**{name: settings[name].default for name in names}, **given})
+
+
+def open_route(name: str, *targets: Target, **rules: Any) -> Route:
+    """A route that lets everything through unless `rules` say otherwise."""
+    open_to_all = {"system": None, "client_system": "allow", "client_tools": True}
+    return by_default(Route, name=name, targets=targets, **{**open_to_all, **rules})
