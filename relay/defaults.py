@@ -7,13 +7,11 @@ from typing import Final
 
 HEARTBEAT: Final = 20.0
 WRITE_TIMEOUT: Final = 30.0
-MAX_FRAME_BYTES: Final = 8 * 1024**2
 
 FIRST_TOKEN_TIMEOUT: Final = 120.0
 TOKEN_IDLE_TIMEOUT: Final = 15.0
 HEDGE_AFTER: Final = 8.0
 MAX_ATTEMPTS: Final = 6
-MAX_OUTPUT_TOKENS: Final = 8192
 RETRY_AFTER_MAX: Final = 3.0
 
 RESUME_GRACE: Final = 300.0

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
 from relay.addresses import (
     DEFAULT_PORTS,
@@ -61,6 +61,8 @@ SECURITY_HEADERS = {
 
 SERVER = "chat-relay"
 """The Server header, instead of the versions that aiohttp would tell."""
+
+FOREIGN_ORIGIN = "pages of this origin may not use this server: see ALLOWED_ORIGINS"
 
 PREFLIGHT_SECONDS = 600
 """How long a browser may keep the answer to a preflight."""
@@ -148,11 +150,6 @@ class Guard:
             raise RelayError(Code.UNAUTHORIZED, "this token is not known here")
         return found
 
-    @property
-    def needs_token(self) -> bool:
-        """Whether a WebSocket's `hello` has to bring a token where its upgrade did not."""
-        return not self._anonymous
-
     def admit(self, asked: Asked) -> str | None:
         """The subject of a request that may go on.
 
@@ -217,9 +214,7 @@ class Guard:
         if len(asked.origins) > 1 or not all(
             self.origin_allowed(origin, asked.host) for origin in asked.origins
         ):
-            raise RelayError(
-                Code.FORBIDDEN, "pages of this origin may not use this server: see ALLOWED_ORIGINS"
-            )
+            raise RelayError(Code.FORBIDDEN, FOREIGN_ORIGIN)
 
     def _names_us(self, name: str) -> bool:
         """Whether `name` cannot have been pointed here by somebody else (DNS rebinding).
@@ -272,7 +267,6 @@ def _open(asked: Asked) -> bool:
 
 # --- in front of aiohttp -----------------------------------------------------------------
 
-Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OnPrepare: TypeAlias = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
@@ -336,9 +330,7 @@ def _is_preflight(request: web.Request) -> bool:
 
 def _preflight(request: web.Request, guard: Guard, asked: Asked) -> web.Response:
     if len(asked.origins) != 1 or not guard.origin_allowed(asked.origins[0], asked.host):
-        raise RelayError(
-            Code.FORBIDDEN, "pages of this origin may not use this server: see ALLOWED_ORIGINS"
-        )
+        raise RelayError(Code.FORBIDDEN, FOREIGN_ORIGIN)
     wanted = request.headers.get("Access-Control-Request-Headers", "")
     return web.Response(
         status=204,

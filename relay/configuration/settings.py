@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         "A reader that accepts nothing for so long is cut, and may come back.",
     )
     max_frame_bytes: ByteSize = size(
-        defaults.MAX_FRAME_BYTES, "The largest frame or body that a client may send."
+        8 * 1024**2, "The largest frame or body that a client may send."
     )
 
     supported_providers: Providers = setting(
@@ -197,7 +197,7 @@ class Settings(BaseSettings):
         defaults.MAX_ATTEMPTS, "How many upstream calls one answer may cost, hedges included."
     )
     max_output_tokens: int = count(
-        defaults.MAX_OUTPUT_TOKENS, "The longest answer that a client may ask for.", unit="tokens"
+        8192, "The longest answer that a client may ask for.", unit="tokens"
     )
     retry_after_max: float = seconds(
         defaults.RETRY_AFTER_MAX,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import PayloadEncodingError
+from aiohttp.typedefs import Handler
 from loguru import logger
 
 from relay.errors import Code, RelayError
@@ -57,9 +58,6 @@ class _Shapes(dict[str, Shape]):
 
 
 _SHAPES = web.AppKey("shapes", _Shapes)
-
-Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 NO_HEADERS: Mapping[str, str] = {}
 

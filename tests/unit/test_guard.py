@@ -240,7 +240,8 @@ def test_page_schemas_and_probes_need_none(path):
 
 def test_a_websocket_may_bring_its_token_in_hello():
     assert guard(tokens=TOKENS).admit(asked("GET", "/ws", upgrade=True)) is None
-    assert guard(tokens=TOKENS).needs_token
+    with pytest.raises(RelayError):
+        guard(tokens=TOKENS).authenticate(None)
 
 
 def test_a_websocket_that_brings_a_wrong_token_is_refused_before_the_upgrade():
@@ -257,7 +258,7 @@ def test_without_tokens_configured_any_token_is_as_good_as_none():
     assert guard().admit(asked(authorization="Bearer sk-anything")) is None
     assert guard().admit(asked(authorization="Basic dDp0")) is None
     assert guard().authenticate("anything") is None
-    assert not guard().needs_token
+    assert guard().authenticate(None) is None
 
 
 def test_another_scheme_than_bearer_is_told_what_to_send():
