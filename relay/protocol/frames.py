@@ -17,7 +17,6 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
     WithJsonSchema,
     model_validator,
 )
@@ -353,11 +352,8 @@ class DrainFrame(Sent):
     reconnect_after: Milliseconds = Field(description="Milliseconds, different for each client.")
 
 
-ClientFrame = Annotated[
-    HelloFrame | ChatFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame,
-    Field(discriminator="type"),
-]
-ServerFrame = Annotated[
+ClientFrame: TypeAlias = HelloFrame | ChatFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame
+ServerFrame: TypeAlias = (
     ReadyFrame
     | StartFrame
     | TokenFrame
@@ -368,24 +364,22 @@ ServerFrame = Annotated[
     | ErrorFrame
     | PongFrame
     | PingFrame
-    | DrainFrame,
-    Field(discriminator="type"),
-]
-AnyClientFrame: TypeAlias = (
-    HelloFrame | ChatFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame
+    | DrainFrame
 )
 AnySent: TypeAlias = Sent | PingFrame | PongFrame
 
-CLIENT_FRAMES: dict[str, type[AnyClientFrame]] = {
-    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(AnyClientFrame)
+
+def _tag(model: type[BaseModel]) -> str:
+    tag: str = get_args(model.model_fields["type"].annotation)[0]
+    return tag
+
+
+CLIENT_FRAMES: dict[str, type[ClientFrame]] = {
+    _tag(model): model for model in get_args(ClientFrame)
 }
 """The model of each `type` that a client may send."""
 
-SERVER_FRAMES: dict[str, type[BaseModel]] = {
-    get_args(model.model_fields["type"].annotation)[0]: model
-    for model in get_args(get_args(ServerFrame)[0])
+SERVER_FRAMES: dict[str, type[ServerFrame]] = {
+    _tag(model): model for model in get_args(ServerFrame)
 }
 """The model of each `type` that the server sends."""
-
-client_frame: TypeAdapter[AnyClientFrame] = TypeAdapter(ClientFrame)
-server_frame: TypeAdapter[BaseModel] = TypeAdapter(ServerFrame)

@@ -16,8 +16,9 @@ from relay.client import ClientError
 from relay.client.answer import AnswerFailed
 from relay.client.session import Answer, Problem, Ready, Session, Tell
 from relay.client.terminal import as_json
-from relay.protocol.frames import SERVER_FRAMES, server_frame
+from relay.protocol.frames import SERVER_FRAMES
 from relay.protocol.schema import json_schema
+from tests.frames import server_frame
 
 ROOT = Path(__file__).parents[2]
 DEFINITIONS = json_schema()["$defs"]

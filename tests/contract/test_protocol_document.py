@@ -16,8 +16,9 @@ from jsonschema import Draft202012Validator
 from relay.edges.rfc6455 import PROTOCOL_ERROR
 from relay.errors import Code
 from relay.protocol.actions import CloseCode
-from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES, client_frame, server_frame
+from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
 from relay.protocol.schema import asyncapi, json_schema
+from tests.frames import client_frame, server_frame
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "protocol.md").read_text(encoding="utf-8")

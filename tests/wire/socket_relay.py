@@ -28,12 +28,12 @@ from relay.events import Event, Finish, FinishReason, Served, Target, Text, Usag
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.guard import SUBJECT
-from relay.protocol.frames import server_frame
 from relay.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls
 from relay.stores.memory import Limits as LogLimits
 from relay.stores.memory import MemoryLog
 from tests.by_default import by_default, open_route
+from tests.frames import server_frame
 
 PATIENCE = 20.0
 """Seconds after which a test says that something hangs."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from relay.client import AnswerFailed, ConnectionFailed, RelayClient
-from relay.protocol.frames import server_frame
+from tests.frames import server_frame
 from tests.wire.stub_relay import OFFERS, StubRelay, answer, done
 from tests.wire.test_client import command
 

@@ -38,10 +38,11 @@ from relay.protocol.codec import (
     encode_id,
     error_frame,
 )
-from relay.protocol.frames import SERVER_FRAMES, PingFrame, server_frame
+from relay.protocol.frames import SERVER_FRAMES, PingFrame
 from relay.protocol.plainchat import Asked
 from relay.records import Records
 from relay.records import encode as encode_record
+from tests.frames import server_frame
 
 USAGE = Usage(10, 20, False, cached_input_tokens=3)
 ATTEMPTS = [

@@ -14,8 +14,8 @@ from relay.protocol.frames import (
     MAX_SEQ,
     MAX_TOKEN_CHARS,
     SERVER_FRAMES,
-    client_frame,
 )
+from tests.frames import client_frame
 
 SESSION = "s" * 22
 
