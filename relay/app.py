@@ -20,9 +20,9 @@ from relay.configuration.catalog import Catalog, ProviderConfig, choose_default,
 from relay.configuration.routes import Routes
 from relay.configuration.settings import Settings
 from relay.configuration.variables import SettingsError
-from relay.dispatcher import Dispatcher, Lineup, Policy, Status
+from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.edges import http, openai_chat
-from relay.edges.health import HealthEdge, Phase
+from relay.edges.health import HealthEdge, ProcessPhase
 from relay.edges.http_server import HttpRunner
 from relay.edges.http_stream import Pace, Service
 from relay.edges.page import page_routes
@@ -33,7 +33,7 @@ from relay.events import Target
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.observability import logs
-from relay.observability.health import Health
+from relay.observability.health import Health, HealthStatus
 from relay.observability.metrics import CONTENT_TYPE, Metrics
 from relay.observability.observers import ConnectionObserver, StreamObserver
 from relay.protocol.actions import CloseCode
@@ -79,7 +79,7 @@ class Relay:
         self.routes = routes_of(settings, catalog)
         self.default = choose_default(settings, self.routes)
         self.providers = build_providers(catalog, engine)
-        self.phase: Phase = "starting"
+        self.phase: ProcessPhase = "starting"
         self.breakers = Breakers(settings.breaker_cooldown, random.random)
         self.health = Health((name, config.model) for name, config in catalog.on.items())
         targets = [target for route in self.routes.on.values() for target in route.targets]
@@ -247,7 +247,7 @@ class Relay:
     def _store_works(self) -> bool:
         return self.redis is None or self.redis.healthy
 
-    def _route_status(self, route: Route) -> Status:
+    def _route_status(self, route: Route) -> HealthStatus:
         first = route.targets[0]
         return self.health.report(first.provider, self._breaker_of(first.provider)).status
 

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 from relay.continuation import call_of
 from relay.driver import AttemptCall, Driver, Observer
@@ -18,14 +17,13 @@ from relay.failover.breaker import Breakers
 from relay.failover.estate import Estate, estate_of
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Failover, Launch, Plan, Rescue
+from relay.observability.health import HealthStatus
 from relay.provider import Form, Provider, UpstreamCall
 from relay.records import shown
 from relay.request import ChatRequest, estimate_input_characters
 from relay.routing import Route, apply_route
 from relay.streamlog import Existing, Orphan, Spec, StreamLog, Writer
 from relay.timerwheel import TimerWheel
-
-Status = Literal["ok", "degraded", "down", "unknown"]
 
 DRAIN_RETRY_AFTER = 1.0
 """Seconds after which a chat refused for draining may be sent to another process."""
@@ -37,7 +35,7 @@ class Offer:
 
     name: str
     model: str
-    status: Status
+    status: HealthStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ class Dispatcher:
         hedges: HedgeBudget,
         observer: Observer,
         clock: Callable[[], float],
-        status: Callable[[Route], Status] = lambda route: "unknown",
+        status: Callable[[Route], HealthStatus] = lambda route: "unknown",
     ) -> None:
         self._lineup = lineup
         self._log = log

@@ -91,7 +91,7 @@ class GuardOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AccessRequest:
     """What the guard looks at in a request. `origins` and `authorization` as sent;
     `forwarded` where a proxy's header is on it; `peer` is the socket's other end."""
 
@@ -150,7 +150,7 @@ class Guard:
             raise RelayError(Code.UNAUTHORIZED, "this token is not known here")
         return found
 
-    def admit(self, asked: Asked) -> str | None:
+    def admit(self, asked: AccessRequest) -> str | None:
         """The subject of a request that may go on.
 
         Raises `RelayError`: FORBIDDEN for its host, origin or proxy, UNAUTHORIZED for its
@@ -188,7 +188,7 @@ class Guard:
         proxies wrote it; see `addresses.client_address`."""
         return client_address(peer, forwarded_for, self._proxies)
 
-    def _check_proxied(self, asked: Asked) -> None:
+    def _check_proxied(self, asked: AccessRequest) -> None:
         open_to_world = self._loopback and self._anonymous and not self._allow_anonymous
         if open_to_world and asked.forwarded and not _is_probe(asked.path):
             raise RelayError(
@@ -197,7 +197,7 @@ class Guard:
                 "came through a proxy: set RELAY_TOKENS, or RELAY_ALLOW_ANONYMOUS=1",
             )
 
-    def _check_host(self, asked: Asked) -> None:
+    def _check_host(self, asked: AccessRequest) -> None:
         name, _ = split_authority(asked.host)
         if not self._loopback or self.trusts(asked.peer):
             return
@@ -208,7 +208,7 @@ class Guard:
                 "list the origin of another name in ALLOWED_ORIGINS",
             )
 
-    def _check_origin(self, asked: Asked) -> None:
+    def _check_origin(self, asked: AccessRequest) -> None:
         if asked.method in _SAFE_METHODS and not asked.upgrade:
             return
         if len(asked.origins) > 1 or not all(
@@ -259,7 +259,7 @@ def _is_probe(path: str) -> bool:
     return path in PROBES or path.startswith("/health/")
 
 
-def _open(asked: Asked) -> bool:
+def _open(asked: AccessRequest) -> bool:
     if asked.method not in _SAFE_METHODS or asked.upgrade:
         return False
     return asked.path in OPEN_PATHS or asked.path.startswith(OPEN_PREFIXES)
@@ -270,14 +270,14 @@ def _open(asked: Asked) -> bool:
 OnPrepare: TypeAlias = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
-def asked_of(request: web.Request, guard: Guard) -> Asked:
+def asked_of(request: web.Request, guard: Guard) -> AccessRequest:
     """What the guard looks at, read off an aiohttp request. Behind a trusted proxy the
     host is the one that the client asked the proxy for."""
     headers, peer = request.headers, request.remote or ""
     host = headers.get("Host", "")
     if guard.trusts(peer):
         host = headers.get("X-Forwarded-Host", host).split(",")[0].strip()
-    return Asked(
+    return AccessRequest(
         method=request.method,
         path=request.path,
         host=host,
@@ -328,7 +328,7 @@ def _is_preflight(request: web.Request) -> bool:
     return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
 
 
-def _preflight(request: web.Request, guard: Guard, asked: Asked) -> web.Response:
+def _preflight(request: web.Request, guard: Guard, asked: AccessRequest) -> web.Response:
     if len(asked.origins) != 1 or not guard.origin_allowed(asked.origins[0], asked.host):
         raise RelayError(Code.FORBIDDEN, FOREIGN_ORIGIN)
     wanted = request.headers.get("Access-Control-Request-Headers", "")

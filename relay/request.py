@@ -30,8 +30,7 @@ Part: TypeAlias = TextPart | ImagePart
 
 class PastCall(Struct, frozen=True, omit_defaults=True):
     """A tool call that an assistant turn made. `state` is what the `tool_call` frame
-    carried; `vendor` is the provider that made it, where known: state is dropped across
-    vendors."""
+    carried."""
 
     call_id: str
     name: str

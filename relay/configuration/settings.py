@@ -43,15 +43,15 @@ from relay.configuration.environment import (
 )
 from relay.configuration.variables import (
     Fallbacks,
-    Format,
-    Level,
+    LogFormat,
+    LogLevel,
     Networks,
     Origins,
     Providers,
     RedisUrl,
-    Rescue,
+    RescueMode,
     SettingsError,
-    Text,
+    Stripped,
     Tokens,
     Variable,
     count,
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
     )
-    host: Text = setting(
+    host: Stripped = setting(
         "127.0.0.1",
         "The address to bind to; beyond loopback `RELAY_TOKENS` is needed.",
         takes="a loopback address, or any other together with RELAY_TOKENS",
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         "`{NAME}_BASE_URL`, `{NAME}_API_KEY`, `{NAME}_MODEL_DEFAULT`, `{NAME}_MODEL_FALLBACKS`.",
         takes="provider names, comma-separated",
     )
-    default_provider: Text | None = setting(
+    default_provider: Stripped | None = setting(
         None,
         "The provider or route of a chat that names none; unset: the first that is on, "
         "`local` only when no other is.",
@@ -182,13 +182,13 @@ class Settings(BaseSettings):
         le=1,
         allow_inf_nan=False,
     )
-    rescue: Rescue = setting(
+    rescue: RescueMode = setting(
         "continue",
         "What becomes of an answer that broke after text was shown: another call goes on "
         "with it, one answers anew, or it ends.",
         takes="continue, restart or off",
     )
-    continuation_prompt: Text = setting(
+    continuation_prompt: Stripped = setting(
         CONTINUATION_PROMPT,
         "What a model is told that goes on with a broken answer.",
         takes="a sentence",
@@ -259,17 +259,17 @@ class Settings(BaseSettings):
         takes="addresses and CIDR blocks, comma-separated",
     )
 
-    log_dir: Text = setting(
+    log_dir: Stripped = setting(
         "logs",
         f"The folder of the log files; `{NO_FILES}` for the console only.",
         takes=f"a path, or {NO_FILES}",
     )
-    log_level: Level = setting(
+    log_level: LogLevel = setting(
         "INFO",
         "The console's level; the files keep their own.",
         takes="DEBUG, INFO, WARNING or ERROR",
     )
-    log_format: Format = setting(
+    log_format: LogFormat = setting(
         "text", "Lines for people, or a JSON object each.", takes="text or json"
     )
     log_content: bool = switch("Lets the text of chats and answers into the logs.")

@@ -16,6 +16,8 @@ from pydantic_settings import NoDecode
 
 from relay.addresses import Network
 from relay.configuration import environment as grammar
+from relay.failover.plan import Rescue
+from relay.observability.loglayout import Format
 from relay.observability.loglines import one_line
 from relay.redaction import hide_shapes
 
@@ -24,7 +26,7 @@ def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
-Text = Annotated[str, _parsed(str.strip)]
+Stripped = Annotated[str, _parsed(str.strip)]
 Providers = Annotated[tuple[str, ...], NoDecode, _parsed(grammar.provider_names)]
 Fallbacks = Annotated[
     Mapping[str, tuple[str, ...]],
@@ -38,9 +40,9 @@ Tokens = Annotated[tuple[grammar.Token, ...], NoDecode, _parsed(grammar.tokens)]
 RedisUrl = Annotated[SecretStr, _parsed(grammar.redis_url)]
 Networks = Annotated[tuple[Network, ...], NoDecode, _parsed(grammar.networks)]
 Origins = Annotated[tuple[str, ...], NoDecode, _parsed(grammar.origins)]
-Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _parsed(str.upper)]
-Format = Annotated[Literal["text", "json"], _parsed(str.lower)]
-Rescue = Annotated[Literal["continue", "restart", "off"], _parsed(str.lower)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _parsed(str.upper)]
+LogFormat = Annotated[Format, _parsed(str.lower)]
+RescueMode = Annotated[Rescue, _parsed(str.lower)]
 
 MAX_SHOWN = 120
 """Characters of a bad value that an error line repeats at most."""

@@ -25,7 +25,7 @@ PROBE_WAIT = 2.0
 PROBE_TIMEOUT = 10.0
 """Seconds after which a probe is given up as `provider_timeout`."""
 
-Phase = Literal["starting", "ready", "draining"]
+ProcessPhase = Literal["starting", "ready", "draining"]
 """Where this process is in its life."""
 
 
@@ -45,7 +45,7 @@ class HealthEdge:
         off: Mapping[str, str],
         *,
         breaker: Callable[[str], str | None],
-        phase: Callable[[], Phase],
+        phase: Callable[[], ProcessPhase],
         clock: Callable[[], float],
         store: Callable[[], bool] = lambda: True,
     ) -> None:

@@ -21,7 +21,7 @@ MAX_CONTENT = 4_000
 line's message."""
 
 
-class Content(Struct, frozen=True):
+class LoggedContent(Struct, frozen=True):
     """Pieces of text, each with what it is, oldest first. `whole` where none was left out."""
 
     pieces: tuple[tuple[str, str], ...]
@@ -38,28 +38,28 @@ class Content(Struct, frozen=True):
         return " ".join(shown) or "nothing"
 
 
-def asked(request: ChatRequest) -> Content:
+def asked(request: ChatRequest) -> LoggedContent:
     """What a client sent: the system prompt, and each turn's text and calls. Of an image only
     that there is one; tools on offer are left out."""
     return _newest(_asked_newest_first(request))
 
 
-def answered(left: Shown) -> Content:
+def answered(left: Shown) -> LoggedContent:
     """What an answer left standing: thinking, text and calls."""
     calls = [("calls", _called(call)) for call in reversed(left.calls)]
     texts = [("text", left.text), ("thinking", left.reasoning)]
     return _newest([*calls, *(each for each in texts if each[1])])
 
 
-def _newest(newest_first: Iterable[tuple[str, str]]) -> Content:
+def _newest(newest_first: Iterable[tuple[str, str]]) -> LoggedContent:
     pieces: list[tuple[str, str]] = []
     room = MAX_CONTENT
     for what, text in newest_first:
         if room <= len(what):
-            return Content(tuple(reversed(pieces)), whole=False)
+            return LoggedContent(tuple(reversed(pieces)), whole=False)
         room -= len(what) + len(text)
         pieces.append((what, cut(text, room + len(text))))
-    return Content(tuple(reversed(pieces)), whole=True)
+    return LoggedContent(tuple(reversed(pieces)), whole=True)
 
 
 def _asked_newest_first(request: ChatRequest) -> Iterator[tuple[str, str]]:

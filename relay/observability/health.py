@@ -13,7 +13,7 @@ from typing import Literal
 
 from relay.errors import OF_THE_REQUEST, Code
 
-Status = Literal["ok", "degraded", "down", "unknown"]
+HealthStatus = Literal["ok", "degraded", "down", "unknown"]
 
 PROBE_SECONDS = 60.0
 """A provider is probed only after so long without traffic, and no oftener."""
@@ -37,7 +37,7 @@ class Report:
     since the epoch, `latency_ms` is the length of the last success. `source` says what the
     status rests on."""
 
-    status: Status
+    status: HealthStatus
     model: str | None
     last_success: float | None
     last_error: str | None
@@ -130,9 +130,9 @@ class Health:
         )
 
 
-def overall(statuses: Iterable[Status]) -> Status:
+def overall(statuses: Iterable[HealthStatus]) -> HealthStatus:
     """The relay as a whole: the best that any provider can do, `down` without one."""
-    order: tuple[Status, ...] = ("ok", "unknown", "degraded", "down")
+    order: tuple[HealthStatus, ...] = ("ok", "unknown", "degraded", "down")
     return min(statuses, key=order.index, default="down")
 
 
@@ -140,7 +140,7 @@ def _past(moment: float | None, now: float) -> bool:
     return moment is None or now - moment >= PROBE_SECONDS
 
 
-def _status(seen: _Seen) -> Status:
+def _status(seen: _Seen) -> HealthStatus:
     if seen.source is None:
         return "unknown"
     if not seen.failures:
@@ -149,7 +149,7 @@ def _status(seen: _Seen) -> Status:
     return "down" if hopeless else "degraded"
 
 
-def _worse(status: Status, breaker: str | None) -> Status:
+def _worse(status: HealthStatus, breaker: str | None) -> HealthStatus:
     if breaker == "open":
         return "down"
     return "degraded" if breaker == "half_open" and status != "down" else status

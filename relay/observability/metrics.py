@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from relay.errors import Code
 from relay.events import Done, EndedAttempt, Failed, FinishReason, Target, Usage
-from relay.observability.tallies import Counts, Times
+from relay.observability.tallies import PlainCounter, PlainHistogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `render` returns."""
@@ -65,26 +65,26 @@ class Metrics:
 
     def _declare_streams(self) -> None:
         registry = self.registry
-        self._streams = Counts(
+        self._streams = PlainCounter(
             "relay_streams",
             "Answers that ended, by finish reason or error code.",
             ("route", "outcome"),
             registry,
         ).series
-        self._fallbacks = Counts(
+        self._fallbacks = PlainCounter(
             "relay_fallbacks",
             "Answers given by another target than the first, by what the first died of.",
             ("route", "reason"),
             registry,
         ).series
-        self._first_token = Times(
+        self._first_token = PlainHistogram(
             "relay_first_token_seconds",
             "From the chat's acceptance to its first text.",
             ("route",),
             buckets=FIRST_TOKEN_BUCKETS,
             registry=registry,
         )
-        self._stream_time = Times(
+        self._stream_time = PlainHistogram(
             "relay_stream_seconds",
             "From the chat's acceptance to its end.",
             ("route",),
@@ -99,16 +99,16 @@ class Metrics:
         by_target = ("provider", "model")
         by_outcome = (*by_target, "outcome")
         registry = self.registry
-        self._attempts = Counts(
+        self._attempts = PlainCounter(
             "relay_attempts", "Upstream calls that ended.", by_outcome, registry
         ).series
-        self._hedges = Counts(
+        self._hedges = PlainCounter(
             "relay_hedges", "Upstream calls started beside a slow one.", by_outcome, registry
         ).series
-        self._tokens = Counts(
+        self._tokens = PlainCounter(
             "relay_tokens", "Tokens, as counted.", (*by_target, "direction"), registry
         ).series
-        self._attempt_first = Times(
+        self._attempt_first = PlainHistogram(
             "relay_attempt_first_event_seconds",
             "From an upstream call's start to its first event.",
             by_target,

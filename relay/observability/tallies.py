@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 Labels: TypeAlias = tuple[str, ...]
 
 
-class Counts(Collector):
+class PlainCounter(Collector):
     """A counter: add to `series`, by the values of its labels."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Counts(Collector):
         yield family
 
 
-class Times(Collector):
+class PlainHistogram(Collector):
     """A histogram of seconds."""
 
     def __init__(

@@ -26,11 +26,11 @@ from relay.protocol.frames import (
     PongFrame,
     ResumeFrame,
 )
-from relay.protocol.plainchat import Asked, read_plain
+from relay.protocol.plainchat import ReadChat, read_plain
 from relay.records import Chunk
 
-ReadFrame: TypeAlias = Asked | HelloFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame
-"""What a client's frame is read as: a `chat` as `Asked`, any other as its model."""
+ReadFrame: TypeAlias = ReadChat | HelloFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame
+"""What a client's frame is read as: a `chat` as `ReadChat`, any other as its model."""
 
 MAX_DEPTH = 64
 """How deep a client's JSON may be nested."""
@@ -108,7 +108,7 @@ def _too_deep(value: dict[str, Any]) -> bool:
 
 
 def decode_frame(text: str) -> ReadFrame:
-    """The frame that a client sent; `Asked` for a `chat`. Raises `NotAFrame` or `BadFrame`."""
+    """The frame that a client sent; `ReadChat` for a `chat`. Raises `NotAFrame` or `BadFrame`."""
     return read_plain(text) or read_by_schema(text)
 
 
@@ -130,7 +130,7 @@ def read_by_schema(text: str) -> ReadFrame:
             code = Code.BAD_FRAME
         raise BadFrame(message, code=code, id=_id_of(value), type=kind) from None
     if isinstance(frame, ChatFrame):
-        return Asked(frame.id, to_request(frame, frame.provider or ""))
+        return ReadChat(frame.id, to_request(frame, frame.provider or ""))
     return frame
 
 

@@ -39,7 +39,7 @@ from relay.protocol.frames import (
     PongFrame,
     ResumeFrame,
 )
-from relay.protocol.plainchat import Asked
+from relay.protocol.plainchat import ReadChat
 
 MAX_STRIKES = 3
 """Messages in a row that are no frames; the last of them closes the connection."""
@@ -124,7 +124,7 @@ client may send it again put right."""
 
 INPUT_OF: Mapping[type, Input] = {
     HelloFrame: Input.HELLO,
-    Asked: Input.CHAT,
+    ReadChat: Input.CHAT,
     CancelFrame: Input.CANCEL,
     ResumeFrame: Input.RESUME,
     PingFrame: Input.PING,
@@ -226,7 +226,7 @@ class Connection:
         match received:
             case HelloFrame():
                 return self._hello_again(received)
-            case Asked():
+            case ReadChat():
                 id = received.id or self.new_id()
                 return self._with_room(id, StartChat(id, received.request))
             case CancelFrame(id=id):

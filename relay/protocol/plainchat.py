@@ -20,7 +20,7 @@ MAX_PLAIN_CHARS = 65_536
 """Characters of a frame that is read here; a longer one's values are counted first."""
 
 
-class Asked(Struct, frozen=True):
+class ReadChat(Struct, frozen=True):
     """A `chat` frame, read: its id, where it has one, and what it asks."""
 
     id: str | None
@@ -53,7 +53,7 @@ to look at."""
 _decode = msgspec.json.Decoder(_PlainChat).decode
 
 
-def read_plain(text: str) -> Asked | None:
+def read_plain(text: str) -> ReadChat | None:
     """The chat that a frame is; None where the schema has to read it."""
     if len(text) > MAX_PLAIN_CHARS or '"chat"' not in text:
         return None
@@ -72,7 +72,7 @@ def read_plain(text: str) -> Asked | None:
         conversation=chat.conversation,
         fallback=chat.fallback is not False,
     )
-    return Asked(chat.id, request)
+    return ReadChat(chat.id, request)
 
 
 def _turns(messages: str | list[_Turn]) -> tuple[Message, ...] | None:

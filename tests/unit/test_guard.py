@@ -5,7 +5,7 @@ import pytest
 from relay.addresses import network_of
 from relay.errors import Code, RelayError
 from relay.guard import (
-    Asked,
+    AccessRequest,
     Guard,
     GuardOptions,
     bearer_token,
@@ -21,7 +21,7 @@ def guard(host="127.0.0.1", **options):
 
 def asked(method="POST", path="/chat/gpt", host="localhost:3050", origin=None, **fields):
     origins = () if origin is None else (origin,)
-    return Asked(method=method, path=path, host=host, origins=origins, **fields)
+    return AccessRequest(method=method, path=path, host=host, origins=origins, **fields)
 
 
 def refusal(guard_, question):
@@ -81,7 +81,7 @@ def test_a_foreign_origin_is_refused_even_with_a_good_token():
 
 
 def test_two_origins_are_refused_even_if_each_is_allowed():
-    question = Asked(
+    question = AccessRequest(
         "POST", "/chat/gpt", "localhost:3050", ("http://localhost:1", "http://localhost:2")
     )
     assert refusal(guard(), question) is Code.FORBIDDEN

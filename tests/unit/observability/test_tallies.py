@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from relay.observability.tallies import Counts, Times
+from relay.observability.tallies import PlainCounter, PlainHistogram
 
 LABELS = st.tuples(st.sampled_from("ab"), st.sampled_from(["x", 'quoted "y"\n']))
 BOUNDS = (0.05, 0.1, 1.5, 3, 120)
@@ -24,7 +24,7 @@ def samples(registry):
 @given(st.lists(st.tuples(LABELS, st.integers(0, 1_000))))
 def test_a_counter_is_shown_as_the_librarys_is(said):
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    counts = Counts("things", "What happened.", ("one", "two"), ours)
+    counts = PlainCounter("things", "What happened.", ("one", "two"), ours)
     counter = Counter("things", "What happened.", ("one", "two"), registry=theirs)
     for labels, amount in said:
         counts.series[labels] += amount
@@ -35,7 +35,7 @@ def test_a_counter_is_shown_as_the_librarys_is(said):
 @given(st.lists(st.tuples(LABELS, SECONDS)))
 def test_a_histogram_is_shown_as_the_librarys_is(said):
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    times = Times("spans", "How long.", ("one", "two"), buckets=BOUNDS, registry=ours)
+    times = PlainHistogram("spans", "How long.", ("one", "two"), buckets=BOUNDS, registry=ours)
     histogram = Histogram("spans", "How long.", ("one", "two"), buckets=BOUNDS, registry=theirs)
     for labels, seconds in said:
         times.observe(labels, seconds)

@@ -39,7 +39,7 @@ from relay.protocol.codec import (
     error_frame,
 )
 from relay.protocol.frames import SERVER_FRAMES, PingFrame
-from relay.protocol.plainchat import Asked
+from relay.protocol.plainchat import ReadChat
 from relay.records import Records
 from relay.records import encode as encode_record
 from tests.frames import server_frame
@@ -240,7 +240,7 @@ def test_any_json_is_a_frame_or_a_clear_refusal(tag: str, fields: dict[str, Any]
     text = json.dumps(fields | {"type": tag})
     try:
         frame = decode_frame(text)
-        assert isinstance(frame, Asked) if tag == "chat" else frame.type == tag
+        assert isinstance(frame, ReadChat) if tag == "chat" else frame.type == tag
     except (BadFrame, NotAFrame) as fault:
         server_frame.validate_json(encode(error_frame(fault)))
 
