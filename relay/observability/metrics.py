@@ -152,9 +152,8 @@ class Metrics:
         """An upstream call said its first word, so long after its start."""
         self._attempt_first.observe(self._labels(target.provider, target.model), seconds)
 
-    def observe_attempt(self, attempt: EndedAttempt, first_event_s: float | None = None) -> None:
-        """An upstream call ended. `first_event_s` only where `observe_first_event` was not
-        told of it."""
+    def observe_attempt(self, attempt: EndedAttempt) -> None:
+        """An upstream call ended."""
         labels = self._labels(attempt.provider, attempt.model)
         outcome = _OUTCOMES.get(attempt.outcome, OTHER)
         self._attempts[*labels, outcome] += 1
@@ -162,8 +161,6 @@ class Metrics:
             self._hedges[*labels, outcome] += 1
         if attempt.usage is not None:
             self._count_tokens(attempt, attempt.usage)
-        if first_event_s is not None:
-            self._attempt_first.observe(labels, first_event_s)
 
     def observe_stream_end(self, record: Done | Failed | None, route: str) -> None:
         """An answer ended; `route` is the name that it was asked under. None where it goes

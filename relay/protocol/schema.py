@@ -29,8 +29,8 @@ ASYNCAPI_PATH = "/asyncapi.json"
 def json_schema() -> Json:
     """Every frame (JSON Schema 2020-12). `ClientFrame` and `ServerFrame` are the unions."""
     definitions = _definitions("#/$defs/")
-    definitions["ClientFrame"] = _union(CLIENT_FRAMES, "#/$defs/")
-    definitions["ServerFrame"] = _union(SERVER_FRAMES, "#/$defs/")
+    definitions["ClientFrame"] = _union(CLIENT_FRAMES)
+    definitions["ServerFrame"] = _union(SERVER_FRAMES)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{PROTOCOL}",
@@ -89,8 +89,8 @@ def _operation(action: str, channel: str, frames: dict[str, Any]) -> Json:
     }
 
 
-def _union(frames: dict[str, Any], prefix: str) -> Json:
-    mapping = {tag: prefix + model.__name__ for tag, model in frames.items()}
+def _union(frames: dict[str, Any]) -> Json:
+    mapping = {tag: f"#/$defs/{model.__name__}" for tag, model in frames.items()}
     return {
         "oneOf": [{"$ref": reference} for reference in mapping.values()],
         "discriminator": {"propertyName": "type", "mapping": mapping},

@@ -68,7 +68,8 @@ def test_an_answer_by_another_target_than_the_first_is_a_fallback():
 def test_attempts_and_hedges_count_by_target_and_outcome():
     told = metrics()
     told.observe_attempt(attempt("provider_timeout"))
-    told.observe_attempt(attempt(target=CLAUDE, hedge=True), 0.5)
+    told.observe_first_event(CLAUDE, 0.5)
+    told.observe_attempt(attempt(target=CLAUDE, hedge=True))
     claude = {"provider": "claude", "model": "c1"}
     labels = {"provider": "gpt", "model": "g1", "outcome": "provider_timeout"}
     assert value(told, "relay_attempts_total", **labels) == 1
@@ -152,9 +153,8 @@ def test_nothing_that_a_vendor_or_client_says_makes_a_series(said):
     told = metrics()
     known = {"other", "gpt", "g1", "claude", "c1", "websocket", "sse"}
     for provider, model, outcome in said:
-        told.observe_attempt(
-            EndedAttempt(provider, model, outcome, 1, True, Usage(1, 1, False)), 0.1
-        )
+        told.observe_first_event(Target(provider, model), 0.1)
+        told.observe_attempt(EndedAttempt(provider, model, outcome, 1, True, Usage(1, 1, False)))
         told.observe_stream_end(done(EndedAttempt(provider, model, outcome, 1)), provider)
         told.connection_opened(provider)
     for family in told.registry.collect():
