@@ -34,8 +34,8 @@ LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 """The names of the levels that the house uses."""
 
 Values: TypeAlias = tuple[object, ...]
-Facts: TypeAlias = Mapping[str, object]
-NO_FACTS: Facts = MappingProxyType({})
+LineFields: TypeAlias = Mapping[str, object]
+NO_FIELDS: LineFields = MappingProxyType({})
 
 _NUMBERS = (int, float)
 _SECOND = 1_000_000_000
@@ -78,14 +78,14 @@ class Parts(Struct, frozen=True):
     source: str
     about: About
     message: str
-    facts: Mapping[str, str]
+    fields: Mapping[str, str]
     trace: str
 
 
 class Said(Struct, frozen=True, gc=False):
     """What the code says, noted as it is. `message` is a constant of the code's with a place
     for each of `values`. What is no number among them may hold a secret, and is cleaned
-    when the line is put together, as facts and traceback are. `moment` is in nanoseconds
+    when the line is put together, as fields and traceback are. `moment` is in nanoseconds
     since the epoch. `source` is the module that speaks. `outer` has the names that `about`
     does not give."""
 
@@ -96,7 +96,7 @@ class Said(Struct, frozen=True, gc=False):
     outer: About
     message: str
     values: Values
-    facts: Facts
+    fields: LineFields
     trace: str = ""
 
 
@@ -129,7 +129,7 @@ class Layout:
             said.source,
             said.about.within(said.outer).shown(),
             said.message.format(*values),
-            {key: self._shown(value) for key, value in said.facts.items()},
+            {key: self._shown(value) for key, value in said.fields.items()},
             self._clean(said.trace) if said.trace else "",
         )
 
@@ -159,7 +159,7 @@ def _text_line(parts: Parts) -> str:
     about = parts.about
     names = f"connection={about.connection or '-'} session={about.session or '-'}"
     where = f"{parts.source} {names} stream={about.stream or '-'}"
-    said = "".join([f" {key}={_quoted(value)}" for key, value in parts.facts.items()])
+    said = "".join([f" {key}={_quoted(value)}" for key, value in parts.fields.items()])
     tail = f" | {parts.trace}" if parts.trace else ""
     line = f"{parts.time} {parts.level:<8} {where} | {parts.message}{said}{tail}"
     return f"{one_line(line)}\n"
@@ -177,8 +177,8 @@ def _json_line(parts: Parts) -> str:
         "message": parts.message,
         **asdict(parts.about),
     }
-    if parts.facts:
-        line["fields"] = parts.facts
+    if parts.fields:
+        line["fields"] = parts.fields
     if parts.trace:
         line["traceback"] = parts.trace
     # ASCII only: nothing left to escape

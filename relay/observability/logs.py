@@ -29,7 +29,7 @@ from loguru import logger
 from relay.errors import OF_THE_REQUEST, Code
 from relay.events import Done, EndedAttempt, Failed
 from relay.observability.content import answered, asked
-from relay.observability.loglayout import NO_FACTS, About, Facts, Format, Layout, Said, Values
+from relay.observability.loglayout import NO_FIELDS, About, Format, Layout, LineFields, Said, Values
 from relay.observability.loglines import Redactor, fold
 from relay.observability.logwriter import Console, LogFile, LogWriter, Output
 from relay.records import Shown
@@ -93,7 +93,7 @@ class _FromStandardLibrary(logging.Handler):
             text = "a log call whose arguments do not fit its message"
         if _is_noise(record):
             level, text, error = _INFO, "a request that is no HTTP was refused", None
-        _note(level, record.name, text, NO_FACTS, error)
+        _note(level, record.name, text, NO_FIELDS, error)
 
 
 def _is_noise(record: logging.LogRecord) -> bool:
@@ -300,20 +300,22 @@ def _log_done(about: About, record: Done) -> None:
     _say(_INFO, about, said, values, {"target": f"{record.provider}:{record.model}"})
 
 
-def _note(level: int, source: str, text: str, facts: Facts, error: BaseException | None) -> None:
+def _note(
+    level: int, source: str, text: str, fields: LineFields, error: BaseException | None
+) -> None:
     """Put a line of somebody else's to the writer, as `_say` does those of this module."""
     if level >= _lowest and _writer is not None:
         trace = fold(error, content=_content) if error is not None else ""
         outer = _about.get()
-        said = Said(level, time.time_ns(), source, _NOBODY, outer, "{}", (text,), facts, trace)
+        said = Said(level, time.time_ns(), source, _NOBODY, outer, "{}", (text,), fields, trace)
         _writer.put(said)
 
 
 def _say(
-    level: int, about: About, message: str, values: Values = (), facts: Facts = NO_FACTS
+    level: int, about: About, message: str, values: Values = (), fields: LineFields = NO_FIELDS
 ) -> None:
     """Put a line of this module's own to the writer. One that no output takes costs a
     comparison; before `configure_logging` none takes any."""
     if level >= _lowest and _writer is not None:
         outer = _about.get()
-        _writer.put(Said(level, time.time_ns(), __name__, about, outer, message, values, facts))
+        _writer.put(Said(level, time.time_ns(), __name__, about, outer, message, values, fields))

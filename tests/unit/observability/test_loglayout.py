@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.observability.loglayout import (
     MAX_REMEMBERED_LENGTH,
-    NO_FACTS,
+    NO_FIELDS,
     STREAM_PREFIX,
     About,
     Layout,
@@ -22,8 +22,8 @@ KEY = "zz-configured-key-0123456789"
 NOBODY = About()
 
 
-def said(message, *values, moment=0, about=NOBODY, outer=NOBODY, facts=NO_FACTS):
-    return Said(20, moment, "some.module", about, outer, message, values, facts)
+def said(message, *values, moment=0, about=NOBODY, outer=NOBODY, fields=NO_FIELDS):
+    return Said(20, moment, "some.module", about, outer, message, values, fields)
 
 
 def line(*args, clean=str, format="text", **options):
@@ -81,7 +81,7 @@ def test_names_that_a_line_does_not_give_come_from_around_it():
 def test_every_text_among_values_and_fields_is_cleaned_however_long(before, format):
     layout = Layout(format, Redactor([KEY]))
     for _ in range(2):
-        shown = layout.said(said("{} {}", before + KEY, 5, facts={"target": before + KEY}))
+        shown = layout.said(said("{} {}", before + KEY, 5, fields={"target": before + KEY}))
         assert KEY not in shown
         assert shown.count("[redacted]") == 2
 
@@ -96,7 +96,7 @@ def test_braces_in_a_value_are_only_braces():
 
 @given(st.text(), st.text(), st.sampled_from(["text", "json"]))
 def test_one_event_is_one_line_whatever_it_holds(value, field, format):
-    shown = line("{}", value, facts={"field": field}, format=format)
+    shown = line("{}", value, fields={"field": field}, format=format)
     assert shown.endswith("\n")
     assert len(shown[:-1].splitlines()) == 1
     shown.encode()
