@@ -206,9 +206,7 @@ class Settings(BaseSettings):
     )
     breaker_cooldown: float = seconds(10, "How long a failing model rests before it is probed.")
 
-    resume_grace: float = seconds(
-        defaults.RESUME_GRACE, "How long an answer runs on without a reader.", zero=True
-    )
+    resume_grace: float = seconds(300, "How long an answer runs on without a reader.", zero=True)
     resume_window: float = seconds(
         defaults.RESUME_WINDOW,
         "How long a finished answer and an idle session can be taken up again.",
