@@ -41,8 +41,7 @@ from relay.provider import Provider
 from relay.providers.local import EngineLike, LocalProvider
 from relay.providers.registry import build
 from relay.routing import Route
-from relay.stores.memory import Limits as MemoryLimits
-from relay.stores.memory import MemoryLog
+from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.streamlog import StreamLog
 
 if TYPE_CHECKING:

@@ -28,6 +28,9 @@ from relay.timerwheel import TimerWheel
 DRAIN_RETRY_AFTER = 1.0
 """Seconds after which a chat refused for draining may be sent to another process."""
 
+NOT_KEPT = ChatRequest("", ())
+"""Stands for the request of an orphan of which none was kept: nobody knows what it asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -226,12 +229,13 @@ class Dispatcher:
 
     def adopt(self, orphan: Orphan) -> None:
         """Finish a stream whose owner died; give this to `StreamLog.on_orphan`."""
-        request = orphan.spec.request
+        request = orphan.spec.request if orphan.spec else NOT_KEPT
         left = estate_of(orphan.chunks, orphan.account, orphan.accepted, orphan.last_sign_ms)
-        self._observer.started(orphan.spec.stream, request.provider, request, taken_over=True)
+        stream = orphan.writer.stream
+        self._observer.started(stream, request.provider, request, taken_over=True)
         route = self._lineup.routes.get(request.provider)
-        if route is None or orphan.request is None:
-            self._end_untaken(orphan, left)
+        if orphan.spec is None or route is None:
+            self._end_untaken(orphan, request, left)
             return
         driver = self._drive(orphan.writer, orphan.spec, route)
         driver.inherit(left)
@@ -242,22 +246,21 @@ class Dispatcher:
         else:
             driver.begin()
 
-    def _end_untaken(self, orphan: Orphan, left: Estate) -> None:
+    def _end_untaken(self, orphan: Orphan, request: ChatRequest, left: Estate) -> None:
         """End an answer that this node can't go on with."""
-        stream, request = orphan.spec.stream, orphan.spec.request
+        stream = orphan.writer.stream
         cut_short = left.cut_short(estimate_input_characters(request))
         for attempt in cut_short:
             self._observer.attempt_ended(stream, attempt)
         end = self._not_takeable([*left.attempts, *cut_short])
-        orphan.writer.append([*self._missing_start(orphan), end])
+        orphan.writer.append([*self._missing_start(orphan, request), end])
         self._observer.ended(stream, request.provider, end, lambda: shown(orphan.writer.chunks()))
 
-    def _missing_start(self, orphan: Orphan) -> list[Start]:
+    def _missing_start(self, orphan: Orphan, request: ChatRequest) -> list[Start]:
         """The record 0 of a stream whose owner died before it was written."""
         if orphan.chunks:
             return []
-        asked = orphan.spec.request.provider or self._lineup.default
-        return [Start(orphan.spec.stream, asked, "")]
+        return [Start(orphan.writer.stream, request.provider or self._lineup.default, "")]
 
     def _not_takeable(self, attempts: list[EndedAttempt]) -> Failed:
         return Failed(

@@ -19,7 +19,7 @@ from relay.events import Record
 from relay.records import Chunk
 from relay.request import ChatRequest
 
-Status = Literal["running", "done", "error"]
+StreamStatus = Literal["running", "done", "error"]
 
 
 class Spec(Struct, frozen=True):
@@ -44,7 +44,7 @@ class StreamInfo(Struct, frozen=True):
     id: str
     stream: str
     seq: int
-    status: Status
+    status: StreamStatus
 
 
 class Cursor(Protocol):
@@ -74,16 +74,11 @@ class Cursor(Protocol):
 
 
 class Writer(Protocol):
-    """The owner's hand on one stream. Exactly one is valid at a time (its epoch is)."""
+    """By which the owner writes one stream. Exactly one is valid at a time."""
 
     @property
     def stream(self) -> str:
         """The stream's name."""
-        ...
-
-    @property
-    def epoch(self) -> int:
-        """Rises with every take-over; 1 for the node that created the stream."""
         ...
 
     @property
@@ -102,11 +97,6 @@ class Writer(Protocol):
         """Everything appended so far, from record 0, whether it is safe yet or not. For
         the owner alone: a log keeps the text, so whoever writes it need not. Not to be
         asked of a writer that was lost."""
-        ...
-
-    async def settled(self) -> None:
-        """Wait until everything appended is safe. Raises `Fenced`, or `RelayError` where
-        the store gave up."""
         ...
 
     def keep_account(self, account: Callable[[], Account]) -> None:
@@ -139,18 +129,18 @@ class Existing(Struct, frozen=True):
 
 
 class Orphan(Struct, frozen=True):
-    """A stream whose owner died, now this node's to finish.
+    """A stream whose owner died, which this node has to finish.
 
-    `request` is None where it was too large to be kept: the answer can only be ended.
+    `spec` is None where the request was too large to be kept: the answer can only be ended.
     `account` is what the owner noted last. `accepted` is when the chat was accepted, by the
-    log's clock: a moment of this node's, though another node saw it. `last_sign_ms` is how
-    long after that the owner last gave a sign of life.
-    `late` when nobody read it for longer than its grace: it is to be abandoned.
+    log's clock: a moment of this node's clock, though another node saw it. `last_sign_ms` is
+    how long after that the owner last gave a sign of life.
+    `late` when nobody read it for longer than its grace: it must be abandoned. `cancelled`
+    when a reader wanted it to end.
     """
 
     writer: Writer
-    spec: Spec
-    request: ChatRequest | None
+    spec: Spec | None
     chunks: Sequence[Chunk]
     account: Account
     accepted: float

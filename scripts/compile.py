@@ -44,10 +44,10 @@ HOT = (
     "relay.providers.sse",
     "relay.providers.toolcalls",
     "relay.records",
-    "relay.stores.memory_stream",
+    "relay.stores.memory.stream",
     "relay.stores.reading",
-    "relay.stores.redis_entries",
-    "relay.stores.redis_stream",
+    "relay.stores.redis.encoding",
+    "relay.stores.redis.stream",
 )
 """What a token passes through. A new chat's way is not among them: gone through now and
 then, compact bytecode costs less than machine code that the caches have forgotten. Nor is any

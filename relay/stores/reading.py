@@ -50,7 +50,7 @@ class Readable:
 
 
 class ReadCursor:
-    """One reader's place in one stream; see `streamlog.Cursor`."""
+    """One reader's place in one stream: the `Cursor` of every store."""
 
     __slots__ = ("_of", "after", "at_head", "wake")
 
@@ -62,7 +62,8 @@ class ReadCursor:
         of.entered(self)
 
     def take(self, limit: int) -> Chunk | None:
-        """See `Cursor.take`."""
+        """What follows, merged up to `limit` bytes; None at the head. Raises `StreamExpired`, or
+        the stream's `trouble`."""
         of = self._of
         if of.gone:
             raise StreamExpired
@@ -78,6 +79,6 @@ class ReadCursor:
         return chunk
 
     def close(self) -> None:
-        """See `Cursor.close`."""
+        """Stop reading. Idempotent."""
         if self in self._of.cursors:
             self._of.left(self)

@@ -25,7 +25,7 @@ from relay.events import Done, FinishReason, Start, Text, Timing, Usage
 from relay.records import unescape
 from relay.request import ChatRequest, Message
 from relay.streamlog import Created, Cursor, Existing, Spec, Writer
-from tests.contract.test_stream_log import BENCHES, Bench, MemoryBench
+from tests.contract.test_stream_log import BENCHES, Bench, MemoryBench, settled
 from tests.redis_process import RedisProcess
 
 SESSION = "s" * 22
@@ -104,7 +104,7 @@ class StreamLogMachine(RuleBasedStateMachine):
         claim = await self.bench.log.create(self._spec(name, id))
         assert isinstance(claim, Created)
         claim.writer.append([Start(name, "gpt", "m")])
-        await claim.writer.settled()
+        await settled(claim.writer)
         return Answer(name, id, claim.writer)
 
     def _spec(self, name: str, id: str) -> Spec:
@@ -119,7 +119,7 @@ class StreamLogMachine(RuleBasedStateMachine):
     def say(self, answer: Answer, texts: list[str]) -> None:
         async def said() -> None:
             answer.writer.append([Text(text) for text in texts])
-            await answer.writer.settled()
+            await settled(answer.writer)
 
         if not answer.ended:
             self.do(said())
@@ -129,7 +129,7 @@ class StreamLogMachine(RuleBasedStateMachine):
     def finish(self, answer: Answer) -> None:
         async def finished() -> None:
             answer.writer.append([DONE])
-            await answer.writer.settled()
+            await settled(answer.writer)
 
         if not answer.ended:
             self.do(finished())

@@ -38,7 +38,7 @@ from relay.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls
 from relay.records import Shown, decode
 from relay.request import ChatRequest, Message
-from relay.stores.memory import Limits, MemoryLog
+from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.streamlog import Orphan, Spec
 from tests.by_default import by_default, open_route
 
@@ -122,7 +122,7 @@ class House:
         self.now = time.monotonic
         targets = tuple(Target(provider.name, f"{provider.name}-model") for provider in providers)
         route = open_route(providers[0].name, *targets)
-        self.log = MemoryLog(Limits(max_streams_per_session=2), self.clock)
+        self.log = MemoryLog(MemoryLimits(max_streams_per_session=2), self.clock)
         self.late = 0.0
         self.dispatcher = Dispatcher(
             Lineup(
@@ -583,7 +583,7 @@ async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothin
     def fenced(self: object, records: object) -> None:
         raise Fenced
 
-    monkeypatch.setattr("relay.stores.memory_stream.MemoryStream.append", fenced)
+    monkeypatch.setattr("relay.stores.memory.stream.MemoryStream.append", fenced)
     lost.set()
     await until(lambda: house.dispatcher.running == 0)
     assert house.told.ended_with == [None]
@@ -595,12 +595,11 @@ ASKED = ChatRequest("gpt", (Message("user", "hi"),))
 
 
 def orphan_of(house: House, writer: object, request: ChatRequest | None, **fields: Any) -> Orphan:
-    asked = request or ASKED
-    spec = Spec("o1", "s" * 22, "a", None, asked, 300)
+    spec = Spec("o1", "s" * 22, "a", None, request, 300) if request else None
     known = {"account": Account(calls=()), "accepted": house.clock(), "last_sign_ms": 0}
     said = {**known, "late": False, "cancelled": False, **fields}
     chunks = house.log._streams["o1"].records.chunks()
-    return Orphan(writer, spec, request, chunks, **said)  # type: ignore[arg-type]
+    return Orphan(writer, spec, chunks, **said)  # type: ignore[arg-type]
 
 
 async def owned(house: House, *texts: str) -> tuple[object, ChatRequest]:

@@ -21,13 +21,13 @@ from relay.edges.sse import SseEdge
 from relay.errors import Code, RelayError
 from relay.events import Done, FinishReason, Start, Timing, Usage
 from relay.request import ChatRequest
-from relay.stores.memory import Limits, MemoryLog
+from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.streamlog import Existing, Spec, Writer
 
 PATIENCE = 10.0
 """Seconds after which a test says that something hangs."""
 
-PACE, LIMITS = Pace(), Limits()
+PACE, LIMITS = Pace(), MemoryLimits()
 
 DONE = Done("gpt", "model-1-0613", FinishReason.STOP, Usage(3, 2, False), [], Timing(1, 2))
 

@@ -12,8 +12,8 @@ from relay.errors import RelayError
 from relay.events import Done, FinishReason, Start, Text, Timing, Usage
 from relay.records import unescape
 from relay.request import ChatRequest, Message
-from relay.stores.redis import RedisLog
-from relay.stores.redis_limits import RedisLimits, redis_client
+from relay.stores.redis import RedisLimits, RedisLog, redis_client
+from relay.stores.redis.stream import RedisStream
 from relay.streamlog import Created, Cursor, Spec, StreamLog, Writer
 
 LEASE = 0.5
@@ -42,12 +42,18 @@ def spec(stream: str = "st1", id: str = "a", text: str = "hi") -> Spec:
     return Spec(stream, SESSION, id, None, ChatRequest("gpt", (Message("user", text),)), 300)
 
 
+async def settled(writer: Writer) -> None:
+    """Wait until Redis has everything appended."""
+    assert isinstance(writer, RedisStream)
+    await writer.settled()
+
+
 async def begun(log: StreamLog, **fields: str) -> Writer:
     """A stream with its first record."""
     claim = await log.create(spec(**fields))
     assert isinstance(claim, Created)
     claim.writer.append([Start(claim.writer.stream, "gpt", "m")])
-    await claim.writer.settled()
+    await settled(claim.writer)
     return claim.writer
 
 
@@ -100,14 +106,14 @@ async def speak(writer: Writer, first: int, last: int) -> None:
         writer.append([Text(f"<{number}>")])
         await asyncio.sleep(0)
         if number % 7 == 0:
-            await writer.settled()
+            await settled(writer)
 
 
 async def speak_slowly(writer: Writer, last: int) -> None:
     """Say numbers, each an entry of its own."""
     for number in range(last):
         writer.append([Text(f"<{number}>")])
-        await writer.settled()
+        await settled(writer)
 
 
 def text(last: int) -> str:

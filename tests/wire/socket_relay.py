@@ -30,8 +30,7 @@ from relay.failover.hedging import HedgeBudget
 from relay.guard import SUBJECT
 from relay.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls
-from relay.stores.memory import Limits as LogLimits
-from relay.stores.memory import MemoryLog
+from relay.stores.memory import MemoryLimits, MemoryLog
 from tests.by_default import by_default, open_route
 from tests.frames import server_frame
 
@@ -189,13 +188,13 @@ async def serving(
     script: Script,
     *,
     limits: Limits | None = None,
-    log_limits: LogLimits | None = None,
+    log_limits: MemoryLimits | None = None,
     authenticate: Callable[[str | None], str | None] = lambda token: None,
     handler_cancellation: bool = False,
 ) -> AsyncIterator[SocketRelay]:
     """A `SocketRelay`, whose observers must not have been told of a defect."""
     told, provider = Told(), ScriptedProvider(script)
-    log = MemoryLog(log_limits or LogLimits(), time.monotonic)
+    log = MemoryLog(log_limits or MemoryLimits(), time.monotonic)
     lineup = Lineup({"gpt": provider}, {"gpt": open_route("gpt", Target("gpt", "m"))})
     dispatcher = Dispatcher(
         lineup,

@@ -18,7 +18,7 @@ from relay.errors import Code, Fault
 from relay.events import Target, Text
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
-from relay.stores.memory import Limits, MemoryLog
+from relay.stores.memory import MemoryLimits, MemoryLog
 from tests.by_default import by_default, open_route
 from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of, until
 from tests.wire.socket_relay import END, Held, ScriptedProvider, Told, says
@@ -34,7 +34,7 @@ class Relay:
     def __init__(self, script):
         self.now = time.monotonic()
         self.told, self.provider = Told(), ScriptedProvider(script)
-        self.log = MemoryLog(Limits(), lambda: self.now)
+        self.log = MemoryLog(MemoryLimits(), lambda: self.now)
         self.dispatcher = Dispatcher(
             Lineup(
                 {"gpt": self.provider},

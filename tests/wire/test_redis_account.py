@@ -15,7 +15,15 @@ from relay.events import EndedAttempt, Text
 from relay.records import encode
 from relay.streamlog import Orphan, StreamLog
 from tests.redis_process import RedisProcess
-from tests.wire.redis_nodes import DONE, LEASE, MakeNode, Reader, begun, until
+from tests.wire.redis_nodes import (
+    DONE,
+    LEASE,
+    MakeNode,
+    Reader,
+    begun,
+    settled,
+    until,
+)
 
 KEY = "relay:{st1}"
 ENDED = (EndedAttempt("gpt", "m", "provider_error", 5),)
@@ -60,12 +68,12 @@ async def test_it_goes_with_the_records_and_costs_a_token_nothing(
     before = calls_of(store, "evalsha")
     writer.append([Text("one ")])
     writer.keep_account(noting)
-    await writer.settled()
+    await settled(writer)
     assert calls_of(store, "evalsha") == before + 1
     assert store.hexists(KEY, "account")
     for _ in range(20):
         writer.append([Text("more ")])
-        await writer.settled()
+        await settled(writer)
     assert calls_of(store, "evalsha") == before + 21
     assert noting.asked == 1
 
@@ -76,10 +84,10 @@ async def test_it_is_written_at_once_where_no_record_comes(
     log = await make_node()
     writer = await begun(log)
     writer.keep_account(Noting())
-    await writer.settled()
+    await settled(writer)
     assert msgspec.json.decode(store.hget(KEY, "attempts"), type=tuple[EndedAttempt, ...]) == ENDED
     writer.append([Text("one")])
-    await writer.settled()
+    await settled(writer)
     assert (await Reader().attach(log)).text == "one"
 
 
@@ -90,7 +98,7 @@ async def test_each_renewal_writes_it_as_it_stands_by_then(
     writer = await begun(log)
     noting = Noting()
     writer.keep_account(noting)
-    await writer.settled()
+    await settled(writer)
     noting.account = msgspec.structs.replace(NOTED, noted_ms=4_000)
     await log.tick()
     assert msgspec.json.decode(store.hget(KEY, "account"), type=Account).noted_ms == 4_000
@@ -102,7 +110,7 @@ async def test_the_next_owner_has_it_with_the_chats_age_and_the_last_sign_of_lif
     log, other = await make_node(lease_seconds=LEASE), await make_node(lease_seconds=LEASE)
     writer = await begun(log)
     writer.keep_account(Noting())
-    await writer.settled()
+    await settled(writer)
     await log.close()
     server.age_field_by(100, "accepted")
     server.age_field_by(40, "renewed")
@@ -119,17 +127,17 @@ async def test_what_a_store_lost_its_owner_writes_anew(
     log = await make_node()
     writer = await begun(log)
     writer.keep_account(Noting())
-    await writer.settled()
+    await settled(writer)
     accepted = float(store.hget(KEY, "accepted"))
     server.flush()
     writer.append([Text("one")])
-    await writer.settled()
+    await settled(writer)
     assert store.hget(KEY, "attempts") == msgspec.json.encode(ENDED)
     assert store.hexists(KEY, "account")
     assert float(store.hget(KEY, "accepted")) == pytest.approx(accepted, abs=50)
     server.flush()
     writer.append([DONE])
-    await writer.settled()
+    await settled(writer)
     assert store.hmget(KEY, "account", "attempts", "accepted", "request") == [None] * 4
 
 
@@ -167,7 +175,7 @@ async def test_what_was_noted_before_an_earlier_version_owned_it_is_not_taken_fo
     log, other = await make_node(lease_seconds=LEASE), await make_node(lease_seconds=LEASE)
     writer = await begun(log)
     writer.keep_account(Noting())
-    await writer.settled()
+    await settled(writer)
     await log.close()
     store.hincrby(KEY, "epoch", 1)
     entry = {"e": 2, "r": msgspec.msgpack.encode([(1, encode(Text("two "))[1])])}
@@ -189,5 +197,5 @@ async def test_a_redis_that_refuses_to_keep_it_is_not_taken_for_well(
     await until(lambda: not log.healthy)
     assert not store.hexists(KEY, "account")
     store.replicaof("NO", "ONE")
-    await writer.settled()
+    await settled(writer)
     assert store.hexists(KEY, "account")

@@ -23,6 +23,7 @@ from tests.wire.redis_nodes import (
     MakeNode,
     Reader,
     begun,
+    settled,
     speak,
     speak_slowly,
     spec,
@@ -45,9 +46,9 @@ async def test_after_a_spell_as_a_replica_the_answer_goes_on_with_the_owner_it_h
         node.on_orphan(orphans.append)
     writer = await begun(a)
     here, there = await Reader().attach(a), await Reader().attach(b)
-    await until(lambda: b._pulse.may_take_over)
+    await until(lambda: b._health.may_take_over)
     await speak(writer, 0, 20)
-    await writer.settled()
+    await settled(writer)
     store.replicaof(*NOBODY)
     writer.append([Text("<20>")])
     await until(lambda: not a.healthy and not b.healthy)
@@ -57,7 +58,7 @@ async def test_after_a_spell_as_a_replica_the_answer_goes_on_with_the_owner_it_h
     store.replicaof("NO", "ONE")
     await speak(writer, 21, 60)
     writer.append([DONE])
-    await asyncio.wait_for(writer.settled(), PATIENCE)
+    await asyncio.wait_for(settled(writer), PATIENCE)
     await until(lambda: here.ended and there.ended and a.healthy and b.healthy)
     assert (here.text, there.text) == (text(60), text(60))
     assert (here.error, there.error, orphans) == (None, None, [])
@@ -167,12 +168,12 @@ async def test_nodes_follow_the_address_to_the_new_primary_with_every_connection
     writer = await begun(a)
     here, there = await Reader().attach(a), await Reader().attach(b)
     await speak(writer, 0, 20)
-    await writer.settled()
+    await settled(writer)
     await until(pair.in_step)
     talking = asyncio.create_task(speak(writer, 20, 200))
     pair.fail_over()
     await talking
-    await asyncio.wait_for(writer.settled(), PATIENCE)
+    await asyncio.wait_for(settled(writer), PATIENCE)
     await until(lambda: not pair.connections(pair.old) and a.healthy and b.healthy)
     writer.append([DONE])
     await until(lambda: here.ended and there.ended)
@@ -192,7 +193,7 @@ async def test_a_new_primary_that_lacks_the_last_records_gets_them_from_the_owne
     await until(pair.in_step)
     pair.ask(pair.new).replicaof(*NOBODY)  # it is cut off from here on
     writer.append([Text("<5>")])
-    await writer.settled()
+    await settled(writer)
     await until(lambda: there.text == text(6))
     pair.fail_over()
     await speak(writer, 6, 30)

@@ -15,7 +15,7 @@ import redis as sync_redis
 
 from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.events import Text
-from relay.stores.redis_calls import CALLS_AT_ONCE
+from relay.stores.redis.connection import CALLS_AT_ONCE
 from relay.streamlog import Created, Orphan, Writer
 from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
@@ -25,6 +25,7 @@ from tests.wire.redis_nodes import (
     MakeNode,
     Reader,
     begun,
+    settled,
     speak,
     speak_slowly,
     spec,
@@ -89,13 +90,13 @@ async def test_connected_readers_on_both_nodes_get_the_whole_text(
     writer = await begun(a)
     here, there = await Reader().attach(a), await Reader().attach(b)
     await speak(writer, 0, 20)
-    await writer.settled()
+    await settled(writer)
     talking = asyncio.create_task(speak(writer, 20, 200))
     await trouble(server)
     await talking
     await until(lambda: a.healthy and b.healthy)
     writer.append([DONE])
-    await asyncio.wait_for(writer.settled(), PATIENCE)
+    await asyncio.wait_for(settled(writer), PATIENCE)
     await until(lambda: here.ended and there.ended)
     assert (here.text, there.text) == (text(200), text(200))
     assert (here.error, there.error, orphans) == (None, None, [])
@@ -112,10 +113,10 @@ async def test_what_had_ended_is_gone_and_told_so_and_sessions_in_use_live_on(
     await a.open_session(SESSION, None)
     ended, running = await begun(a), await begun(a, stream="st2", id="b")
     ended.append([DONE])
-    await ended.settled()
+    await settled(ended)
     await trouble(server)
     running.append([Text("x")])
-    await running.settled()
+    await settled(running)
     await a.tick()
     assert await b.open_session(SESSION, None)
     assert await b.find(SESSION, "b") == "st2"
@@ -139,7 +140,7 @@ async def test_after_too_long_a_pause_readers_are_told_and_the_upstream_is_close
         server.configure(maxmemory=1, maxmemory_policy="noeviction")
     writer.append([Text("never safe")])
     with pytest.raises(RelayError):
-        await asyncio.wait_for(writer.settled(), PATIENCE)
+        await asyncio.wait_for(settled(writer), PATIENCE)
     assert lost == [1]
     assert here.error is not None
     assert (here.error.code, here.error.retryable) == (Code.INTERNAL, True)
@@ -158,7 +159,7 @@ async def test_after_too_long_a_pause_readers_are_told_and_the_upstream_is_close
     await until(lambda: a.healthy)
     second = await begun(a, stream="st3", id="c")
     second.append([DONE])
-    await second.settled()
+    await settled(second)
 
 
 async def test_a_chat_sent_while_redis_is_away_waits_for_it(
@@ -184,7 +185,7 @@ async def test_nothing_is_shown_before_redis_has_it(
     await until(lambda: not a.healthy)
     assert reader.text == ""
     server.thaw()
-    await writer.settled()
+    await settled(writer)
     assert reader.text == "held"
 
 
@@ -268,7 +269,7 @@ async def test_the_owner_writes_anew_what_an_older_snapshot_lacks(
     await a.rest()
     late = await Reader().attach(b)
     writer.append([Text("<10>"), DONE])
-    await writer.settled()
+    await settled(writer)
     await until(lambda: reader.ended and late.ended)
     assert reader.text == late.text == text(11)
 
@@ -290,7 +291,7 @@ async def test_a_reader_who_had_more_than_the_new_owner_is_told_not_given_a_mixt
     await until(lambda: orphans)
     assert fresh.text == text(3)
     orphans[0].writer.append([Text("another ending"), *[Text("!")] * 12, DONE])
-    await orphans[0].writer.settled()
+    await settled(orphans[0].writer)
     await until(lambda: reader.ended and fresh.ended)
     assert isinstance(reader.error, StreamExpired)
     assert reader.text == text(10)
@@ -304,7 +305,7 @@ async def test_an_orphan_whose_records_are_lost_is_told_gone(
     b.on_orphan(lambda orphan: pytest.fail("taken over without its beginning"))
     writer = await begun(a)
     await speak(writer, 0, 5)
-    await writer.settled()
+    await settled(writer)
     await a.close()
     with _store(server) as client:
         client.delete("relay:{st1}:log")
@@ -343,10 +344,10 @@ async def test_a_zombies_append_is_refused_and_its_reader_follows_the_new_owner(
     await until(lambda: orphans)
     writer.append([Text("of a zombie")])
     with pytest.raises(Fenced):
-        await asyncio.wait_for(writer.settled(), PATIENCE)
+        await asyncio.wait_for(settled(writer), PATIENCE)
     assert lost == [1]
     orphans[0].writer.append([Text("of the new owner"), DONE])
-    await orphans[0].writer.settled()
+    await settled(orphans[0].writer)
     await until(lambda: there.ended)
     assert there.text == "of the new owner"
     assert here.text == ""
@@ -360,7 +361,7 @@ async def test_a_stream_handed_over_is_taken_at_once_and_its_readers_stay(
     b.on_orphan(orphans.append)
     writer = await begun(a)
     here, there = await Reader().attach(a), await Reader().attach(b)
-    await until(lambda: b._pulse.may_take_over)
+    await until(lambda: b._health.may_take_over)
     writer.append([Text("said before")])
     began = time.monotonic()
     assert await a.hand_over(writer)
@@ -384,8 +385,8 @@ async def test_a_cancel_of_an_orphan_without_readers_ends_it(
     await until(lambda: orphans)
     assert orphans[0].cancelled
     orphans[0].writer.append([DONE])
-    await orphans[0].writer.settled()
-    await until(lambda: not b._streams)
+    await settled(orphans[0].writer)
+    await until(lambda: not b._streams.by_name)
 
 
 async def test_many_calls_at_once_hold_few_connections(
@@ -410,11 +411,11 @@ async def test_nothing_is_left_on_a_node_once_nobody_reads_or_writes(
     with pytest.raises(RelayError):
         await b.attach("st1", 99, lambda: None, None)
     writer.append([DONE])
-    await writer.settled()
+    await settled(writer)
     await until(lambda: there.ended)
     here.close()
     there.close()
-    assert (a._streams, b._streams) == ({}, {})
+    assert (a._streams.by_name, b._streams.by_name) == ({}, {})
     with _store(server) as client:
         await until(lambda: len(client.execute_command("PUBSUB", "SHARDCHANNELS")) == 2)
         await until(lambda: not client.exists("relay:{st1}:readers"))
@@ -428,7 +429,7 @@ async def test_a_long_answer_appended_at_once_goes_out_in_batches(
     reader = await Reader().attach(b)
     writer.append([Text("x" * 100) for _ in range(5_000)])
     writer.append([DONE])
-    await writer.settled()
+    await settled(writer)
     await until(lambda: reader.ended)
     assert reader.text == "x" * 500_000
     with _store(server) as client:

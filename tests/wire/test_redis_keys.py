@@ -10,12 +10,16 @@ from relay.account import Account
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import EndedAttempt, Start, Text
 from relay.request import ChatRequest, Message
-from relay.stores import redis_claims
-from relay.stores.redis import RedisLog
-from relay.stores.redis_limits import ERASE_LINGER
+from relay.stores.redis import RedisLog, scripts
+from relay.stores.redis.limits import ERASE_LINGER
 from relay.streamlog import Created, Spec, Writer
 from tests.redis_process import RedisProcess
-from tests.wire.redis_nodes import DONE, SESSION, MakeNode
+from tests.wire.redis_nodes import (
+    DONE,
+    SESSION,
+    MakeNode,
+    settled,
+)
 
 PROMPT, ANSWER = "what the user asked", "what the model said"
 TRIED = EndedAttempt("gpt", "m", "provider_error", 5)
@@ -28,7 +32,7 @@ async def begun(log: RedisLog, stream: str = "st1", id: str = "a") -> Writer:
     claim = await log.create(Spec(stream, SESSION, id, "ann", request, GRACE))
     assert isinstance(claim, Created)
     claim.writer.append([Start(stream, "gpt", "m"), Text(ANSWER)])
-    await claim.writer.settled()
+    await settled(claim.writer)
     return claim.writer
 
 
@@ -41,7 +45,7 @@ async def log(make_node: MakeNode) -> RedisLog:
 
 async def ended(log: RedisLog, writer: Writer) -> None:
     writer.append([DONE])
-    await writer.settled()
+    await settled(writer)
     await log.rest()
 
 
@@ -170,7 +174,7 @@ async def test_a_stream_refused_leaves_nothing_behind(
 async def test_a_session_forgets_its_oldest_ids_beyond_the_limit(
     log: RedisLog, store: sync_redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_claims, "MAX_IDS", 3)
+    monkeypatch.setattr(scripts, "MAX_IDS", 3)
     for number in range(4):
         await ended(log, await begun(log, f"st{number}", f"id{number}"))
     listed = [each.id for each in await log.session_streams(SESSION)]
@@ -197,12 +201,12 @@ async def test_a_token_costs_one_append_and_many_at_once_no_more_round_trips(
     before = _calls(store)
     for _ in range(10):
         writer.append([Text("x")])
-        await writer.settled()
+        await settled(writer)
     one_by_one = _calls(store) - before
     before = _calls(store)
     for _ in range(1_000):
         writer.append([Text("x")])
-    await writer.settled()
+    await settled(writer)
     at_once = _calls(store) - before
     assert one_by_one <= 12
     assert at_once <= 4

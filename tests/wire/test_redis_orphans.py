@@ -12,11 +12,19 @@ from relay.errors import Code
 from relay.events import Start, Text
 from relay.request import ChatRequest, Message
 from relay.stores.redis import RedisLog
-from relay.stores.redis_keeper import MISSES
-from relay.stores.redis_trouble import unanswered
+from relay.stores.redis.health import unanswered
+from relay.stores.redis.leases import MISSES
+from relay.stores.redis.scripts import Command
 from relay.streamlog import Created, Orphan, Spec, Writer
 from tests.redis_process import RedisProcess
-from tests.wire.redis_nodes import DONE, SESSION, MakeNode, Reader, until
+from tests.wire.redis_nodes import (
+    DONE,
+    SESSION,
+    MakeNode,
+    Reader,
+    settled,
+    until,
+)
 
 GRACE = 300.0
 WINDOW = 20.0
@@ -33,7 +41,7 @@ async def begun(log: RedisLog) -> Writer:
     claim = await log.create(Spec("st1", SESSION, "a", None, request, GRACE))
     assert isinstance(claim, Created)
     claim.writer.append([Start("st1", "gpt", "m"), Text("one ")])
-    await claim.writer.settled()
+    await settled(claim.writer)
     await log.rest()
     return claim.writer
 
@@ -41,7 +49,7 @@ async def begun(log: RedisLog) -> Writer:
 async def finished_by(heir: RedisLog) -> str:
     """What a reader has who comes back to the session on a node that finishes orphans."""
     heir.on_orphan(lambda orphan: orphan.writer.append([Text("two"), DONE]))
-    await until(lambda: heir._calls.pulse.may_take_over)
+    await until(lambda: heir._connection.health.may_take_over)
     assert await heir.find(SESSION, "a") == "st1"
     assert await heir.newest("a talk", SESSION, None) == "st1"
     reader = await Reader().attach(heir)
@@ -82,7 +90,7 @@ async def test_the_end_of_one_stream_leaves_the_session_to_another_that_runs(
     claim = await owner.create(other)
     assert isinstance(claim, Created)
     claim.writer.append([Start("st2", "gpt", "m"), DONE])
-    await claim.writer.settled()
+    await settled(claim.writer)
     await owner.rest()
     await owner.close()
     server.age(GRACE)
@@ -99,7 +107,7 @@ async def test_without_a_window_an_answer_under_way_outlives_the_pauses_of_its_r
             if not key.endswith((b":marker", b":lease")):
                 assert store.pttl(key) > 30_000, key
         writer.append([DONE])
-        await writer.settled()
+        await settled(writer)
         assert 0 < store.pttl("relay:{st1}") <= 1_000
         assert 0 < store.pttl("relay:{st1}:log") <= 1_000
 
@@ -111,7 +119,7 @@ async def test_after_its_end_and_its_last_connection_all_is_kept_for_the_window_
     writer = await begun(owner)
     await owner.tick()
     writer.append([DONE])
-    await writer.settled()
+    await settled(writer)
     await owner.leave_session(SESSION)
     await owner.rest()
     with sync_redis.Redis.from_url(server.url) as store:
@@ -126,19 +134,19 @@ async def test_records_that_come_while_a_look_is_answered_are_not_missed(
     owner, other = await make_node(lease_seconds=30), await make_node(lease_seconds=30)
     writer = await begun(owner)
     reader = await Reader().attach(other)
-    call, said = other._calls.call, "one "
+    call, said = other._connection.run, "one "
 
-    async def answered_late(script: str, *args: Any) -> Any:
+    async def answered_late(command: Command) -> Any:
         nonlocal said
-        answer = await call(script, *args)
+        answer = await call(command)
         writer.append([Text("x")])
         said += "x"
         await until(lambda: reader.text == said or reader.ended)
         return answer
 
-    other._calls.call = answered_late  # type: ignore[method-assign]
+    other._connection.run = answered_late  # type: ignore[method-assign]
     for _ in range(MISSES + 1):
-        await other._keeper.look_after(other._streams["st1"])
+        await other._keeper.look_after(other._streams.by_name["st1"])
     reader.read()
     assert reader.error is None
     assert reader.text == said
@@ -163,10 +171,12 @@ async def test_a_take_over_that_another_node_overtakes_takes_nothing_from_it(
             await Reader().attach(quick)
             await until(lambda: taken)
             taken[0].writer.append([Text("two ")])
-            await taken[0].writer.settled()
+            await settled(taken[0].writer)
 
     slow._courier.read_all = overtaken  # type: ignore[method-assign]
-    await until(lambda: slow._calls.pulse.may_take_over and quick._calls.pulse.may_take_over)
+    await until(
+        lambda: slow._connection.health.may_take_over and quick._connection.health.may_take_over
+    )
     reader = await Reader().attach(slow)
     await until(lambda: reader.text == "one two " or reader.ended)
     taken[0].writer.append([DONE])
@@ -191,7 +201,7 @@ async def test_a_node_that_gave_up_amid_a_take_over_leaves_the_answer_to_the_nex
             stream.wake()
 
     weary._courier.read_all = given_up  # type: ignore[method-assign]
-    await until(lambda: weary._calls.pulse.may_take_over)
+    await until(lambda: weary._connection.health.may_take_over)
     reader = await Reader().attach(weary)
     await until(lambda: reader.ended)
     assert reader.error is not None

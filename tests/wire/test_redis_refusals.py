@@ -1,4 +1,4 @@
-"""A Redis that is there and does not do its part: it loads, can't save, or refuses its
+"""A Redis that is there and fails: it loads, can't save, or refuses its
 password. Answers wait, the logs say why in words, and all goes on by itself."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from loguru import logger
 from relay.errors import Code
 from relay.events import Text
 from relay.stores.redis import RedisLog
-from relay.stores.redis_listener import RETRY_PAUSE
+from relay.stores.redis.connection import RETRY_PAUSE
 from relay.streamlog import Orphan
 from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
@@ -23,6 +23,7 @@ from tests.wire.redis_nodes import (
     MakeNode,
     Reader,
     begun,
+    settled,
     speak,
     started,
     text,
@@ -143,7 +144,7 @@ async def test_readers_get_the_whole_text_once_a_refusal_has_ended(
     writer = await begun(a)
     here, there = await Reader().attach(a), await Reader().attach(b)
     await speak(writer, 0, 20)
-    await writer.settled()
+    await settled(writer)
     trouble.begin()
     writer.append([Text("<20>")])
     await until(lambda: not a.healthy and not b.healthy)
@@ -152,11 +153,11 @@ async def test_readers_get_the_whole_text_once_a_refusal_has_ended(
     trouble.end()
     await speak(writer, 21, 60)
     writer.append([DONE])
-    await asyncio.wait_for(writer.settled(), PATIENCE)
+    await asyncio.wait_for(settled(writer), PATIENCE)
     await until(lambda: here.ended and there.ended and a.healthy and b.healthy)
     assert (here.text, there.text) == (text(60), text(60))
     assert (here.error, there.error, orphans) == (None, None, [])
-    assert "INFO Redis does its part again" in lines[-1]
+    assert "INFO Redis recovered" in lines[-1]
     assert PASSWORD not in "".join(lines)
     assert server.socket not in "".join(lines)
     for node in (a, b):
@@ -183,7 +184,7 @@ async def test_readers_are_told_to_try_again_where_a_refusal_lasts(
     await until(lambda: a.healthy and b.healthy)
     again = await begun(a, stream="st2", id="b")
     again.append([DONE])
-    await again.settled()
+    await settled(again)
     for node in (a, b):
         await node.close()
 
@@ -205,7 +206,7 @@ async def test_an_answer_outlives_a_redis_that_restarts_and_loads_for_a_while(
     writer = await begun(a)
     here, there = await Reader().attach(a), await Reader().attach(b)
     await speak(writer, 0, 20)
-    await writer.settled()
+    await settled(writer)
     await asyncio.to_thread(fill, server, 2_000)
     server.kill()
     await asyncio.to_thread(server.start, *SLOWLY, loading=True)
@@ -214,7 +215,7 @@ async def test_an_answer_outlives_a_redis_that_restarts_and_loads_for_a_while(
     )
     await speak(writer, 20, 60)
     writer.append([DONE])
-    await asyncio.wait_for(writer.settled(), PATIENCE)
+    await asyncio.wait_for(settled(writer), PATIENCE)
     await until(lambda: here.ended and there.ended and a.healthy and b.healthy)
     assert (here.text, there.text) == (text(60), text(60))
     assert (here.error, there.error) == (None, None)
@@ -301,7 +302,7 @@ async def test_what_is_refused_of_one_stream_ends_that_stream_and_no_other(
     broken.append([Text("lost")])
     for number in range(1_000):
         sound.append([Text(f"<{number}>")])
-        await sound.settled()
+        await settled(sound)
         if here.ended and there.ended:
             break
         await asyncio.sleep(0.01)

@@ -11,7 +11,14 @@ from relay.errors import Code
 from relay.events import Text
 from relay.records import encode
 from relay.streamlog import Orphan, Writer
-from tests.wire.redis_nodes import DONE, MakeNode, Reader, begun, until
+from tests.wire.redis_nodes import (
+    DONE,
+    MakeNode,
+    Reader,
+    begun,
+    settled,
+    until,
+)
 
 UNKNOWN = 99
 LATER = [
@@ -25,7 +32,7 @@ def append_as_a_later_version(
 ) -> None:
     name = f"relay:{{{writer.stream}}}"
     next_seq = last + 1 + len(records)
-    entry = {"e": writer.epoch, "r": msgspec.msgpack.encode(records)}
+    entry = {"e": 1, "r": msgspec.msgpack.encode(records)}
     store.xadd(f"{name}:log", entry, id=f"{next_seq}-0")
     store.hset(name, "next", next_seq)
     store.execute_command("SPUBLISH", name, next_seq)
@@ -38,7 +45,7 @@ async def test_a_reader_is_told_and_other_streams_go_on(
     a, b = await make_node(), await make_node()
     writer, sound = await begun(a), await begun(a, stream="st2", id="b")
     writer.append([Text("read ")])
-    await writer.settled()
+    await settled(writer)
     reader, other = await Reader().attach(b), await Reader().attach(b, "st2")
     await until(lambda: reader.text)
     append_as_a_later_version(store, writer, reader.last, records)
@@ -66,7 +73,7 @@ async def test_an_older_node_takes_no_answer_over_that_it_cannot_read(
     writer = await begun(a)
     append_as_a_later_version(store, writer, 0, records)
     await a.close()
-    await until(lambda: b._pulse.may_take_over and not store.exists("relay:{st1}:lease"))
+    await until(lambda: b._health.may_take_over and not store.exists("relay:{st1}:lease"))
     reader = await Reader().attach(b)
     await until(lambda: reader.ended)
     await b.tick()
@@ -102,4 +109,4 @@ async def test_an_older_node_takes_no_answer_over_whose_chat_it_cannot_read(
     store.delete("relay:{st2}:lease")
     await until(lambda: store.exists("relay:{st2}:lease"))  # its own are still kept
     sound.append([DONE])
-    await sound.settled()
+    await settled(sound)

@@ -12,7 +12,7 @@ import pytest
 from relay.edges.http_stream import Pace, Tap
 from relay.errors import Code, RelayError
 from relay.events import Failed, Text, ToolCall
-from relay.stores.memory import Limits
+from relay.stores.memory import MemoryLimits
 from tests.wire.http_relay import (
     DONE,
     PATIENCE,
@@ -442,7 +442,7 @@ async def test_a_reader_that_accepts_nothing_for_the_write_timeout_is_cut_and_ma
 
 
 async def test_a_reader_whose_records_were_let_go_is_told():
-    async with serving(limits=Limits(retained_bytes=1)) as relay:
+    async with serving(limits=MemoryLimits(retained_bytes=1)) as relay:
         reader = await stalled(relay)
         slow = relay.writer
         text = "x" * 8000

@@ -14,7 +14,7 @@ from relay.edges.outbox import HIGH_WATER, MAX_REPLIES, MAX_WRITE
 from relay.edges.websocket import Limits
 from relay.events import Text
 from relay.provider import Call, Take
-from relay.stores.memory import Limits as LogLimits
+from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
 from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving, until
 
@@ -107,7 +107,7 @@ async def test_a_slow_reader_loses_its_stream_only_to_others_that_are_read(
     others_are_read: bool,
 ) -> None:
     pieces = 4_096
-    room = LogLimits(retained_bytes=3 * pieces * len(PIECE) // 2)
+    room = MemoryLimits(retained_bytes=3 * pieces * len(PIECE) // 2)
     async with serving(long_answer(pieces), log_limits=room) as relay:
         sockets: list[RawSocket] = []
         for calls in (1, 2, 3):

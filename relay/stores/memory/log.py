@@ -1,4 +1,4 @@
-"""The stream log in this process's memory: the default, with nothing to install.
+"""The stream log in memory.
 
 Time passes only in `sweep`, which the server calls about once a second, and in the
 clock that it is given; there is no task or timer of its own.
@@ -10,11 +10,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from relay import defaults
 from relay.errors import Code, RelayError, StreamExpired
 from relay.stores import refusals
-from relay.stores.memory_finished import Finished
-from relay.stores.memory_stream import MemorySession, MemoryStream, info
+from relay.stores.memory.finished import Finished
+from relay.stores.memory.stream import MemorySession, MemoryStream, info
 from relay.stores.reading import ReadCursor
 from relay.streamlog import Created, Cursor, Existing, Orphan, Spec, StreamInfo, StreamLog, Writer
 
@@ -29,7 +31,7 @@ MAX_TOMBSTONES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MemoryLimits:
     """How long and how much is kept: seconds, bytes, and running streams a session."""
 
     resume_window: float = defaults.RESUME_WINDOW
@@ -43,7 +45,7 @@ class MemoryLog(StreamLog):
     `clock` gives seconds, monotonic. Call `sweep` about once a second.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: MemoryLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
         self._streams: dict[str, MemoryStream] = {}
@@ -65,8 +67,8 @@ class MemoryLog(StreamLog):
 
     # Sessions
 
+    @override
     async def open_session(self, session: str, subject: str | None) -> bool:
-        """See `StreamLog.open_session`."""
         found = self._sessions.get(session)
         held = found or self._add_session(session, subject, joined=True)
         if held.subject != subject:
@@ -77,8 +79,8 @@ class MemoryLog(StreamLog):
             self._kept_bytes -= SESSION_BYTES
         return found is not None
 
+    @override
     async def leave_session(self, session: str) -> None:
-        """See `StreamLog.leave_session`."""
         held = self._sessions.get(session)
         if held is None:
             return
@@ -88,8 +90,8 @@ class MemoryLog(StreamLog):
             self._kept_bytes += SESSION_BYTES
             self._make_room()
 
+    @override
     async def session_streams(self, session: str) -> list[StreamInfo]:
-        """See `StreamLog.session_streams`."""
         held = self._sessions.get(session)
         return [info(stream, id) for id, stream in held.ids.items()] if held else []
 
@@ -99,8 +101,8 @@ class MemoryLog(StreamLog):
 
     # Streams
 
+    @override
     async def create(self, spec: Spec) -> Created | Existing:
-        """See `StreamLog.create`."""
         session = self._sessions.get(spec.session)
         if session is None:
             session = self._add_session(spec.session, spec.subject, joined=False)
@@ -129,8 +131,8 @@ class MemoryLog(StreamLog):
         session.ids[id] = stream
         stream.names.append((session, id))
 
+    @override
     async def link(self, session: str, id: str, stream: str, subject: str | None) -> None:
-        """See `StreamLog.link`."""
         target = self._owned(stream, subject)
         held = self._sessions.get(session) or self._add_session(session, subject, joined=False)
         named = _named(held, id)
@@ -139,55 +141,56 @@ class MemoryLog(StreamLog):
         elif named is not target:
             raise refusals.other_stream(id)
 
+    @override
     async def find(self, session: str, id: str) -> str:
-        """See `StreamLog.find`."""
         held = self._sessions.get(session)
         named = _named(held, id) if held else None
         if named is None:
             raise StreamExpired
         return named.stream
 
+    @override
     async def newest(self, conversation: str, session: str, subject: str | None) -> str:
-        """See `StreamLog.newest`."""
         stream = self._newest.get(_scope(subject, session, conversation))
         if stream is None:
             raise StreamExpired
         return stream.stream
 
+    @override
     async def attach(
         self, stream: str, after: int, wake: Callable[[], None], subject: str | None
     ) -> Cursor:
-        """See `StreamLog.attach`."""
         target = self._owned(stream, subject)
         if not -1 <= after < len(target.records):
             raise RelayError(Code.BAD_REQUEST, f"after: the stream never reached {after}")
         return ReadCursor(target, after, wake)
 
+    @override
     async def info(self, stream: str, subject: str | None) -> StreamInfo:
-        """See `StreamLog.info`."""
         target = self._owned(stream, subject)
         return info(target, target.spec_id)
 
+    @override
     async def cancel(self, stream: str, subject: str | None) -> None:
-        """See `StreamLog.cancel`."""
         self._owned(stream, subject).want_cancel()
 
+    @override
     async def erase(self, stream: str, subject: str | None) -> None:
-        """See `StreamLog.erase`."""
         target = self._owned(stream, subject)
         target.erasing = True
         target.want_cancel()
         self._let_go_if_erased(target)
 
+    @override
     def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
-        """See `StreamLog.on_orphan`: with this process its streams die too."""
+        """Never calls it: with this process its streams die too."""
 
+    @override
     async def hand_over(self, writer: Writer) -> bool:
-        """See `StreamLog.hand_over`."""
         return False
 
+    @override
     async def close(self) -> None:
-        """See `StreamLog.close`."""
         for stream in list(self._streams.values()):
             self._drop(stream)
         self._sessions.clear()
@@ -201,6 +204,7 @@ class MemoryLog(StreamLog):
 
     # Retention
 
+    @override
     def sweep(self) -> None:
         """Let go of what is past its time. Looks only at the oldest entries."""
         limit = self._clock() - self._limits.resume_window
@@ -210,7 +214,7 @@ class MemoryLog(StreamLog):
             self._end_session(next(iter(self._empty)))
 
     def ended(self, stream: MemoryStream) -> None:
-        """See `Shelf.ended`."""
+        """The terminal record of a stream is in."""
         stream.session.running -= 1
         self._finished.add(stream, self._clock())
         self._kept_bytes += stream.size
@@ -235,7 +239,7 @@ class MemoryLog(StreamLog):
         return next(iter(self._empty.values())) <= self._finished.ended_at(stream)
 
     def left_alone(self, stream: MemoryStream) -> None:
-        """See `Shelf.left_alone`."""
+        """The last reader of a stream left."""
         self._finished.left(stream)
         self._let_go_if_erased(stream)
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from relay.events import Done, FinishReason, Kind, Start, Text, Timing, Usage
 from relay.records import encode
-from relay.stores.redis_entries import (
+from relay.stores.redis.encoding import (
     MAX_BATCH,
     NUMBER_OF,
     Packed,
-    Unreadable,
+    UnreadableEntry,
     batch_of,
     pack,
     read,
@@ -78,14 +78,14 @@ def test_a_batch_tells_the_status_that_its_last_record_leaves(record: Text, stat
     ],
 )
 def test_what_a_later_version_may_write_is_told_not_misread(payload: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableEntry):
         unpack(payload)
 
 
 def test_a_known_kind_with_an_unknown_value_is_told() -> None:
     kind, body = encode(DONE)
     later = body.replace(b'"stop"', b'"paused"')
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableEntry):
         read(pack([(kind, later)]))
 
 

@@ -8,24 +8,28 @@ taken over by another node would mix two answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
-
-import msgspec
-from msgspec import structs
 
 from relay.account import Account
 from relay.errors import Code, Fenced, RelayError
 from relay.events import TERMINAL, Record
 from relay.records import Chunk, encode, split_long
 from relay.stores.reading import Readable, ReadCursor
-from relay.stores.redis_entries import Batch, Packed, Unreadable, batch_of, read, unpack
+from relay.stores.redis.encoding import (
+    Batch,
+    Packed,
+    StreamFacts,
+    UnreadableEntry,
+    account_fields,
+    batch_of,
+    read,
+    unpack,
+)
 
-_to_json = msgspec.json.Encoder().encode
 
-
-class Node(Protocol):
-    """Whom a stream tells what concerns the whole node."""
+class StreamHolder(Protocol):
+    """Who holds a node's streams; a stream tells it what concerns the whole node."""
 
     def write_soon(self, stream: RedisStream) -> None:
         """It has records to append."""
@@ -43,10 +47,9 @@ class Node(Protocol):
 class RedisStream(Readable):
     """A stream that this node reads, writes, or both.
 
-    `facts` are the fields that Redis keeps of it and that never change, for an owner who
-    has to write it anew; `accepted` is when the chat was accepted, by `clock`. `adopting`
-    while this node takes it over. `refused_since` is when Redis first refused to write or
-    read it, by the event loop's time. `account_asked` counts how often the account was to be
+    `accepted` is when the chat was accepted, by `clock`. `adopting` while this node takes it
+    over. `refused_since` is when Redis first refused to write or read it, by the event loop's
+    time. `account_asked` counts how often the account was to be
     kept, `account_kept` says up to which of them it was.
     """
 
@@ -54,8 +57,9 @@ class RedisStream(Readable):
         "_account",
         "_cancel_callback",
         "_clock",
+        "_facts",
+        "_holder",
         "_lost_callback",
-        "_node",
         "_settling",
         "accepted",
         "account_asked",
@@ -65,7 +69,6 @@ class RedisStream(Readable):
         "elsewhere",
         "epoch",
         "erased",
-        "facts",
         "fenced",
         "followed",
         "in_flight",
@@ -79,12 +82,12 @@ class RedisStream(Readable):
         "unread_since",
     )
 
-    def __init__(self, name: str, clock: Callable[[], float], node: Node) -> None:
+    def __init__(self, name: str, clock: Callable[[], float], holder: StreamHolder) -> None:
         super().__init__()
         self.name = name
         self.epoch = 0
         self.read_epoch = 0
-        self.facts: Mapping[str, str | bytes] = {}
+        self._facts: StreamFacts | None = None
         self.erased = False
         self.fenced = False
         self.followed = False
@@ -103,7 +106,7 @@ class RedisStream(Readable):
         self.terminal_appended = False
         self.unread_since: float | None = clock()
         self._clock = clock
-        self._node = node
+        self._holder = holder
         self._cancel_callback: Callable[[], None] | None = None
         self._lost_callback: Callable[[], None] | None = None
         self._settling: list[asyncio.Future[None]] = []
@@ -112,7 +115,7 @@ class RedisStream(Readable):
 
     @property
     def stream(self) -> str:
-        """See `Writer.stream`."""
+        """The stream's name, as a `Writer` tells it."""
         return self.name
 
     @property
@@ -130,11 +133,17 @@ class RedisStream(Readable):
         """Whether nobody reads or writes it here."""
         return not (self.cursors or self.owned or self.has_more or self.adopting)
 
-    def own(self, epoch: int, facts: Mapping[str, str | bytes], accepted: float) -> None:
+    @property
+    def facts(self) -> StreamFacts:
+        """What Redis keeps of it for good; known of a stream that this node writes or wrote."""
+        assert self._facts is not None
+        return self._facts
+
+    def own(self, epoch: int, facts: StreamFacts, accepted: float) -> None:
         """This node writes the stream, as its creator or because it took it over."""
         self.epoch = self.read_epoch = epoch
         self.accepted = accepted
-        self.facts = facts
+        self._facts = facts
         self.fenced = self.elsewhere = self.cancel_wanted = self.terminal_appended = False
         self._account = None
         self.account_asked = self.account_kept = 0
@@ -142,17 +151,17 @@ class RedisStream(Readable):
         self.count_readers()
 
     def append(self, records: Sequence[Record]) -> None:
-        """See `Writer.append`."""
+        """Add records; they are shown once Redis has them. Raises `Fenced`."""
         if self.fenced:
             raise Fenced
         if self.terminal_appended:
             raise RuntimeError("nothing may follow a terminal record")
         self.pending += map(encode, split_long(records))
         self.terminal_appended = self.pending[-1][0] in TERMINAL
-        self._node.write_soon(self)
+        self._holder.write_soon(self)
 
     def chunks(self) -> Sequence[Chunk]:
-        """See `Writer.chunks`: what was acknowledged, then what is on its way."""
+        """What was acknowledged, then what is on its way."""
         waiting = [*self._flying(), *self.pending]
         coming = enumerate(waiting, len(self.records))
         return [
@@ -161,7 +170,8 @@ class RedisStream(Readable):
         ]
 
     async def settled(self) -> None:
-        """See `Writer.settled`."""
+        """Wait until Redis has everything appended. Raises `Fenced`, or the `RelayError` with
+        which the store gave up."""
         if self.fenced:
             raise Fenced
         if self.has_more:
@@ -170,21 +180,18 @@ class RedisStream(Readable):
             await waiter
 
     def keep_account(self, account: Callable[[], Account]) -> None:
-        """See `Writer.keep_account`. It goes with the next round trip, in the same call as the
+        """Keep what `account` tells. It goes with the next round trip, in the same call as the
         records that wait, and again with each renewal of the lease."""
         if not self.fenced:
             self._account = account
             self.account_asked += 1
-            self._node.write_soon(self)
+            self._holder.write_soon(self)
 
     def noted(self) -> dict[str, str | bytes]:
-        """The fields in which Redis keeps the account; none where it is not to be kept.
-        `attempts` stands alone: earlier versions of the relay read that much."""
+        """The fields in which Redis keeps the account; none where it is not to be kept."""
         if self._account is None or self.terminal_appended:
             return {}
-        account = self._account()
-        rest = structs.replace(account, attempts=(), epoch=self.epoch)
-        return {"attempts": _to_json(account.attempts), "account": _to_json(rest)}
+        return account_fields(self._account(), self.epoch)
 
     def age_ms(self) -> int:
         """How long ago the chat was accepted."""
@@ -196,14 +203,14 @@ class RedisStream(Readable):
         return self.account_asked != self.account_kept and not self.terminal_appended
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """See `Writer.on_cancel`."""
+        """Call `callback` once when a reader wants the stream to end."""
         if self.cancel_wanted:
             callback()
         else:
             self._cancel_callback = callback
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """See `Writer.on_lost`."""
+        """Call `callback` once when this node may write no more."""
         if self.fenced:
             callback()
         else:
@@ -234,7 +241,7 @@ class RedisStream(Readable):
         self._settle(trouble or Fenced())
         if trouble:
             self.wake()
-        self._node.lost(self)
+        self._holder.lost(self)
 
     # What is on its way
 
@@ -294,7 +301,7 @@ class RedisStream(Readable):
             return False
         try:
             packed = read(payload)
-        except Unreadable:
+        except UnreadableEntry:
             self.fail(unreadable())
             return True
         first = next_seq - len(packed)
@@ -351,7 +358,7 @@ class RedisStream(Readable):
     def check_idle(self) -> None:
         """Tell the node where nobody needs the stream here any more."""
         if self.idle:
-            self._node.left_alone(self)
+            self._holder.left_alone(self)
 
     def count_readers(self) -> None:
         """Keep `unread_since` in step with the readers here and elsewhere."""

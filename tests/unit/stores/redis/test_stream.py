@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from relay.events import Reasoning, Record, Start, Text
 from relay.records import MAX_RECORD_CHARS, decode, shown
-from relay.stores.redis_stream import RedisStream
+from relay.stores.redis.encoding import StreamFacts
+from relay.stores.redis.stream import RedisStream
 
 
-class Node:
+class Holder:
     def write_soon(self, stream: RedisStream) -> None:
         """The tests send themselves."""
 
@@ -18,8 +19,8 @@ class Node:
 
 
 def owned() -> RedisStream:
-    stream = RedisStream("st1", lambda: 0.0, Node())
-    stream.own(1, {}, 0.0)
+    stream = RedisStream("st1", lambda: 0.0, Holder())
+    stream.own(1, StreamFacts("", "s", "a", 300.0, "f", "", None), 0.0)
     return stream
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from heapq import heappop, heappush
 
-from relay.stores.memory_stream import MemoryStream
+from relay.stores.memory.stream import MemoryStream
 
 
 class Finished:

@@ -12,7 +12,7 @@ from relay.events import Record
 from relay.records import Chunk
 from relay.request import ChatRequest
 from relay.stores.reading import Readable, ReadCursor
-from relay.streamlog import Cursor, Spec, Status, StreamInfo, Writer
+from relay.streamlog import Cursor, Spec, StreamInfo, StreamStatus, Writer
 
 STREAM_OVERHEAD = 2_048
 """Bytes a kept stream is counted for beside its records: names, index entries, objects."""
@@ -33,7 +33,7 @@ class MemorySession:
 
 
 class Shelf(Protocol):
-    """Whom a stream tells what concerns its keeping."""
+    """Who keeps the streams; a stream tells it what concerns its keeping."""
 
     def ended(self, stream: MemoryStream) -> None:
         """Its terminal record is in."""
@@ -46,7 +46,7 @@ class Shelf(Protocol):
 
 class MemoryStream(Readable):
     """One stream and all that is known of it; also its `Writer`, since one process has
-    one writer and no epoch but the first."""
+    one writer only."""
 
     __slots__ = (
         "_asked",
@@ -64,8 +64,6 @@ class MemoryStream(Readable):
         "subject",
         "unread_since",
     )
-
-    epoch = 1
 
     def __init__(
         self, spec: Spec, session: MemorySession, clock: Callable[[], float], shelf: Shelf
@@ -92,7 +90,7 @@ class MemoryStream(Readable):
         return self.records.size + STREAM_OVERHEAD
 
     @property
-    def status(self) -> Status:
+    def status(self) -> StreamStatus:
         """Running, or how it ended."""
         if not self.records.ended:
             return "running"
@@ -111,7 +109,7 @@ class MemoryStream(Readable):
         return self._fingerprint
 
     def append(self, records: Sequence[Record]) -> None:
-        """See `Writer.append`."""
+        """Add records, in order; cursors see them at once."""
         kept = self.records
         if kept.ended:
             raise RuntimeError("nothing may follow a terminal record")
@@ -124,24 +122,21 @@ class MemoryStream(Readable):
             self.wake()
 
     def chunks(self) -> Sequence[Chunk]:
-        """See `Writer.chunks`."""
+        """Everything appended so far."""
         return self.records.chunks()
 
-    async def settled(self) -> None:
-        """In memory a record is safe when it is appended."""
-
     def keep_account(self, account: Callable[[], Account]) -> None:
-        """See `Writer.keep_account`: in memory nobody else can take over."""
+        """Nothing to keep: in memory nobody else can take over."""
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """See `Writer.on_cancel`."""
+        """Call `callback` once when a reader wants the stream to end."""
         if self.cancel_wanted:
             callback()
         else:
             self._cancel_callback = callback
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """See `Writer.on_lost`: in memory nobody else can write."""
+        """Never calls `callback`: in memory nobody else can write."""
 
     def want_cancel(self) -> None:
         """Tell the owner, once."""

@@ -1,17 +1,16 @@
-"""Names of keys and channels in Redis. The braces keep what one script touches in one
-cluster slot; a stream's channel is its key, so that a sharded publish stays in the slot.
+"""Names of keys and channels in Redis, and the short texts that stand for an owner and a claim.
 
-A session's name is a secret and a conversation's is the client's: of both only a digest
-is kept, so that nobody who reads Redis can take a session up.
+Nodes of different versions share one Redis, so all of these keep their meaning. The braces
+keep what one script touches in one cluster slot; a stream's channel is its key, so that a
+sharded publish stays in the slot. A session's name is a secret and a conversation's is the
+client's: of both only a digest is kept, so that nobody who reads Redis can take a session up.
 """
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 PREFIX = "relay"
-SCRIPTS = Path(__file__).with_name("lua")
 
 
 def stream(name: str) -> str:
@@ -35,7 +34,7 @@ def lease(name: str) -> str:
 
 
 def readers(name: str) -> str:
-    """Sorted set: nodes with readers, by when their word expires (ms)."""
+    """Sorted set: nodes with readers, by when their entry expires (ms)."""
     return f"{PREFIX}:{{{name}}}:readers"
 
 
@@ -66,12 +65,12 @@ def newest(digest: str) -> str:
 
 
 def node(name: str) -> str:
-    """Channel: what is said to one node."""
+    """Channel: names of the node's streams that a client wants to end."""
     return f"{PREFIX}:{{{name}}}:node"
 
 
 def marker(name: str) -> str:
-    """String: there as long as Redis keeps what this node gives it."""
+    """String: exists as long as Redis keeps what this node gives it."""
     return f"{PREFIX}:{{{name}}}:marker"
 
 
@@ -86,6 +85,22 @@ def conversation(subject: str | None, session_digest: str, name: str) -> str:
     return digest(f"{scope}:{name}")
 
 
-def script(name: str) -> str:
-    """The text of a Lua script."""
-    return (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+def owner(subject: str | None) -> str:
+    """A subject as a field holds it: nobody and the empty name are told apart."""
+    return "" if subject is None else f"={subject}"
+
+
+def subject(owner: str) -> str | None:
+    """The subject that `owner` was given."""
+    return owner[1:] if owner else None
+
+
+def claim(stream: str, fingerprint: str) -> str:
+    """What an id of a session names: a stream, and the fingerprint of its chat."""
+    return f"{stream} {fingerprint}"
+
+
+def claimed(claim: bytes) -> tuple[str, str]:
+    """The stream and the fingerprint that `claim` was given."""
+    stream, _, fingerprint = claim.decode().partition(" ")
+    return stream, fingerprint

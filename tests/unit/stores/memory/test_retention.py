@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from relay.errors import StreamExpired
 from relay.events import Done, FinishReason, Start, Text, Timing, Usage
 from relay.request import ChatRequest, Message
-from relay.stores.memory import SESSION_BYTES, Limits, MemoryLog
+from relay.stores.memory import MemoryLimits, MemoryLog
+from relay.stores.memory.log import SESSION_BYTES
 from relay.streamlog import Created, Cursor, Spec, Writer
 
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
@@ -40,7 +41,7 @@ async def begun(log: MemoryLog, name: str, letters: int) -> Writer:
 
 async def size_of(letters: int) -> int:
     """What such a stream counts for."""
-    log = MemoryLog(Limits(), lambda: 0.0)
+    log = MemoryLog(MemoryLimits(), lambda: 0.0)
     (await begun(log, "name-" + "0" * 20, letters)).append([DONE])
     return log.retained_bytes
 
@@ -52,7 +53,7 @@ class Bench:
     def __init__(self, room: int = ROOM, window: float = 1_000_000) -> None:
         self.now = 0.0
         self.room, self.window = room, window
-        limits = Limits(retained_bytes=room, resume_window=window)
+        limits = MemoryLimits(retained_bytes=room, resume_window=window)
         self.log = MemoryLog(limits, lambda: self.now)
         self.kept: list[Kept] = []
         self.sessions: list[tuple[float, str]] = []

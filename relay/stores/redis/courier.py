@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from relay.stores import redis_keys as keys
-from relay.stores.redis_calls import Calls
-from relay.stores.redis_entries import Batch, fields, nothing_after
-from relay.stores.redis_listener import RETRY_PAUSE, end
-from relay.stores.redis_stream import RedisStream
-from relay.stores.redis_trouble import TROUBLE, unanswered
+from relay.stores.redis import keys, scripts
+from relay.stores.redis.connection import RETRY_PAUSE, RedisConnection, end
+from relay.stores.redis.encoding import Batch, nothing_after
+from relay.stores.redis.health import TROUBLE, unanswered
+from relay.stores.redis.limits import RedisTerms
+from relay.stores.redis.scripts import Command, ScriptVerdict
+from relay.stores.redis.stream import RedisStream
 
 ENTRIES_A_READ = 256
 """Log entries that one round trip brings of one stream."""
@@ -32,10 +33,11 @@ BYTES_A_ROUND = 4 * 1024 * 1024
 """Bytes of records after which a round trip takes no more along."""
 
 ROUND_SECONDS = 0.005
-"""Seconds from the start of one round trip to that of the next at least: under load they
-carry more each, which costs node and Redis less than half; a lone stream's tokens do not wait."""
+"""The least time from the start of one round trip to the start of the next, in seconds: under
+load each carries more, which costs node and Redis less than half; the tokens of a single
+stream do not wait."""
 
-ERRANDS = 10_000
+MAX_COMMANDS = 10_000
 """Commands without an answer that may wait; beyond it the oldest are dropped, and what
 they would have tidied up expires by itself."""
 
@@ -53,33 +55,71 @@ class _Sent(NamedTuple):
     account: int
 
 
-class Courier:
-    """Appends and reads for every stream of this node.
+class PendingWork:
+    """What waits for the next round trip to Redis. `arrived` is set when there is something."""
 
-    `rewrite` is awaited for a stream that Redis lost while this node owns it. `ending` is
-    told of one whose terminal record goes out; errands that it leaves go with that.
-    """
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self.writing: dict[str, RedisStream] = {}
+        self.reading: dict[str, RedisStream] = {}
+        self.rewriting: dict[str, RedisStream] = {}
+        self.commands: deque[Command] = deque(maxlen=MAX_COMMANDS)
+
+    def write_soon(self, stream: RedisStream) -> None:
+        """A stream of this node has records to append."""
+        self.writing[stream.name] = stream
+        self.arrived.set()
+
+    def read_soon(self, stream: RedisStream) -> None:
+        """A stream that this node follows may have more."""
+        self.reading[stream.name] = stream
+        self.arrived.set()
+
+    def rewrite_soon(self, stream: RedisStream) -> None:
+        """Redis has lost a stream of this node: write it anew."""
+        self.rewriting[stream.name] = stream
+        self.arrived.set()
+
+    def run_soon(self, command: Command) -> None:
+        """Run a command whose answer nobody waits for."""
+        self.commands.append(command)
+        self.arrived.set()
+
+
+class Rewriter(Protocol):
+    """Writes streams anew."""
+
+    async def rewrite(self, stream: RedisStream) -> None:
+        """Write anew a stream of this node that Redis lost. Raises `RedisError`."""
+        ...
+
+
+class EndObserver(Protocol):
+    """Is told of streams that end."""
+
+    def ending(self, stream: RedisStream) -> None:
+        """The terminal record of a stream of this node goes out with this round trip, and
+        with it the commands that this call leaves for it."""
+        ...
+
+
+class Courier:
+    """Carries out the pending work of one node."""
 
     def __init__(
         self,
-        calls: Calls,
-        *,
-        keep_ms: int,
-        linger_ms: int,
-        rewrite: Callable[[RedisStream], Awaitable[None]],
-        ending: Callable[[RedisStream], None],
+        connection: RedisConnection,
+        pending: PendingWork,
+        terms: RedisTerms,
+        rewriter: Rewriter,
+        observer: EndObserver,
     ) -> None:
-        self._calls = calls
-        self._keep_ms = keep_ms
-        self._linger_ms = linger_ms
-        self._rewrite = rewrite
-        self._ending = ending
-        self._work = asyncio.Event()
+        self._connection = connection
+        self._pending = pending
+        self._terms = terms
+        self._rewriter = rewriter
+        self._observer = observer
         self._idle = asyncio.Event()
-        self._writing: dict[str, RedisStream] = {}
-        self._reading: dict[str, RedisStream] = {}
-        self._lost: dict[str, RedisStream] = {}
-        self._errands: deque[tuple[str | int | bytes, ...]] = deque(maxlen=ERRANDS)
         self._began = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -92,51 +132,25 @@ class Courier:
         if self._task is None or self._task.done():
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS if self._calls.pulse.healthy else 0):
+            async with asyncio.timeout(STOP_SECONDS if self._connection.health.healthy else 0):
                 await self.rest()
         await end(self._task)
 
     async def rest(self) -> None:
         """Wait until nothing is on its way."""
         self._idle.clear()
-        self._work.set()
+        self._pending.arrived.set()
         await self._idle.wait()
-
-    # What is to be carried
-
-    def write_soon(self, stream: RedisStream) -> None:
-        """A stream of this node has records to append."""
-        self._writing[stream.name] = stream
-        self._work.set()
-
-    def read_soon(self, stream: RedisStream) -> None:
-        """A stream that this node follows may have more."""
-        self._reading[stream.name] = stream
-        self._work.set()
-
-    def write_again(self, stream: RedisStream) -> None:
-        """Redis has lost a stream of this node: write it anew with the next round trip."""
-        self._lost[stream.name] = stream
-        self._work.set()
-
-    def run_errand(self, *command: str | int | bytes) -> None:
-        """Have a command carried out that nobody waits for."""
-        self._errands.append(command)
-        self._work.set()
-
-    def run_script(self, script: str, names: list[str], *args: str | int | bytes) -> None:
-        """Have a script run that nobody waits for."""
-        self.run_errand("EVALSHA", self._calls.digests[script], len(names), *names, *args)
 
     # The loop
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if not self._work.is_set():
+            if not self._pending.arrived.is_set():
                 self._idle.set()
-            await self._work.wait()
-            self._work.clear()
+            await self._pending.arrived.wait()
+            self._pending.arrived.clear()
             self._idle.clear()
             pause = self._began + ROUND_SECONDS - loop.time()
             if pause > 0:
@@ -145,43 +159,44 @@ class Courier:
             try:
                 await self._round()
             except TROUBLE as error:
-                await self._calls.troubled(error)
+                await self._connection.troubled(error)
                 await asyncio.sleep(RETRY_PAUSE)
-                self._work.set()
+                self._pending.arrived.set()
             except Exception as error:  # a defect in one stream must not stop all others
                 told = {"message": "a round trip to Redis met a defect", "exception": error}
                 loop.call_exception_handler(told)
                 await asyncio.sleep(RETRY_PAUSE)
-                self._work.set()
+                self._pending.arrived.set()
 
     async def _round(self) -> None:
         refusal = await self._rewrite_lost()
         writing, reading = self._pick_writing(), self._pick_reading()
-        errands, self._errands = self._errands, deque(maxlen=ERRANDS)
-        if not (writing or reading or errands):
+        commands = list(self._pending.commands)
+        self._pending.commands.clear()
+        if not (writing or reading or commands):
             if refusal is not None:
                 raise refusal
             return
         try:
-            answers = await self._exchange(writing, reading, errands)
-            errands.clear()
+            answers = await self._exchange(writing, reading, commands)
+            commands.clear()
             await self._take_in(writing, reading, answers)
         except BaseException:
-            self._put_back(writing, reading, errands)
+            self._put_back(writing, reading, commands)
             raise
         if refusal is not None:
             raise refusal
-        if self._writing or self._reading:
-            self._work.set()
+        if self._pending.writing or self._pending.reading:
+            self._pending.arrived.set()
 
     async def _rewrite_lost(self) -> ResponseError | None:
         """Write anew what Redis lost. What it refuses of one stream, which is returned, holds
         up no other."""
         refusal: ResponseError | None = None
-        for name, stream in list(self._lost.items()):
+        for name, stream in list(self._pending.rewriting.items()):
             try:
                 if stream.owned:
-                    await self._rewrite(stream)
+                    await self._rewriter.rewrite(stream)
             except NoScriptError:
                 raise
             except ResponseError as error:
@@ -189,16 +204,16 @@ class Courier:
                 self._refused(stream)
                 if stream.owned:
                     continue
-            self._lost.pop(name, None)
+            self._pending.rewriting.pop(name, None)
         return refusal
 
     def _pick_writing(self) -> list[_Sent]:
         picked: list[_Sent] = []
         size = 0
-        for name, stream in list(self._writing.items()):
+        for name, stream in list(self._pending.writing.items()):
             if len(picked) == STREAMS_A_ROUND or size >= BYTES_A_ROUND:
                 break
-            del self._writing[name]
+            del self._pending.writing[name]
             if stream.fenced or not stream.has_more:
                 continue
             batch = stream.next_batch()
@@ -206,44 +221,39 @@ class Courier:
             if batch is not None:
                 size += len(batch.payload)
                 if batch.status != "running":
-                    self._ending(stream)
+                    self._observer.ending(stream)
         return picked
 
     def _pick_reading(self) -> list[RedisStream]:
         """Whose wake-up comes while the round trip runs is read again with the next one."""
-        names = list(self._reading)[:STREAMS_A_ROUND]
-        return [self._reading.pop(name) for name in names]
+        names = list(self._pending.reading)[:STREAMS_A_ROUND]
+        return [self._pending.reading.pop(name) for name in names]
 
     def _put_back(
-        self, writing: list[_Sent], reading: list[RedisStream], errands: deque[Any]
+        self, writing: list[_Sent], reading: list[RedisStream], commands: list[Command]
     ) -> None:
         for sent in writing:
-            self._writing.setdefault(sent.stream.name, sent.stream)
+            self._pending.writing.setdefault(sent.stream.name, sent.stream)
         for stream in reading:
             if not stream.dead:
-                self._reading.setdefault(stream.name, stream)
-        self._errands.extendleft(reversed(errands))
+                self._pending.reading.setdefault(stream.name, stream)
+        self._pending.commands.extendleft(reversed(commands))
 
     async def _exchange(
-        self, writing: list[_Sent], reading: list[RedisStream], errands: deque[Any]
+        self, writing: list[_Sent], reading: list[RedisStream], commands: list[Command]
     ) -> list[Any]:
-        async with self._calls.client.pipeline(transaction=False) as pipe:
-            for sent in writing:
-                self._queue_append(pipe, sent)
-            for stream in reading:
-                _queue_read(pipe, stream)
-            for errand in errands:
-                pipe.execute_command(*errand)
-            return await self._calls.checked(pipe)
+        return await self._connection.exchange(
+            chain(map(self._append, writing), map(_read_on, reading), commands)
+        )
 
-    def _queue_append(self, pipe: Any, sent: _Sent) -> None:
+    def _append(self, sent: _Sent) -> Command:
         stream = sent.stream
-        name, batch = stream.name, sent.batch or nothing_after(len(stream.records))
-        noted = stream.noted() if stream.account_due else {}
-        self._calls.queue(
-            *(pipe, "append", [keys.stream(name), keys.log(name), keys.lease(name)]),
-            *(sent.epoch, batch.first, batch.count, batch.payload),
-            *(self._keep_ms, batch.status, self._linger_ms, *fields(noted)),
+        batch = sent.batch or nothing_after(len(stream.records))
+        return scripts.append(
+            *(stream.name, sent.epoch, batch.first, batch.count, batch.payload, batch.status),
+            stream.noted() if stream.account_due else {},
+            keep=self._terms.keep,
+            linger=self._terms.linger,
         )
 
     async def _take_in(
@@ -257,27 +267,27 @@ class Courier:
             else:
                 self._written(sent, answer)
             if sent.stream.has_more:
-                self._writing[sent.stream.name] = sent.stream
+                self._pending.writing[sent.stream.name] = sent.stream
         for stream, answer in zip(reading, answers[len(writing) :], strict=False):
             if isinstance(answer, ResponseError):
                 refusal = answer
                 self._refused(stream)
                 if not stream.dead:
-                    self._reading[stream.name] = stream
+                    self._pending.reading[stream.name] = stream
                 continue
             stream.refused_since = None
             if await self._read(stream, answer) and len(answer) == ENTRIES_A_READ:
-                self._reading[stream.name] = stream
+                self._pending.reading[stream.name] = stream
         if refusal is not None:
             raise refusal
-        self._calls.pulse.kept() if writing else self._calls.pulse.answered()
+        self._connection.health.kept() if writing else self._connection.health.answered()
 
     def _refused(self, stream: RedisStream) -> None:
         """Others may be kept meanwhile; no reader waits longer than the node's patience."""
         now = asyncio.get_running_loop().time()
         if stream.refused_since is None:
             stream.refused_since = now
-        elif now - stream.refused_since > self._calls.pulse.patience:
+        elif now - stream.refused_since > self._connection.health.patience:
             if stream.owned:
                 stream.lose(unanswered())
             else:
@@ -287,13 +297,14 @@ class Courier:
         stream = sent.stream
         if stream.in_flight is not sent.batch or stream.epoch != sent.epoch:
             return
-        if answer in (b"ok", b"duplicate"):
+        verdict = scripts.verdict(answer)
+        if verdict in (ScriptVerdict.OK, ScriptVerdict.DUPLICATE):
             stream.account_kept = sent.account
             stream.acknowledged()
-        elif answer == b"fenced":
+        elif verdict is ScriptVerdict.FENCED:
             stream.lose()
         else:
-            self.write_again(stream)
+            self._pending.rewrite_soon(stream)
 
     # Reading
 
@@ -301,9 +312,7 @@ class Courier:
         """Read a stream to its head at once. Raises `RedisError`."""
         after = 0 if from_start else len(stream.records)
         while not stream.dead:
-            entries = await self._calls.client.xrange(
-                keys.log(stream.name), f"{after + 1}-0", "+", count=ENTRIES_A_READ
-            )
+            entries = await self._connection.run(_read_after(stream.name, after))
             if not await self._read(stream, entries, from_start=from_start or not after):
                 return
             if len(entries) < ENTRIES_A_READ:
@@ -325,9 +334,12 @@ class Courier:
         return not stream.dead
 
 
-def _queue_read(pipe: Any, stream: RedisStream) -> None:
-    after = f"{len(stream.records) + 1}-0"
-    pipe.xrange(keys.log(stream.name), after, "+", count=ENTRIES_A_READ)
+def _read_on(stream: RedisStream) -> Command:
+    return _read_after(stream.name, len(stream.records))
+
+
+def _read_after(name: str, records: int) -> Command:
+    return ("XRANGE", keys.log(name), f"{records + 1}-0", "+", "COUNT", ENTRIES_A_READ)
 
 
 def _next_seq(entry: Any) -> int:

@@ -1,0 +1,208 @@
+"""What a stream looks like at rest in Redis: the entries of its log, and the fields of its
+hash that never change or that its owner notes.
+
+Nodes of different versions read what each other wrote while an upgrade rolls over them, so
+what is written here keeps its form: kinds go by the numbers of `NUMBER_OF`, never by the
+order in which they are declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import structs
+
+from relay.account import Account
+from relay.events import TERMINAL, TEXTUAL, EndedAttempt, Kind
+from relay.records import decode
+from relay.request import ChatRequest
+from relay.stores.redis import keys
+from relay.streamlog import Spec, StreamStatus
+
+MAX_BATCH = 64 * 1024
+"""Bytes of records after which a batch is full; only a single record may be longer."""
+
+NUMBER_OF = {
+    Kind.START: 0,
+    Kind.TOKEN: 1,
+    Kind.REASONING: 2,
+    Kind.TOOL_CALL: 3,
+    Kind.FALLBACK: 4,
+    Kind.DONE: 5,
+    Kind.ERROR: 6,
+}
+"""A kind's number in Redis, for ever: a further kind gets the next number, and the number
+of one that is given up is not used again."""
+
+_KIND_OF = {number: kind for kind, number in NUMBER_OF.items()}
+
+Packed = list[tuple[Kind, bytes]]
+"""Records as `records.encode` gives them."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[tuple[int, bytes]]).decode
+_unpack_request = msgspec.msgpack.Decoder(ChatRequest).decode
+_to_json = msgspec.json.Encoder().encode
+_attempts = msgspec.json.Decoder(tuple[EndedAttempt, ...]).decode
+_account = msgspec.json.Decoder(Account).decode
+
+
+class UnreadableEntry(Exception):
+    """An entry that this version of the relay can't read, as a later one may write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records `first .. first + count - 1` on their way. Kept as it is until Redis has
+    answered, so that a repeated call is told apart as a duplicate."""
+
+    first: int
+    count: int
+    payload: bytes
+    status: StreamStatus
+
+    @property
+    def next(self) -> int:
+        """The seq after the batch."""
+        return self.first + self.count
+
+
+def pack(packed: Packed) -> bytes:
+    """Records as an entry holds them: MessagePack, an array of (number, body)."""
+    return _pack([(NUMBER_OF[kind], body) for kind, body in packed])
+
+
+def unpack(payload: bytes) -> Packed:
+    """The records that `pack` was given. Raises `UnreadableEntry`."""
+    try:
+        return [(_KIND_OF[number], body) for number, body in _unpack(payload)]
+    except (KeyError, msgspec.MsgspecError) as error:
+        raise UnreadableEntry from error
+
+
+def read(payload: bytes) -> Packed:
+    """The records of another node's entry, whose version may be a later one. Raises
+    `UnreadableEntry` for an unknown kind, or a record of a known kind with an unknown value."""
+    packed = unpack(payload)
+    try:
+        for kind, body in packed:
+            if kind not in TEXTUAL:
+                decode(kind, body)
+    except msgspec.MsgspecError as error:
+        raise UnreadableEntry from error
+    return packed
+
+
+def batch_of(first: int, waiting: Packed) -> Batch:
+    """Take as many records off the front of `waiting` as fit a batch."""
+    packed = _cut(waiting)
+    kind = packed[-1][0]
+    status: StreamStatus = (
+        "running" if kind not in TERMINAL else "done" if kind is Kind.DONE else "error"
+    )
+    return Batch(first, len(packed), pack(packed), status)
+
+
+def nothing_after(next_seq: int) -> Batch:
+    """A batch of no records, where only something else is to be kept."""
+    return Batch(next_seq, 0, b"", "running")
+
+
+def _cut(waiting: Packed) -> Packed:
+    size = count = 0
+    while count < len(waiting) and (not count or size + len(waiting[count][1]) <= MAX_BATCH):
+        size += len(waiting[count][1])
+        count += 1
+    front = waiting[:count]
+    del waiting[:count]
+    return front
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What Redis keeps of a stream from its creation on, the same for good.
+
+    `owner` is the subject as `keys.owner` writes it, `session` and `newest` are digests, the
+    latter of the stream's conversation, empty for none. `request` is the encoded chat, None
+    where it was too large to be kept: the answer then ends with its node.
+    """
+
+    owner: str
+    session: str
+    id: str
+    grace: float
+    fingerprint: str
+    newest: str
+    request: bytes | None
+
+    @classmethod
+    def of(cls, spec: Spec, max_request: int) -> StreamFacts:
+        """Of a new stream. `max_request` in bytes."""
+        session, conversation = keys.digest(spec.session), spec.request.conversation
+        request = _pack(spec.request)
+        return cls(
+            owner=keys.owner(spec.subject),
+            session=session,
+            id=spec.id,
+            grace=spec.grace,
+            fingerprint=spec.request.fingerprint(),
+            newest=keys.conversation(spec.subject, session, conversation) if conversation else "",
+            request=request if len(request) <= max_request else None,
+        )
+
+    @classmethod
+    def read(cls, held: Mapping[bytes, bytes]) -> StreamFacts:
+        """From a stream's hash. Raises `KeyError` or `ValueError` for one that this version of
+        the relay can't read."""
+        return cls(
+            owner=held[b"subject"].decode(),
+            session=held[b"session"].decode(),
+            id=held[b"id"].decode(),
+            grace=float(held[b"grace"]),
+            fingerprint=held[b"fingerprint"].decode(),
+            newest=held[b"newest"].decode(),
+            request=held.get(b"request"),
+        )
+
+    def fields(self) -> dict[str, str | bytes]:
+        """As fields of a stream's hash."""
+        fields: dict[str, str | bytes] = {
+            "subject": self.owner,
+            "session": self.session,
+            "id": self.id,
+            "grace": str(self.grace),
+            "fingerprint": self.fingerprint,
+            "newest": self.newest,
+        }
+        if self.request is not None:
+            fields["request"] = self.request
+        return fields
+
+    def spec(self, stream: str) -> Spec | None:
+        """What the stream was created with, as another node reads it; None where the request
+        was not kept. The session is told by its digest, because nothing else is kept of it.
+        Raises `msgspec.MsgspecError` for a request that this version can't read."""
+        if self.request is None:
+            return None
+        request = _unpack_request(self.request)
+        return Spec(stream, self.session, self.id, keys.subject(self.owner), request, self.grace)
+
+
+def account_fields(account: Account, epoch: int) -> dict[str, str | bytes]:
+    """The fields in which the owner of that epoch keeps its account. `attempts` stands alone:
+    earlier versions of the relay read that much."""
+    rest = structs.replace(account, attempts=(), epoch=epoch)
+    return {"attempts": _to_json(account.attempts), "account": _to_json(rest)}
+
+
+def read_account(held: Mapping[bytes, bytes], written_by: int) -> Account:
+    """The account in a stream's hash, the last records of which are of epoch `written_by`.
+    What an owner before that one noted of its calls says nothing of this one's; that happens
+    where a node of an earlier version, which notes attempts only, owned the stream in between.
+    Raises `msgspec.MsgspecError` for one that this version can't read."""
+    account = _account(held.get(b"account", b"{}"))
+    calls = account.calls if account.epoch >= written_by else None
+    attempts = _attempts(held.get(b"attempts", b"[]"))
+    return structs.replace(account, attempts=attempts, calls=calls)

@@ -1,0 +1,258 @@
+"""The stream log in Redis, put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import redis.asyncio as redis
+from redis.exceptions import BusyLoadingError
+from typing_extensions import override
+
+from relay.errors import Code, Fenced, RelayError
+from relay.stores import refusals
+from relay.stores.reading import ReadCursor
+from relay.stores.redis import keys, scripts
+from relay.stores.redis.connection import CALL_TIMEOUT, RETRY_PAUSE, RedisConnection
+from relay.stores.redis.courier import Courier, PendingWork
+from relay.stores.redis.encoding import StreamFacts
+from relay.stores.redis.health import TROUBLE, StoreHealth, Unfit, reason
+from relay.stores.redis.leases import LeaseKeeper
+from relay.stores.redis.limits import RedisLimits
+from relay.stores.redis.listener import Channels, HeldStreams
+from relay.stores.redis.scripts import EndWanted, ScriptVerdict
+from relay.stores.redis.sessions import Claims, Index, Sessions
+from relay.stores.redis.stream import RedisStream
+from relay.stores.redis.takeover import Takeover
+from relay.streamlog import (
+    Created,
+    Cursor,
+    Existing,
+    Orphan,
+    Spec,
+    StreamInfo,
+    StreamLog,
+    Writer,
+)
+
+
+class RedisLog(StreamLog):
+    """Streams and sessions of all nodes on one Redis.
+
+    Await `start` before use and `close` at the end. `client` must return bytes and must
+    not retry by itself: `RedisConnection` does.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        limits: RedisLimits,
+        clock: Callable[[], float],
+    ) -> None:
+        self.node = node = secrets.token_hex(8)
+        self._clock = clock
+        self._terms = terms = limits.terms
+        pending, channels = PendingWork(), Channels()
+        self._streams = HeldStreams(node, clock, pending, channels)
+        self._health = StoreHealth(
+            clock,
+            lease=limits.lease_seconds,
+            patience=max(0.0, limits.max_pause - CALL_TIMEOUT),
+            give_up=self._streams.give_up,
+        )
+        self._connection = connection = RedisConnection(client, self._health)
+        self._index = Index(connection, self._streams.by_name)
+        self._claims = Claims(connection, pending, node, terms)
+        self._sessions = Sessions(connection, pending, clock, terms)
+        self._courier = Courier(connection, pending, terms, self._claims, self._sessions)
+        self._takeover = Takeover(
+            *(connection, self._streams, self._courier, self._claims),
+            node=node,
+            clock=clock,
+            terms=terms,
+        )
+        self._keeper = LeaseKeeper(
+            *(connection, pending, channels, self._streams),
+            *(self._claims, self._sessions, self._takeover),
+            node=node,
+            clock=clock,
+            terms=terms,
+        )
+
+    @property
+    def healthy(self) -> bool:
+        """Whether Redis answers, and keeps what it is given."""
+        return self._health.healthy
+
+    async def start(self) -> None:
+        """Connect. Waits for a Redis that is loading as long as for one that is away. Raises
+        `ConnectionError` where it fails: what is wrong, in words that follow "a Redis that";
+        no address, no password."""
+        try:
+            await self._connect()
+        except Unfit as error:
+            raise ConnectionError(str(error)) from None
+        except TROUBLE as error:
+            raise ConnectionError(reason(error)) from None
+
+    async def _connect(self) -> None:
+        while True:
+            try:
+                await self._connection.start()
+                break
+            except BusyLoadingError as error:
+                self._health.failed(reason(error))
+                if self._health.gave_up:
+                    raise
+            await asyncio.sleep(RETRY_PAUSE)
+        self._courier.start()
+        await self._keeper.start()
+
+    @override
+    async def close(self) -> None:
+        await self._courier.stop()
+        await self._keeper.stop()
+        self._health.stop()
+        self._streams.let_go()
+        await self._connection.close()
+
+    async def tick(self) -> None:
+        """What the keeper does every third of a lease, at once."""
+        await self._keeper.tick()
+
+    async def rest(self) -> None:
+        """Wait until nothing is on its way to Redis."""
+        await self._courier.rest()
+
+    @override
+    def sweep(self) -> None:
+        """Nothing to do: keys expire by themselves."""
+
+    @override
+    def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
+        self._takeover.on_orphan = callback
+
+    # Sessions
+
+    @override
+    async def open_session(self, session: str, subject: str | None) -> bool:
+        return await self._sessions.open(session, subject)
+
+    @override
+    async def leave_session(self, session: str) -> None:
+        self._sessions.left(session)
+
+    @override
+    async def session_streams(self, session: str) -> list[StreamInfo]:
+        return await self._index.session_streams(session)
+
+    # Streams
+
+    @override
+    async def create(self, spec: Spec) -> Created | Existing:
+        facts = StreamFacts.of(spec, self._terms.max_request)
+        verdict, detail = await self._claims.create(spec.stream, facts)
+        if verdict is ScriptVerdict.OK:
+            stream = self._streams.hold(spec.stream)
+            stream.own(1, facts, self._clock())
+            return Created(stream)
+        if verdict is ScriptVerdict.FULL:
+            raise refusals.too_many(int(detail))
+        if verdict is ScriptVerdict.FOREIGN:
+            raise refusals.foreign_session()
+        if verdict is ScriptVerdict.TAKEN:
+            return Existing(spec.stream)
+        return await self._existing(spec, detail)
+
+    async def _existing(self, spec: Spec, claim: bytes) -> Existing:
+        name, fingerprint = keys.claimed(claim)
+        if fingerprint != spec.request.fingerprint():
+            raise refusals.other_content(spec.id)
+        await self._index.known(name, spec.subject)
+        return Existing(name)
+
+    @override
+    async def link(self, session: str, id: str, stream: str, subject: str | None) -> None:
+        await self._claims.link(session, id, stream, await self._index.known(stream, subject))
+
+    @override
+    async def find(self, session: str, id: str) -> str:
+        return await self._index.find(session, id)
+
+    @override
+    async def newest(self, conversation: str, session: str, subject: str | None) -> str:
+        return await self._index.newest(conversation, session, subject)
+
+    @override
+    async def attach(
+        self, stream: str, after: int, wake: Callable[[], None], subject: str | None
+    ) -> Cursor:
+        known = await self._index.known(stream, subject)
+        held = self._streams.hold(stream)
+        last = max(held.reach, known.next_seq)
+        if not -1 <= after < last:
+            held.check_idle()
+            raise RelayError(Code.BAD_REQUEST, f"after: the stream never reached {after}")
+        cursor = ReadCursor(held, after, wake)
+        try:
+            await self._catch_up(held, running=known.status == "running")
+        except BaseException:
+            cursor.close()
+            raise
+        return cursor
+
+    async def _catch_up(self, stream: RedisStream, *, running: bool) -> None:
+        """Bring what Redis has of a stream that is read here, and follow it."""
+        if running and not stream.owned and not stream.records.ended:
+            await self._connection.ask(lambda: self._keeper.follow(stream))
+        if not stream.owned and not stream.records.ended:
+            await self._connection.ask(lambda: self._courier.read_all(stream))
+
+    @override
+    async def info(self, stream: str, subject: str | None) -> StreamInfo:
+        known = await self._index.known(stream, subject)
+        return known.info(known.id, stream)
+
+    @override
+    async def cancel(self, stream: str, subject: str | None) -> None:
+        known = await self._index.known(stream, subject)
+        if known.status == "running":
+            await self._want_end(stream, erase=False)
+
+    @override
+    async def erase(self, stream: str, subject: str | None) -> None:
+        """As `StreamLog.erase` says. Where it was read, records go `ERASE_LINGER` after the
+        end."""
+        await self._index.known(stream, subject)
+        await self._want_end(stream, erase=True)
+
+    async def _want_end(self, stream: str, *, erase: bool) -> None:
+        command = scripts.want_end(stream, erase=erase, linger=self._terms.linger)
+        answer = await self._connection.ask(lambda: self._connection.run(command))
+        status, owner = EndWanted.decode(answer)
+        held = self._streams.by_name.get(stream)
+        if held is not None and held.owned:
+            held.erased = held.erased or erase
+            held.want_cancel()
+        elif status == "running":
+            self._keeper.see_it_end(stream, owner)
+
+    @override
+    async def hand_over(self, writer: Writer) -> bool:
+        """As `StreamLog.hand_over` says. The upstream is closed first, so that what it said is
+        all in the log when another node reads it."""
+        stream = self._streams.by_name.get(writer.stream)
+        if stream is None or stream is not writer or not stream.owned or not self.healthy:
+            return False
+        stream.stop_driver()
+        command = scripts.release(stream.name, stream.epoch, self.node)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await stream.settled()
+                await self._connection.run(command)
+        except (Fenced, RelayError, *TROUBLE):
+            pass  # the lease runs out by itself
+        if stream.owned:
+            stream.lose()
+        return True
