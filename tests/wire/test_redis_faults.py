@@ -326,7 +326,8 @@ async def test_a_stream_whose_owner_died_before_its_first_record_is_begun_anew(
     reader = await Reader().attach(b)
     await until(lambda: orphans)
     assert (orphans[0].chunks, orphans[0].writer.epoch) == ([], 2)
-    assert orphans[0].request == spec().request
+    assert orphans[0].spec is not None
+    assert orphans[0].spec.request == spec().request
     reader.close()
 
 

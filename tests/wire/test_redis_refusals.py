@@ -114,10 +114,10 @@ class TakesRightsAway(Refusal):
     said = "does not let the user of REDIS_URL do all it has to (NOPERM)"
 
     def begin(self) -> None:
-        self.store.acl_setuser("default", commands=["-evalsha"])
+        self.store.acl_setuser("default", enabled=True, commands=["-evalsha"])
 
     def end(self) -> None:
-        self.store.acl_setuser("default", commands=["+evalsha"])
+        self.store.acl_setuser("default", enabled=True, commands=["+evalsha"])
 
 
 def _url_before(trouble: Refusal, server: RedisProcess) -> str:

@@ -7,18 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.events import Done, FinishReason, Kind, Start, Text, Timing, Usage
+from relay.account import Account
+from relay.events import Attempt, Done, FinishReason, Kind, Start, Text, Timing, Usage
 from relay.records import encode
+from relay.request import ChatRequest, Message
+from relay.stores.redis import keys
 from relay.stores.redis.encoding import (
     MAX_BATCH,
     NUMBER_OF,
     Packed,
+    StreamFacts,
     UnreadableEntry,
+    account_fields,
     batch_of,
     pack,
     read,
+    read_account,
     unpack,
 )
+from relay.streamlog import Spec
 
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
 PACKED = st.lists(st.tuples(st.sampled_from(Kind), st.binary(max_size=MAX_BATCH // 4)), min_size=1)
@@ -93,3 +100,57 @@ def test_a_field_that_a_later_version_added_is_passed_over() -> None:
     kind, body = encode(DONE)
     later = [(kind, body[:-1] + b',"mood":"fine"}')]
     assert read(pack(later)) == later
+
+
+def spec(conversation: str | None = "a talk", subject: str | None = "ann") -> Spec:
+    request = ChatRequest("gpt", (Message("user", "hi"),), conversation=conversation)
+    return Spec("st1", "a-secret", "a", subject, request, 300)
+
+
+def held(fields: dict[str, str | bytes]) -> dict[bytes, bytes]:
+    """The fields as Redis gives them back."""
+    return {
+        name.encode(): value if isinstance(value, bytes) else value.encode()
+        for name, value in fields.items()
+    }
+
+
+def test_what_redis_keeps_of_a_stream_stays_as_other_versions_read_it() -> None:
+    fields = StreamFacts.of(spec(), max_request=1_000).fields()
+    assert fields.pop("request") == msgspec.msgpack.encode(spec().request)
+    assert fields == {
+        "subject": "=ann",
+        "session": keys.digest("a-secret"),
+        "id": "a",
+        "grace": "300",
+        "fingerprint": spec().request.fingerprint(),
+        "newest": keys.digest("subject:ann:a talk"),
+    }
+
+
+@pytest.mark.parametrize("conversation", [None, "a talk"])
+@pytest.mark.parametrize("subject", [None, "ann"])
+def test_another_node_reads_what_a_stream_was_created_with(
+    conversation: str | None, subject: str | None
+) -> None:
+    asked = spec(conversation, subject)
+    facts = StreamFacts.of(asked, max_request=1_000)
+    read_back = StreamFacts.read(held(facts.fields()))
+    assert read_back == facts
+    known = msgspec.structs.replace(asked, session=keys.digest(asked.session))
+    assert read_back.spec("st1") == known
+
+
+def test_of_a_request_that_is_too_large_nothing_is_kept_and_nothing_made_up() -> None:
+    facts = StreamFacts.of(spec(), max_request=3)
+    assert "request" not in facts.fields()
+    assert StreamFacts.read(held(facts.fields())).spec("st1") is None
+
+
+@pytest.mark.parametrize(("written_by", "calls"), [(2, ()), (3, None)])
+def test_an_account_tells_of_calls_only_where_its_owner_wrote_last(
+    written_by: int, calls: tuple[()] | None
+) -> None:
+    account = Account((Attempt("gpt", "m", "provider_error", 5),), calls=(), first_text_ms=9)
+    read_back = read_account(held(account_fields(account, 2)), written_by)
+    assert read_back == msgspec.structs.replace(account, calls=calls, epoch=2)
