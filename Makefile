@@ -35,10 +35,10 @@ test: twins ## Run every test, and those of the compiled modules on them
 	RELAY_TEST_COMPILED=1 exec $(VENV)/python -m pytest $(COMPILED)
 
 faults: dev ## Play every fault on every wire and transport; ARGS="--fast" and others pass on
-	@exec $(VENV)/python -m faults $(ARGS)
+	@exec $(VENV)/python -m lab.faults $(ARGS)
 
 chaos: dev ## Break two nodes and their Redis for MINUTES=10; ARGS="--kills 100" and others pass on
-	@exec $(VENV)/python -m chaos --minutes $(or $(MINUTES),10) $(ARGS)
+	@exec $(VENV)/python -m lab.chaos --minutes $(or $(MINUTES),10) $(ARGS)
 
 check: lint test ## Format, lint, types, layers, then every test
 
@@ -49,10 +49,10 @@ lint: dev ## Format, lint, types and layers, without the tests
 	$(VENV)/lint-imports
 
 bench: twins ## Measure the relay beside its peers (Linux, two cores, about an hour)
-	@exec $(VENV)/python bench/run.py
+	@exec $(VENV)/python -m lab.bench
 
 bench-quick: twins ## One round of it, under three minutes
-	@exec $(VENV)/python bench/run.py --quick
+	@exec $(VENV)/python -m lab.bench --quick
 
 format: dev ## Bring the code into shape
 	$(VENV)/ruff format .

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar, copy_context
 
 import pytest
+from tests.upstreams import Upstream
 
 from relay.errors import Code, Fault
 from relay.events import Event, Text
@@ -21,7 +22,6 @@ from relay.providers.registry import build
 from relay.providers.vendor import VendorProvider
 from relay.request import ChatRequest, Message
 from tests import upstreams as up
-from tests.upstreams import Upstream
 
 CALL = Call("some-model", ChatRequest("p", (Message("user", "Hi"),)), 64)
 PATIENCE = 10.0

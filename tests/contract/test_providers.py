@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from lab import upstreams as up
+from lab.upstreams import Upstream, shapes
 from relay.errors import Code, Fault
 from relay.events import (
     Alive,
@@ -27,8 +29,6 @@ from relay.events import (
 from relay.provider import Call, Form, Provider
 from relay.providers.registry import build
 from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
-from tests import upstreams as up
-from tests.upstreams import Upstream, shapes
 
 VENDORS = ["openai", "anthropic", "gemini", "compatible"]
 TEXT = ("Grüße", ", 世界", " 👩‍🚀", " und", " «mehr»", "\n", "Ende.")

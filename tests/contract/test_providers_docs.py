@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from lab import upstreams as up
 from relay.errors import Code, Fault
 from relay.events import Event, Finish, FinishReason, Served, Text
 from relay.provider import Call
@@ -17,7 +18,6 @@ from relay.providers import awaited, registry
 from relay.providers.families import FAMILIES
 from relay.providers.reasons import REASONS
 from relay.request import ChatRequest, Message
-from tests import upstreams as up
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from lab import upstreams as up
+from lab.upstreams.wires import WIRES
 from relay.errors import Code, Fault
 from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
 from relay.provider import Call
@@ -20,8 +22,6 @@ from relay.providers.gemini_wire import GeminiDecoder
 from relay.providers.openai_wire import OpenAIDecoder
 from relay.providers.registry import build
 from relay.request import ChatRequest, Message
-from tests import upstreams as up
-from tests.upstreams.wires import WIRES
 
 RECORDED = Path(__file__).parents[3] / "shared" / "recorded"
 DECODERS = {"openai-chat": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}

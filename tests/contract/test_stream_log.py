@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from lab.redis_process import RedisProcess
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import (
     Done,
@@ -28,7 +29,6 @@ from relay.stores.redis import RedisLimits, RedisLog, redis_client
 from relay.stores.redis.limits import ERASE_LINGER
 from relay.stores.redis.stream import RedisStream
 from relay.streamlog import Created, Cursor, Existing, Spec, StreamLog, Writer
-from tests.redis_process import RedisProcess
 
 
 class Clock:

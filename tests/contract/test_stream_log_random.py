@@ -20,13 +20,13 @@ from hypothesis.stateful import (
     rule,
 )
 
+from lab.redis_process import RedisProcess
 from relay.errors import RelayError, StreamExpired
 from relay.events import Done, FinishReason, Start, Text, Timing, Usage
 from relay.records import unescape
 from relay.request import ChatRequest, Message
 from relay.streamlog import Created, Cursor, Existing, Spec, Writer
 from tests.contract.test_stream_log import BENCHES, Bench, MemoryBench, settled
-from tests.redis_process import RedisProcess
 
 SESSION = "s" * 22
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis as sync_redis
 
+from lab.redis_process import RedisProcess
 from relay.stores.redis import RedisLog
-from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import MakeNode, started
 
 

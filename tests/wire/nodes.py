@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import websockets
 
-from tests.redis_process import RedisProcess
-from tests.upstreams.server import Upstream
+from lab.redis_process import RedisProcess
+from lab.upstreams.server import Upstream
 from tests.wire.served import ROOT, free_port
 
 PATIENCE = 30.0

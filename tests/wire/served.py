@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.upstreams.server import Upstream
+from lab.upstreams.server import Upstream
 
 ROOT = Path(__file__).parents[2]
 

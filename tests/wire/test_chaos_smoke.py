@@ -1,4 +1,4 @@
-"""A short run of `python -m chaos`, with every kind of act: nothing may be lost. `make chaos`
+"""A short run of `python -m lab.chaos`, with every kind of act: nothing may be lost. `make chaos`
 runs it for as long as you like."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 async def run(*options: str) -> tuple[int | None, str]:
     """Exit status and output of a run."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "chaos", "--seed", "1", *options),
+        *(sys.executable, "-m", "lab.chaos", "--seed", "1", *options),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

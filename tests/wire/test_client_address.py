@@ -5,7 +5,7 @@ import json
 import aiohttp
 import pytest
 
-from tests.upstreams.server import Upstream
+from lab.upstreams.server import Upstream
 from tests.wire.served import server
 
 TOKEN = "a-token-of-the-tests"

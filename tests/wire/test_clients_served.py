@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
+from lab.upstreams.scripts import answer
+from lab.upstreams.server import Upstream
+from lab.upstreams.steps import Counts, End, Finish, Pause, Token
 from relay.client import RelayClient, Text
-from tests.upstreams.scripts import answer
-from tests.upstreams.server import Upstream
-from tests.upstreams.steps import Counts, End, Finish, Pause, Token
 from tests.wire.browser import PHONE, page_at
 from tests.wire.served import Wire, server
 from tests.wire.test_client import command

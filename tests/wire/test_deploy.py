@@ -19,8 +19,8 @@ import pytest
 import websockets
 import yaml
 
+from lab.upstreams import Counts, End, Finish, Pause, Request, Step, Token, Upstream, continues
 from relay.configuration.settings import Settings, variables
-from tests.upstreams import Counts, End, Finish, Pause, Request, Step, Token, Upstream, continues
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -18,10 +18,10 @@ from playwright.async_api import expect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from lab.upstreams.server import Upstream
+from lab.upstreams.steps import Counts, End, Finish, Pause, Token
 from relay.configuration.settings import load_settings
 from relay.serving import BAD_CONFIGURATION
-from tests.upstreams.server import Upstream
-from tests.upstreams.steps import Counts, End, Finish, Pause, Token
 from tests.wire.browser import browser
 from tests.wire.documented import ROOT, examples
 from tests.wire.served import free_port, server

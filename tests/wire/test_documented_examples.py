@@ -21,10 +21,10 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Page, expect
 
+from lab.upstreams.scripts import answer
+from lab.upstreams.server import Upstream
+from lab.upstreams.steps import Counts, End, Finish, Pause, Token
 from tests.node_packages import fetched, node
-from tests.upstreams.scripts import answer
-from tests.upstreams.server import Upstream
-from tests.upstreams.steps import Counts, End, Finish, Pause, Token
 from tests.wire.browser import browser
 from tests.wire.documented import ROOT, blocks, examples
 from tests.wire.served import Wire, server

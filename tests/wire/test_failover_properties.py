@@ -15,13 +15,13 @@ import aiohttp
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from faults.canon import MIXED, QUESTION, TEXT, pieces, written
-from faults.clients import ChatCompletionsClient, events
-from faults.matrix import ROLES, TRANSPORTS, VENDORS, Cell
-from faults.seen import FrameReader, Seen
-from faults.stage import Cast, Stage
-from tests.upstreams.server import Request
-from tests.upstreams.steps import (
+from lab.faults.canon import MIXED, QUESTION, TEXT, pieces, written
+from lab.faults.clients import ChatCompletionsClient, events
+from lab.faults.matrix import ROLES, TRANSPORTS, VENDORS, Cell
+from lab.faults.seen import FrameReader, Seen
+from lab.faults.stage import Cast, Stage
+from lab.upstreams.server import Request
+from lab.upstreams.steps import (
     Close,
     Counts,
     End,

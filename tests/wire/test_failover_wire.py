@@ -11,14 +11,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from faults.canon import TEXT, TOKENS, goes_on, spoken, whole
-from faults.clients import CLIENTS
-from faults.matrix import TRANSPORTS, VENDORS, Cell
-from faults.seen import Seen
-from faults.stage import Stage
+from lab.faults.canon import TEXT, TOKENS, goes_on, spoken, whole
+from lab.faults.clients import CLIENTS
+from lab.faults.matrix import TRANSPORTS, VENDORS, Cell
+from lab.faults.seen import Seen
+from lab.faults.stage import Stage
+from lab.upstreams.server import Request
+from lab.upstreams.steps import Close, Pause, Refuse, Step, Thought, Token
 from relay.failover.breaker import FAILURES_TO_OPEN
-from tests.upstreams.server import Request
-from tests.upstreams.steps import Close, Pause, Refuse, Step, Thought, Token
 from tests.wire.assembled import served
 
 PATIENCE = 20

@@ -8,8 +8,8 @@ import asyncio
 
 import pytest
 
-from faults.lab import FAULTS, Report, choose, run
-from faults.matrix import TRANSPORTS, VENDORS, compressed
+from lab.faults.matrix import TRANSPORTS, VENDORS, compressed
+from lab.faults.run import FAULTS, Report, choose, run
 
 ALLOWANCE = 20.0
 """Seconds that a crowded machine may add to any bound."""

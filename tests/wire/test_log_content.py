@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.redis_process import RedisProcess
-from tests.upstreams import End, Finish, Refuse, Token, Upstream
-from tests.upstreams.scripts import answer, continues, stalls_after
+from lab.redis_process import RedisProcess
+from lab.upstreams import End, Finish, Refuse, Token, Upstream
+from lab.upstreams.scripts import answer, continues, stalls_after
 from tests.wire.nodes import Client, node
 from tests.wire.served import server as served
 

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 import redis as sync_redis
 
+from lab.redis_process import RedisProcess
 from relay.account import Account, AttemptNote
 from relay.events import EndedAttempt, Text
 from relay.records import encode
 from relay.streamlog import Orphan, StreamLog
-from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
     DONE,
     LEASE,

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import redis as sync_redis
 
+from lab.redis_process import RedisProcess
 from relay.errors import Code, RelayError
 from relay.events import Text
 from relay.stores.redis import RedisLog
 from relay.streamlog import Orphan
-from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
     DONE,
     PATIENCE,

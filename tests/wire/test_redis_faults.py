@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import redis as sync_redis
 
+from lab.redis_process import RedisProcess
 from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.events import Text
 from relay.stores.redis.connection import CALLS_AT_ONCE
 from relay.streamlog import Created, Orphan, Writer
-from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
     DONE,
     PATIENCE,

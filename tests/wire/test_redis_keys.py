@@ -6,6 +6,7 @@ import pytest
 import redis as sync_redis
 from redis.crc import key_slot
 
+from lab.redis_process import RedisProcess
 from relay.account import Account
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import EndedAttempt, Start, Text
@@ -13,7 +14,6 @@ from relay.request import ChatRequest, Message
 from relay.stores.redis import RedisLog, scripts
 from relay.stores.redis.limits import ERASE_LINGER
 from relay.streamlog import Created, Spec, Writer
-from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
     DONE,
     SESSION,

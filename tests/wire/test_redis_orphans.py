@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis as sync_redis
 
+from lab.redis_process import RedisProcess
 from relay.errors import Code
 from relay.events import Start, Text
 from relay.request import ChatRequest, Message
@@ -16,7 +17,6 @@ from relay.stores.redis.health import unanswered
 from relay.stores.redis.leases import MISSES
 from relay.stores.redis.scripts import Command
 from relay.streamlog import Created, Orphan, Spec, Writer
-from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
     DONE,
     SESSION,

@@ -11,12 +11,12 @@ import pytest
 import redis as sync_redis
 from loguru import logger
 
+from lab.redis_process import RedisProcess
 from relay.errors import Code
 from relay.events import Text
 from relay.stores.redis import RedisLog
 from relay.stores.redis.connection import RETRY_PAUSE
 from relay.streamlog import Orphan
-from tests.redis_process import RedisProcess
 from tests.wire.redis_nodes import (
     DONE,
     PATIENCE,

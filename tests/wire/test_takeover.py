@@ -18,8 +18,8 @@ import pytest
 import redis as sync_redis
 import websockets
 
-from tests.redis_process import RedisProcess
-from tests.upstreams import (
+from lab.redis_process import RedisProcess
+from lab.upstreams import (
     Counts,
     End,
     Finish,

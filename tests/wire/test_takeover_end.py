@@ -16,9 +16,9 @@ from typing import Any
 import aiohttp
 import websockets
 
+from lab.redis_process import RedisProcess
+from lab.upstreams import Pause, Refuse, Request, Step, Token, Upstream, continues
 from relay.events import estimate_tokens
-from tests.redis_process import RedisProcess
-from tests.upstreams import Pause, Refuse, Request, Step, Token, Upstream, continues
 from tests.wire.nodes import PATIENCE, Client, Node, node
 from tests.wire.test_takeover import TEXT, WORDS
 

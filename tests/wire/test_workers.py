@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from lab.upstreams.scripts import answer
+from lab.upstreams.server import Upstream
 from relay.client import RelayClient
-from tests.upstreams.scripts import answer
-from tests.upstreams.server import Upstream
 from tests.wire.served import server
 
 PATIENCE = 30.0

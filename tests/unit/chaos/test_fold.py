@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chaos.fold import Reading, difference, misstatements
-from chaos.story import Story, story_of
+from lab.chaos.fold import Reading, difference, misstatements
+from lab.chaos.story import Story, story_of
 
 STORY = Story(7, 20, 0.01)
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from chaos.clients import SocketReader
-from chaos.ground import RESUME_WINDOW, Ground
-from chaos.ledger import Ledger
-from chaos.plan import Plan
-from chaos.story import Story
-from tests.upstreams.server import Request
+from lab.chaos.clients import SocketReader
+from lab.chaos.ground import RESUME_WINDOW, Ground
+from lab.chaos.ledger import Ledger
+from lab.chaos.plan import Plan
+from lab.chaos.story import Story
+from lab.upstreams.server import Request
 
 STORY = Story(7, 20, 0.01)
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab import upstreams as up
+from lab.upstreams.steps import Trouble
+from lab.upstreams.wires import WIRES
 from relay.events import Event, Finish, FinishReason, Reasoning, Text, ToolCall
 from relay.providers.anthropic_wire import AnthropicDecoder
 from relay.providers.decoding import Decoder
 from relay.providers.gemini_wire import GeminiDecoder
 from relay.providers.openai_wire import OpenAIDecoder
-from tests import upstreams as up
-from tests.upstreams.steps import Trouble
-from tests.upstreams.wires import WIRES
 
 DECODERS = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}
 VENDORS = sorted(DECODERS)

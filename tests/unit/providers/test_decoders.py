@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab import upstreams as up
+from lab.upstreams.wires import WIRES
 from relay.errors import Code
 from relay.events import (
     ALIVE,
@@ -24,8 +26,6 @@ from relay.providers.anthropic_wire import AnthropicDecoder
 from relay.providers.decoding import Decoder
 from relay.providers.gemini_wire import GeminiDecoder
 from relay.providers.openai_wire import OpenAIDecoder
-from tests import upstreams as up
-from tests.upstreams.wires import WIRES
 
 DONE = b"data: [DONE]\n\n"
 DECODERS = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from lab.upstreams.shapes import calls, ends, event, grows, says
 from relay.errors import Code
 from relay.events import Event, Finish, FinishReason, Text, ToolCall
 from relay.providers import anthropic_wire, gemini_wire, openai_wire
@@ -14,7 +15,6 @@ from relay.providers.decoding import Decoder
 from relay.providers.faults import Reply
 from relay.providers.gemini_wire import GeminiDecoder
 from relay.providers.openai_wire import OpenAIDecoder
-from tests.upstreams.shapes import calls, ends, event, grows, says
 
 DECODERS = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}
 ANY = pytest.mark.parametrize("wire", sorted(DECODERS))

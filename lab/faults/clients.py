@@ -1,0 +1,186 @@
+"""One chat over each transport, as plain clients make it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import aiohttp
+
+from lab.faults.canon import QUESTION
+from lab.faults.seen import ChunkReader, Frame, FrameReader, Seen
+
+_ID = "lab"
+
+
+class Client(Protocol):
+    """One chat. `read` returns when the answer has ended or was cancelled."""
+
+    seen: Seen
+
+    async def read(self) -> Seen:
+        """Ask, and read to the end."""
+        ...
+
+    async def cancel(self) -> None:
+        """Stop the answer, the way that this transport's users do."""
+        ...
+
+
+class WebSocketClient:
+    """`/ws`, one connection."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, relay: str, route: str, tools: list[Frame]
+    ) -> None:
+        self.seen = Seen()
+        self._http = http
+        self._url = f"{relay}/ws"
+        self._chat: Frame = {"type": "chat", "id": _ID, "provider": route, "messages": QUESTION}
+        if tools:
+            self._chat["tools"] = tools
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    async def read(self) -> Seen:
+        """See `Client`. What would follow the terminal frame comes before the pong."""
+        self.seen.begin()
+        reader = FrameReader(self.seen, _ID)
+        async with self._http.ws_connect(
+            self._url, protocols=("relay.v1",), max_msg_size=2**24
+        ) as self._socket:
+            await self._socket.send_json(self._chat)
+            while self.seen.terminal is None and (frame := await self._receive()):
+                if frame["type"] not in ("ready", "ping", "pong"):
+                    reader.take(frame)
+            await self._socket.send_json({"type": "ping", "t": "after"})
+            while (frame := await self._receive()) and frame["type"] != "pong":
+                if frame["type"] != "ping":  # a heartbeat of the server's may come any time
+                    reader.take(frame)
+        return self.seen
+
+    async def _receive(self) -> Frame | None:
+        assert self._socket is not None
+        message = await self._socket.receive()
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            self.seen.miss(f"the socket closed: {self._socket.close_code}")
+            return None
+        frame: Frame = json.loads(message.data)
+        if frame["type"] == "ping":
+            await self._socket.send_json({"type": "pong", "t": frame.get("t")})
+        return frame
+
+    async def cancel(self) -> None:
+        """See `Client`: a `cancel` frame."""
+        assert self._socket is not None
+        await self._socket.send_json({"type": "cancel", "id": _ID})
+
+
+class SseClient:
+    """`POST /chat/{provider}`."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, relay: str, route: str, tools: list[Frame]
+    ) -> None:
+        self.seen = Seen()
+        self._http = http
+        self._relay = relay
+        self._url = f"{relay}/chat/{route}"
+        self._body: Frame = {"messages": [{"role": "user", "content": QUESTION}], "id": _ID}
+        if tools:
+            self._body["tools"] = tools
+
+    async def read(self) -> Seen:
+        """See `Client`."""
+        self.seen.begin()
+        reader = FrameReader(self.seen, _ID)
+        async with self._http.post(self._url, json=self._body) as response:
+            if response.status != 200:
+                self.seen.miss(f"status {response.status}: {(await response.text())[:200]}")
+                return self.seen
+            self.seen.stream = response.headers["X-Stream-Id"]
+            async for event, id, data in events(response.content):
+                frame = json.loads(data)
+                if frame["type"] != event or (id and int(id) != frame["seq"]):
+                    self.seen.miss(f"event {event} {id} holds {frame['type']} {frame.get('seq')}")
+                reader.take(frame)
+        return self.seen
+
+    async def cancel(self) -> None:
+        """See `Client`: to let go of the request is no cancel here, `DELETE` is."""
+        async with self._http.delete(f"{self._relay}/streams/{self.seen.stream}") as response:
+            if response.status != 204:
+                self.seen.miss(f"DELETE was answered with {response.status}")
+
+
+class ChatCompletionsClient:
+    """`POST /v1/chat/completions`, streamed."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, relay: str, route: str, tools: list[Frame]
+    ) -> None:
+        self.seen = Seen()
+        self._http = http
+        self._url = f"{relay}/v1/chat/completions"
+        self._body: Frame = {
+            "model": route,
+            "messages": [{"role": "user", "content": QUESTION}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if tools:
+            self._body["tools"] = [{"type": "function", "function": tool} for tool in tools]
+        self._reading: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    async def read(self) -> Seen:
+        """See `Client`."""
+        self.seen.begin()
+        self._reading = asyncio.create_task(self._read())
+        try:
+            await self._reading
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                raise
+        return self.seen
+
+    async def _read(self) -> None:
+        reader = ChunkReader(self.seen)
+        async with self._http.post(self._url, json=self._body) as response:
+            if response.status != 200:
+                self.seen.miss(f"status {response.status}: {(await response.text())[:200]}")
+                return
+            async for _, _, data in events(response.content):
+                if data == "[DONE]":
+                    reader.done()
+                else:
+                    reader.take(json.loads(data))
+
+    async def cancel(self) -> None:
+        """See `Client`: nobody can come back here, so to let go of the request is enough."""
+        assert self._reading is not None
+        self._cancelled = True
+        self._reading.cancel()
+
+
+CLIENTS: dict[str, type[WebSocketClient] | type[SseClient] | type[ChatCompletionsClient]] = {
+    "ws": WebSocketClient,
+    "sse": SseClient,
+    "chat": ChatCompletionsClient,
+}
+
+
+async def events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, str, str]]:
+    """Server-sent events as (event, id, data). What no blank line closed is dropped."""
+    fields: dict[str, str] = {}
+    async for raw in content:
+        line = raw.decode().rstrip("\n")
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            yield fields.get("event", ""), fields.get("id", ""), fields["data"]
+            fields = {}
+        else:
+            fields = {}

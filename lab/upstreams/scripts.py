@@ -1,0 +1,89 @@
+"""Ready-made scripts: whole answers, and the ways in which they break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from lab.upstreams.steps import (
+    Counts,
+    End,
+    Finish,
+    Hang,
+    Reason,
+    Refuse,
+    Reset,
+    Step,
+    Token,
+)
+
+if TYPE_CHECKING:
+    from lab.upstreams.server import Request
+
+Script: TypeAlias = "Sequence[Step] | Callable[[Request], Sequence[Step]]"
+
+
+def answer(*tokens: str, reason: Reason = "stop", counts: Counts | None = None) -> list[Step]:
+    """A whole answer with usage and end marker. `counts` defaults to one token a piece."""
+    usage = counts or Counts(output=len(tokens))
+    return [*map(Token, tokens), usage, Finish(reason), End()]
+
+
+def cut_after(*tokens: str) -> list[Step]:
+    """An answer whose connection is torn after `tokens`."""
+    return [*map(Token, tokens), Reset()]
+
+
+def stalls_after(*tokens: str) -> list[Step]:
+    """An answer that falls silent after `tokens`, the connection open."""
+    return [*map(Token, tokens), Hang()]
+
+
+def in_turn(*scripts: Script) -> Callable[[Request], Sequence[Step]]:
+    """The n-th request gets the n-th script, all later ones the last."""
+
+    def script(request: Request) -> Sequence[Step]:
+        chosen = scripts[min(request.number, len(scripts) - 1)]
+        return chosen(request) if callable(chosen) else chosen
+
+    return script
+
+
+def continues(*tokens: str, overlap: int = 0) -> Callable[[Request], Sequence[Step]]:
+    """A model that goes on with an unfinished assistant turn: of the answer `tokens` it says
+    what the turn lacks, and repeats the turn's last `overlap` characters first. Asked
+    without such a turn it says all of it."""
+    whole = "".join(tokens)
+
+    def script(request: Request) -> Sequence[Step]:
+        partial = request.partial
+        if not partial or not whole.startswith(partial):
+            return answer(*tokens)
+        return answer(*_pieces(tokens, max(0, len(partial) - overlap)))
+
+    return script
+
+
+def starts_over(*tokens: str) -> Callable[[Request], Sequence[Step]]:
+    """A model that answers from the beginning, whatever turn it is given."""
+    return lambda request: answer(*tokens)
+
+
+def refuses_prefill(script: Script) -> Callable[[Request], Sequence[Step]]:
+    """A model that refuses a conversation which ends in an assistant turn, with status 400,
+    and otherwise follows `script`."""
+
+    def guarded(request: Request) -> Sequence[Step]:
+        if request.turns and request.turns[-1].role == "assistant":
+            return [Refuse("prefill")]
+        return script(request) if callable(script) else script
+
+    return guarded
+
+
+def _pieces(tokens: Sequence[str], skip: int) -> list[str]:
+    left: list[str] = []
+    for token in tokens:
+        left.append(token[skip:])
+        skip = max(0, skip - len(token))
+    return [piece for piece in left if piece]
