@@ -18,8 +18,7 @@ from lab.faults.canon import (
     written,
 )
 from lab.faults.matrix import Profile
-from lab.faults.play import Played
-from lab.faults.scenario import Fault, Scenario
+from lab.faults.scenario import Fault, Played, Scenario
 from lab.upstreams.scripts import Script, in_turn, refuses_prefill
 from lab.upstreams.server import Request
 from lab.upstreams.steps import (

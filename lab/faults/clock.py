@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from lab.faults.canon import TEXT, TOKENS, spoken, whole
 from lab.faults.matrix import Profile, Role
-from lab.faults.play import Played, judge
-from lab.faults.scenario import Fault, Scenario
+from lab.faults.play import judge
+from lab.faults.scenario import Fault, Played, Scenario
 from lab.upstreams.server import Request
 from lab.upstreams.steps import Hang, Refuse, Step
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from lab.faults.canon import ARGUMENTS, CALL, TEXT, TOKENS, goes_on, spoken, whole
 from lab.faults.matrix import Profile
-from lab.faults.play import Played
-from lab.faults.scenario import Check, Fault, Scenario
+from lab.faults.scenario import Check, Fault, Played, Scenario
 from lab.upstreams import shapes
 from lab.upstreams.scripts import Script
 from lab.upstreams.server import Request

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from lab.faults.canon import TOKENS, spoken, whole
 from lab.faults.matrix import Profile
-from lab.faults.play import Played
-from lab.faults.scenario import Fault, Scenario
+from lab.faults.scenario import Fault, Played, Scenario
 from lab.upstreams.scripts import in_turn
 from lab.upstreams.server import Request
 from lab.upstreams.steps import Counts, End, Finish, Hang, Pause, Refuse, Reset, Step

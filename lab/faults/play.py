@@ -4,49 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-import aiohttp
-
-from lab.faults.canon import TEXT, TOOL
-from lab.faults.clients import CLIENTS, Client
-from lab.faults.matrix import Cell, Profile, healthy_route
-from lab.faults.scenario import Fault, Scenario
+from lab.faults.canon import TEXT
+from lab.faults.matrix import Profile, healthy_route
+from lab.faults.scenario import Played, Scenario
 from lab.faults.seen import Seen
-from lab.faults.stage import Cast
 
 HANG_SECONDS = 120.0
 """After so long, scaled, a cell counts as hung, whatever its fault."""
 
 CLOSED_SECONDS = 2.0
 """Within so many seconds of the end every upstream call must be closed."""
-
-
-@dataclass
-class Played:
-    """One cell in play: who is in it, what the client saw, what missed so far."""
-
-    cell: Cell
-    fault: Fault
-    scenario: Scenario
-    profile: Profile
-    cast: Cast
-    http: aiohttp.ClientSession
-    relay: str
-    seen: Seen = field(default_factory=Seen)
-    misses: list[str] = field(default_factory=list)
-    note: str = ""
-    seconds: float | None = None
-
-    def client(self, route: str = "") -> Client:
-        """A client of this cell's transport; `route` is the cell's own."""
-        tools = [TOOL] if self.scenario.tools else []
-        kind = CLIENTS[self.cell.transport]
-        return kind(self.http, self.relay, route or self.cell.route, tools)
-
-    def miss(self, what: str) -> None:
-        """Note what is not as it must be."""
-        self.misses.append(what)
 
 
 async def play(played: Played) -> None:

@@ -15,8 +15,8 @@ from lab.faults.clock import CLOCK
 from lab.faults.field import FIELD
 from lab.faults.matrix import TRANSPORTS, VENDORS, Cell, Profile
 from lab.faults.opening import OPENING
-from lab.faults.play import Played, play
-from lab.faults.scenario import Fault
+from lab.faults.play import play
+from lab.faults.scenario import Fault, Played
 from lab.faults.served import relay
 from lab.faults.stage import Stage
 

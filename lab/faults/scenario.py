@@ -1,17 +1,19 @@
-"""What a fault is: the scripts that play it, and what must come of it."""
+"""What a fault is: the scripts that play it, what must come of it, and one play of it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from lab.faults.canon import ARGUMENTS, CALL, TEXT
-from lab.faults.matrix import Profile, Role
+import aiohttp
+
+from lab.faults.canon import ARGUMENTS, CALL, TEXT, TOOL
+from lab.faults.clients import CLIENTS, Client
+from lab.faults.matrix import Cell, Profile, Role
+from lab.faults.seen import Seen
+from lab.faults.stage import Cast
 from lab.upstreams.scripts import Script
-
-if TYPE_CHECKING:
-    from lab.faults.play import Played
 
 Outcome = Literal["answer", "error", "cancelled", "tool_call", "filtered"]
 Check = Callable[["Played"], Iterable[str]]
@@ -66,3 +68,30 @@ class Fault:
     def number(self) -> str:
         """`F08` of `F08 closed`."""
         return self.key.partition(" ")[0]
+
+
+@dataclass
+class Played:
+    """One cell in play: who is in it, what the client saw, what missed so far."""
+
+    cell: Cell
+    fault: Fault
+    scenario: Scenario
+    profile: Profile
+    cast: Cast
+    http: aiohttp.ClientSession
+    relay: str
+    seen: Seen = field(default_factory=Seen)
+    misses: list[str] = field(default_factory=list)
+    note: str = ""
+    seconds: float | None = None
+
+    def client(self, route: str = "") -> Client:
+        """A client of this cell's transport; `route` is the cell's own."""
+        tools = [TOOL] if self.scenario.tools else []
+        kind = CLIENTS[self.cell.transport]
+        return kind(self.http, self.relay, route or self.cell.route, tools)
+
+    def miss(self, what: str) -> None:
+        """Note what is not as it must be."""
+        self.misses.append(what)
