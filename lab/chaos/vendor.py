@@ -7,7 +7,8 @@ import asyncio
 import re
 
 from lab.chaos.story import Story, story_of
-from lab.upstreams.server import Request, Upstream
+from lab.upstreams.request import Request
+from lab.upstreams.server import Upstream
 from lab.upstreams.steps import Counts, End, Finish, Pause, Step, Token
 
 KEY = "chaos-key-"

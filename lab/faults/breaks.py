@@ -19,8 +19,8 @@ from lab.faults.canon import (
 )
 from lab.faults.matrix import Profile
 from lab.faults.scenario import Fault, Played, Scenario
+from lab.upstreams.request import Request
 from lab.upstreams.scripts import Script, in_turn, refuses_prefill
-from lab.upstreams.server import Request
 from lab.upstreams.steps import (
     Close,
     Counts,

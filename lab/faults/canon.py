@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lab.upstreams.request import Request
 from lab.upstreams.scripts import Script
-from lab.upstreams.server import Request
 from lab.upstreams.steps import Call, Counts, End, Finish, Pause, Step, Token
 from lab.upstreams.wires import WIRES
 

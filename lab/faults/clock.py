@@ -10,7 +10,7 @@ from lab.faults.canon import TEXT, TOKENS, spoken, whole
 from lab.faults.matrix import Profile, Role
 from lab.faults.play import judge
 from lab.faults.scenario import Fault, Played, Scenario
-from lab.upstreams.server import Request
+from lab.upstreams.request import Request
 from lab.upstreams.steps import Hang, Refuse, Step
 
 OUTAGE = 60.0

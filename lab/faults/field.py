@@ -14,8 +14,8 @@ from lab.faults.canon import ARGUMENTS, CALL, TEXT, TOKENS, goes_on, spoken, who
 from lab.faults.matrix import Profile
 from lab.faults.scenario import Check, Fault, Played, Scenario
 from lab.upstreams import shapes
+from lab.upstreams.request import Request
 from lab.upstreams.scripts import Script
-from lab.upstreams.server import Request
 from lab.upstreams.steps import (
     Counts,
     End,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from lab.faults.canon import TOKENS, spoken, whole
 from lab.faults.matrix import Profile
 from lab.faults.scenario import Fault, Played, Scenario
+from lab.upstreams.request import Request
 from lab.upstreams.scripts import in_turn
-from lab.upstreams.server import Request
 from lab.upstreams.steps import Counts, End, Finish, Hang, Pause, Refuse, Reset, Step
 
 LIMITED = Refuse("rate_limit")

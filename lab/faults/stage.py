@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from lab.faults.canon import whole
 from lab.faults.matrix import VENDORS, Cell, Role, healthy_model, healthy_route
+from lab.upstreams.request import Request
 from lab.upstreams.scripts import Script
-from lab.upstreams.server import Request, Upstream
+from lab.upstreams.server import Upstream
 from lab.upstreams.steps import Reset, Step
 
 WIRE_OF = {"gpt": "openai", "claude": "anthropic", "gemini": "gemini"}

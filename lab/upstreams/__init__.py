@@ -11,6 +11,7 @@ vendor. A script is a sequence of steps (the same for every request), or a funct
 `scripts` for ready-made answers and faults, `wires` for the bytes.
 """
 
+from lab.upstreams.request import Request
 from lab.upstreams.scripts import (
     answer,
     continues,
@@ -20,7 +21,7 @@ from lab.upstreams.scripts import (
     stalls_after,
     starts_over,
 )
-from lab.upstreams.server import Request, Upstream
+from lab.upstreams.server import Upstream
 from lab.upstreams.steps import (
     Call,
     Close,

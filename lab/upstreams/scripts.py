@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from lab.upstreams.request import Request
 from lab.upstreams.steps import (
     Counts,
     End,
@@ -17,10 +18,7 @@ from lab.upstreams.steps import (
     Token,
 )
 
-if TYPE_CHECKING:
-    from lab.upstreams.server import Request
-
-Script: TypeAlias = "Sequence[Step] | Callable[[Request], Sequence[Step]]"
+Script: TypeAlias = Sequence[Step] | Callable[[Request], Sequence[Step]]
 
 
 def answer(*tokens: str, reason: Reason = "stop", counts: Counts | None = None) -> list[Step]:

@@ -8,10 +8,10 @@ import json
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
+from lab.upstreams.request import Request
 from lab.upstreams.scripts import Script, answer
 from lab.upstreams.steps import Close, Hang, Pause, Raw, Refuse, Reset, Respond, Step
 from lab.upstreams.troubles import reply
@@ -22,57 +22,6 @@ _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
 )
-
-
-class Turn(NamedTuple):
-    """A turn of a request, in no vendor's words: `role` is user, assistant, system or tool."""
-
-    role: str
-    text: str
-
-
-@dataclass
-class Request:
-    """One request as it came in. `number` counts the chats from 0.
-
-    `closed` is set once the connection is gone or the response is over; `cut_off` says
-    that the relay closed before the script was through. `arrived` and `ended` are by the
-    loop's clock.
-    """
-
-    number: int
-    vendor: str
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    closed: asyncio.Event = field(default_factory=asyncio.Event)
-    cut_off: bool = False
-    arrived: float = 0.0
-    ended: float = 0.0
-
-    @property
-    def model(self) -> str:
-        """The model asked for."""
-        if self.vendor == "gemini":
-            return self.path.partition("models/")[2].partition(":")[0]
-        return str(self.body.get("model", ""))
-
-    @property
-    def turns(self) -> list[Turn]:
-        """The conversation's turns, texts only."""
-        turns = self.body.get("contents" if self.vendor == "gemini" else "messages", [])
-        return [_turn(turn) for turn in turns]
-
-    @property
-    def partial(self) -> str:
-        """The unfinished assistant turn that the model is to go on with: the last turn, or
-        the one before a last user's turn that is not the conversation's first."""
-        turns = [turn for turn in self.turns if turn.role not in ("system", "developer")]
-        for turn in turns[:0:-1][:2]:
-            if turn.role == "assistant":
-                return turn.text
-        return ""
 
 
 class Upstream:
@@ -298,11 +247,3 @@ def _vendor(path: str, headers: dict[str, str]) -> str:
     if "x-goog-api-key" in headers or "Content" in path:
         return "gemini"
     return "anthropic" if "anthropic-version" in headers else "openai"
-
-
-def _turn(turn: dict[str, Any]) -> Turn:
-    role = {"model": "assistant"}.get(turn["role"], turn["role"])
-    content = turn.get("parts", turn.get("content"))
-    if isinstance(content, str) or content is None:
-        return Turn(role, content or "")
-    return Turn(role, "".join(part.get("text", "") for part in content))

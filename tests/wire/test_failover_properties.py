@@ -20,7 +20,7 @@ from lab.faults.clients import ChatCompletionsClient, events
 from lab.faults.matrix import ROLES, TRANSPORTS, VENDORS, Cell
 from lab.faults.seen import FrameReader, Seen
 from lab.faults.stage import Cast, Stage
-from lab.upstreams.server import Request
+from lab.upstreams.request import Request
 from lab.upstreams.steps import (
     Close,
     Counts,

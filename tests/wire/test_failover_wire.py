@@ -16,7 +16,7 @@ from lab.faults.clients import CLIENTS
 from lab.faults.matrix import TRANSPORTS, VENDORS, Cell
 from lab.faults.seen import Seen
 from lab.faults.stage import Stage
-from lab.upstreams.server import Request
+from lab.upstreams.request import Request
 from lab.upstreams.steps import Close, Pause, Refuse, Step, Thought, Token
 from relay.failover.breaker import FAILURES_TO_OPEN
 from tests.wire.assembled import served

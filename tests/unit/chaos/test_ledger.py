@@ -12,7 +12,7 @@ from lab.chaos.ground import RESUME_WINDOW, Ground
 from lab.chaos.ledger import Ledger
 from lab.chaos.plan import Plan
 from lab.chaos.story import Story
-from lab.upstreams.server import Request
+from lab.upstreams.request import Request
 
 STORY = Story(7, 20, 0.01)
 
