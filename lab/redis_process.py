@@ -11,12 +11,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import redis
 
+from lab.waiting import block_until
+
 SERVER = "RELAY_TEST_REDIS_SERVER"
+START_SECONDS = 10.0
 
 
 def server_program() -> str:
@@ -41,15 +43,15 @@ class RedisProcess:
         self.start()
 
     def start(self, *options: str, loading: bool = False) -> None:
-        """Wait until it answers; with `loading`, until it says that it loads its data."""
+        """Wait until it answers; with `loading`, until it says that it loads its data. Raises
+        `TimeoutError`."""
         command = [self._program, "--port", "0", "--unixsocket", self.socket, "--save", ""]
         self._process = subprocess.Popen(
             [*command, "--appendonly", "no", "--dir", str(self.folder), *self._options, *options],
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
-        while self._state() != ("loading" if loading else "ready"):
-            assert time.monotonic() < deadline, "redis-server did not start"
+        wanted = "loading" if loading else "ready"
+        block_until(lambda: self._state() == wanted, within=START_SECONDS)
 
     def _state(self) -> str:
         try:

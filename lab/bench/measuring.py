@@ -6,15 +6,15 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from lab.bench.machine import SYSTEM_CORE, TOOLS_CORE, core_busy, cpu_seconds, pinned, rss_mb
 from lab.bench.systems import PROCESSES, SHAPES, SYSTEMS, UPSTREAM_PORT, WORK, Process
+from lab.ports import listens
+from lab.waiting import block_until
 
 START_TIMEOUT = 120.0
 NOISY = 0.15
@@ -75,7 +75,7 @@ class Bench:
             self._start(name, PROCESSES[name], SYSTEM_CORE)
 
     def _start(self, name: str, process: Process, core: int) -> None:
-        if _up(process.port):
+        if listens(process.port):
             raise SystemExit(f"port {process.port} is in use; {name} needs it")
         with (WORK / f"{name}.out").open("wb") as out:
             child = subprocess.Popen(
@@ -86,11 +86,14 @@ class Bench:
                 start_new_session=True,
             )
         self._children[name] = child
-        deadline = time.monotonic() + START_TIMEOUT
-        while not _up(process.port):
-            if child.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{name} does not start; see {WORK / name}.out")
-            time.sleep(0.2)
+        with contextlib.suppress(TimeoutError):
+            block_until(
+                lambda: listens(process.port) or child.poll() is not None,
+                within=START_TIMEOUT,
+                pause=0.2,
+            )
+        if child.poll() is not None or not listens(process.port):
+            raise SystemExit(f"{name} does not start; see {WORK / name}.out")
 
     def measure(self, system: str, load: Load) -> Result:
         """Put `load` on `system`; once more where others were busy on its core."""
@@ -153,11 +156,3 @@ def _load_process(name: str, load: Load) -> Iterator[subprocess.Popen[bytes]]:
         argv += ["-H", header]
     with subprocess.Popen(pinned(TOOLS_CORE, argv), stdout=subprocess.PIPE) as child:
         yield child
-
-
-def _up(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 0.3).close()
-    except OSError:
-        return False
-    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,13 +30,6 @@ RESUME_WINDOW = 20.0
 RESUME_GRACE = 30.0
 """Seconds that an answer under way waits for a reader; longer than the window, so that a
 run shows whether an orphan waits as long as its owner would have."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Ground:
@@ -70,7 +62,7 @@ class Ground:
         await self.vendor.upstream.__aenter__()
         for number in range(self._count):
             name = "abcdefgh"[number]
-            self.nodes.append(Node(name, free_port(), self.folder, self._variables(name)))
+            self.nodes.append(Node(name, self.folder, self._variables(name)))
         try:
             for node in self.nodes:
                 node.vendor_port = self.vendor.upstream.port

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
 
-ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60.0
+from lab.relay_process import RelayProcess
 
 
 class Files(NamedTuple):
@@ -26,92 +22,46 @@ class Files(NamedTuple):
     to_store: int
 
 
-class Node:
-    """A relay on a port of its own, which it keeps when it is started again."""
+class Node(RelayProcess):
+    """A relay that has a name, and knows how it was when it was last started."""
 
-    def __init__(self, name: str, port: int, folder: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, name: str, folder: Path, variables: Mapping[str, str]) -> None:
+        super().__init__(folder, variables, log=folder / f"node-{name}.log")
         self.name = name
-        self.port = port
         self.takes_chats = False
         self.started = 0
         self.vendor_port = 0
         self.base_files = Files(0, 0, 0)
         self.base_rss = 0
         self.base_tasks = 0.0
-        self._log = folder / f"node-{name}.log"
-        self._folder = folder
-        self._variables = {"PORT": str(port), **variables}
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Start, and wait until it takes chats. Raises `RuntimeError` with what it said."""
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        with self._log.open("ab") as out:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(ROOT / "server.py"),
-                env={**inherited, **self._variables},
-                cwd=self._folder,
-                stdout=out,
-                stderr=out,
-            )
-        await self._until_ready()
+        """Start, and wait until it takes chats. Raises `RelayFailed`."""
+        await super().start()
         self.started += 1
         self.takes_chats = True
         self.base_files, self.base_rss = self.files(), self.rss()
         self.base_tasks = (await self.gauges())["relay_tasks"]
 
-    async def _until_ready(self) -> None:
-        assert self._process is not None
-        async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as http:
-            while True:
-                if self._process.returncode is not None:
-                    raise RuntimeError(f"node {self.name} ended:\n{self._log.read_text()[-2000:]}")
-                with suppress(aiohttp.ClientError):
-                    async with http.get(f"{self.url}/readyz") as response:
-                        if response.status == 200:
-                            return
-                await asyncio.sleep(0.05)
-
     async def drain(self) -> int:
         """SIGTERM; returns the exit status."""
         self.takes_chats = False
-        self._signal(signal.SIGTERM)
-        assert self._process is not None
-        return await self._process.wait()
+        return await self.stop()
 
     async def kill(self) -> None:
         """As a power cut would. Idempotent."""
         self.takes_chats = False
-        with suppress(ProcessLookupError):
-            self._signal(signal.SIGKILL)
-        if self._process is not None:
-            await self._process.wait()
+        await super().kill()
 
     def freeze(self) -> None:
         """It keeps its connections and does nothing, as behind a partition."""
         self.takes_chats = False
-        self._signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on, not knowing what it missed."""
-        self._signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
         self.takes_chats = True
-
-    def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        assert self._process is not None
-        return self._process.pid
 
     def files(self) -> Files:
         """Its open files, sockets included, by what they are for."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from lab.faults.matrix import REAL, TRANSPORTS, VENDORS, compressed
 from lab.faults.report import document, table
 from lab.faults.run import JOBS, Report, Result, choose, run
-from lab.faults.served import RelayFailed
+from lab.relay_process import RelayFailed
 
 RESULTS = Path(__file__).with_name("results.json")
 

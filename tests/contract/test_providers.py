@@ -14,6 +14,7 @@ import pytest
 
 from lab import upstreams as up
 from lab.upstreams import Upstream, shapes
+from lab.waiting import until
 from relay.errors import Code, Fault
 from relay.events import (
     Alive,
@@ -463,9 +464,7 @@ async def test_a_read_that_holds_only_comments_is_a_sign_of_life():
     async with connected("openai", script) as (_, provider):
         heard = Heard()
         running = asyncio.create_task(run(provider, call("openai"), heard))
-        async with asyncio.timeout(10):
-            while not heard:
-                await asyncio.sleep(0)
+        await until(lambda: heard)
         assert heard.of(Alive)
         release.set()
         await running

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
 
 from lab.redis_process import RedisProcess
+from lab.waiting import until
 from relay.errors import Code, RelayError, StreamExpired
 from relay.events import (
     Done,
@@ -104,9 +104,7 @@ class FollowedWriter:
 
     async def settled(self) -> None:
         await self._writer.settled()
-        async with asyncio.timeout(10):
-            while self._is_behind():
-                await asyncio.sleep(0)
+        await until(lambda: not self._is_behind())
 
     def _is_behind(self) -> bool:
         held = self._reading._streams.by_name.get(self._writer.name)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab.waiting import until
 from relay.account import Account, AttemptNote
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.driver import Driver
@@ -191,12 +192,6 @@ def text_of(records: Sequence[Record]) -> str:
         elif isinstance(record, Text):
             text += record.text
     return text
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_an_answer_goes_from_the_provider_into_the_log() -> None:

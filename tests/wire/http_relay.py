@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from lab.waiting import until
 from relay.dispatcher import Offer
 from relay.edges import http
 from relay.edges.http_server import HttpRunner
@@ -86,13 +87,6 @@ class HttpRelay:
     async def started(self) -> Writer:
         await until(lambda: bool(self.dispatcher.writers))
         return self.writer
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop turn until `holds`, within `PATIENCE`."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -5,43 +5,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import websockets
 
+from lab.ports import free_port
 from lab.redis_process import RedisProcess
+from lab.relay_process import RelayProcess
 from lab.upstreams.server import Upstream
-from tests.wire.served import ROOT, free_port
-
-PATIENCE = 30.0
-"""Seconds that anything may take on a busy machine."""
+from lab.waiting import PATIENCE
 
 LEASE = 1.0
 
 
-class Node:
-    """One relay process."""
-
-    def __init__(self, port: int, process: asyncio.subprocess.Process) -> None:
-        self.port = port
-        self.process = process
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    async def ended(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+class Node(RelayProcess):
+    """One relay process that shares a Redis with others."""
 
     async def health(self) -> dict[str, Any]:
-        url = f"http://127.0.0.1:{self.port}/health"
-        async with aiohttp.ClientSession() as http, http.get(url) as response:
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/health") as response:
             found: dict[str, Any] = await response.json()
             return found
 
@@ -54,9 +39,7 @@ async def node(
     port = free_port()
     logs = folder / f"node-{port}"
     logs.mkdir()
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment |= {
-        "PORT": str(port),
+    environment = {
         "SUPPORTED_PROVIDERS": "gpt",
         "OPENAI_API_KEY": "test-key",
         "OPENAI_BASE_URL": upstream.base_url("openai"),
@@ -66,40 +49,8 @@ async def node(
         "LOG_DIR": str(logs),
         **variables,
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(ROOT / "server.py"), env=environment, cwd=logs
-    )
-    made = Node(port, process)
-    try:
-        await _until_alive(made)
+    async with Node(logs, environment, port=port) as made:
         yield made
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        try:
-            await made.ended()
-        except TimeoutError:
-            process.kill()
-            raise
-
-
-async def _until_alive(node: Node) -> None:
-    async with asyncio.timeout(60), aiohttp.ClientSession() as http:
-        while True:
-            assert node.process.returncode is None, "the node ended at its start"
-            with suppress(aiohttp.ClientConnectionError):
-                async with http.get(f"http://127.0.0.1:{node.port}/readyz") as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll, with a deadline."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Client:

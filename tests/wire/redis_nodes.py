@@ -17,9 +17,6 @@ from relay.stores.redis.stream import RedisStream
 from relay.streamlog import Created, Cursor, Spec, StreamLog, Writer
 
 LEASE = 0.5
-PATIENCE = 30.0
-"""Seconds that anything may take on a busy machine."""
-
 SESSION = "a-secret-session-name-0123456789"
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
 
@@ -55,13 +52,6 @@ async def begun(log: StreamLog, **fields: str) -> Writer:
     claim.writer.append([Start(claim.writer.stream, "gpt", "m")])
     await settled(claim.writer)
     return claim.writer
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Poll, with a deadline."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 class Reader:

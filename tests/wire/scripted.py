@@ -5,6 +5,7 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 
+from lab.waiting import until
 from relay.providers.http1 import Origin, endpoint
 
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -106,13 +107,6 @@ def all_of(got: list[bytes]):
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-async def until(condition) -> None:
-    """Poll, with a deadline."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 class Asked:

@@ -4,66 +4,27 @@ loopback, and a wire to it that the test can cut."""
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
-
+from lab.relay_process import RelayProcess
 from lab.upstreams.server import Upstream
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager
 async def server(upstream: Upstream, logs: Path, **variables: str) -> AsyncIterator[int]:
     """A running relay whose provider `gpt` is `upstream`; yields its port."""
-    port = free_port()
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment |= {
-        "PORT": str(port),
+    environment = {
         "SUPPORTED_PROVIDERS": "gpt",
         "OPENAI_API_KEY": "test-key",
         "OPENAI_BASE_URL": upstream.base_url("openai"),
         "LOG_DIR": str(logs),
         **variables,
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(ROOT / "server.py"), env=environment, cwd=logs
-    )
-    try:
-        await _until_alive(port, process)
-        yield port
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 30)
-        except TimeoutError:
-            process.kill()
-            raise
-
-
-async def _until_alive(port: int, process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(60), aiohttp.ClientSession() as http:
-        while True:
-            assert process.returncode is None, "the server ended at its start"
-            with suppress(aiohttp.ClientConnectionError):
-                async with http.get(f"http://127.0.0.1:{port}/livez") as response:
-                    assert response.status == 200
-                    return
-            await asyncio.sleep(0)
+    async with RelayProcess(logs, environment) as relay:
+        yield relay.port
 
 
 class Wire:

@@ -19,6 +19,7 @@ from typing import Any
 import websockets
 from aiohttp import web
 
+from lab.waiting import until
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.edges import http
 from relay.edges.http_server import HttpRunner
@@ -77,9 +78,8 @@ class Held:
         take(END)
 
     async def say(self, text: str) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while self.take is None:
-                await asyncio.sleep(0)
+        await until(lambda: self.take)
+        assert self.take is not None
         self.take([Text(text)])
 
     def end(self) -> None:
@@ -351,10 +351,3 @@ def masked(first: int, payload: bytes) -> bytes:
     else:
         head = bytes([first, 0x80 | 127]) + size.to_bytes(8, "big")
     return head + bytes(4) + payload
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop turn until `holds`, within `PATIENCE`."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from lab.waiting import until
 from relay.client import (
     AnswerFailed,
     ConnectionFailed,
@@ -158,9 +159,7 @@ async def test_an_answer_that_the_relay_lost_fails_instead_of_hanging() -> None:
         RelayClient(stub.url) as relay,
     ):
         chat = relay.chat("hi")
-        async with asyncio.timeout(20):
-            while not chat.answer.text:
-                await asyncio.sleep(0)
+        await until(lambda: chat.answer.text)
         stub.sessions.clear()
         drop(stub.connections[0])
         with pytest.raises(AnswerFailed) as caught:

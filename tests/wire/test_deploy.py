@@ -20,6 +20,7 @@ import websockets
 import yaml
 
 from lab.upstreams import Counts, End, Finish, Pause, Request, Step, Token, Upstream, continues
+from lab.waiting import until
 from relay.configuration.settings import Settings, variables
 
 ROOT = Path(__file__).parents[2]
@@ -58,13 +59,16 @@ class Deployment:
 
     async def owner(self) -> int:
         """The process that writes the one answer under way."""
-        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession(headers=BEARER) as http:
-            while True:
+        async with aiohttp.ClientSession(headers=BEARER) as http:
+
+            async def found() -> int:
                 for url, pid in self.nodes:
                     async with http.get(f"{url}/metrics") as response:
                         if "\nrelay_running_streams 1.0" in await response.text():
                             return pid
-                await asyncio.sleep(0)
+                return 0
+
+            return await until(found, within=PATIENCE)
 
 
 @asynccontextmanager

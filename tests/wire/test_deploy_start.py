@@ -18,6 +18,9 @@ from types import ModuleType
 import pytest
 from aiohttp import web
 
+from lab.ports import free_port
+from lab.waiting import until
+
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "deploy" / "run.py"
 PATIENCE = 60.0
@@ -70,9 +73,9 @@ async def said_by(
     )
     try:
         async with asyncio.timeout(PATIENCE):
-            while meanwhile is not None and not meanwhile():
+            if meanwhile is not None:
+                await until(lambda: meanwhile() or process.returncode is not None)
                 assert process.returncode is None
-                await asyncio.sleep(0)
             out, complaints = await process.communicate()
     finally:
         if process.returncode is None:
@@ -91,10 +94,7 @@ async def test_a_port_that_another_program_answers_on_is_not_promised() -> None:
 
 
 async def test_a_port_that_is_lost_during_the_start_is_not_promised(tmp_path: Path) -> None:
-    wanted = socket.socket()
-    wanted.bind(("127.0.0.1", 0))
-    port = wanted.getsockname()[1]
-    wanted.close()
+    port = free_port()
     taken: list[socket.socket] = []
 
     def take() -> bool:
@@ -106,8 +106,7 @@ async def test_a_port_that_is_lost_during_the_start_is_not_promised(tmp_path: Pa
         running = tasks.create_task(
             said_by("--port", str(port), meanwhile=take, TMPDIR=str(tmp_path))
         )
-        while not taken and not running.done():
-            await asyncio.sleep(0)
+        await until(lambda: taken or running.done(), within=PATIENCE)
         async with somebody(taken[0]):
             status, out, complaints = await running
     assert (status, out) == (1, "")

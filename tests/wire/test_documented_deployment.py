@@ -18,13 +18,15 @@ from playwright.async_api import expect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from lab.ports import free_port, listens
 from lab.upstreams.server import Upstream
 from lab.upstreams.steps import Counts, End, Finish, Pause, Token
+from lab.waiting import until
 from relay.configuration.settings import load_settings
 from relay.serving import BAD_CONFIGURATION
 from tests.wire.browser import browser
 from tests.wire.documented import ROOT, examples
-from tests.wire.served import free_port, server
+from tests.wire.served import server
 
 EXAMPLES = examples()
 HOST = "chat.example.com"
@@ -57,24 +59,12 @@ async def nginx(folder: Path, relay: int) -> AsyncIterator[int]:
         program, "-p", folder, "-e", "stderr", "-c", file
     )
     try:
-        await _listening(port, process)
+        await until(lambda: listens(port) or process.returncode is not None)
+        assert process.returncode is None, "nginx ended at its start"
         yield port
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), PATIENCE)
-
-
-async def _listening(port: int, process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            assert process.returncode is None, "nginx ended at its start"
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0)
-            else:
-                writer.close()
-                return
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ from lab.upstreams.steps import (
     Token,
     Trouble,
 )
+from lab.waiting import until
 from tests.wire.assembled import served
 
 PATIENCE = 60
@@ -196,8 +197,12 @@ class Chat:
     async def watch(self) -> None:
         """Set `moment` when it is time to act."""
         case = self.case
-        while self.frames < case.after_frames or len(self.cast.requests) < case.after_requests:
-            await asyncio.sleep(0.002)
+
+        def is_time() -> bool:
+            asked = len(self.cast.requests)
+            return self.frames >= case.after_frames and asked >= case.after_requests
+
+        await until(is_time, within=PATIENCE)
         self.moment.set()
 
     def due(self, act: str) -> bool:

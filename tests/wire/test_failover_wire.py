@@ -18,6 +18,7 @@ from lab.faults.seen import Seen
 from lab.faults.stage import Stage
 from lab.upstreams.request import Request
 from lab.upstreams.steps import Close, Pause, Refuse, Step, Thought, Token
+from lab.waiting import until
 from relay.failover.breaker import FAILURES_TO_OPEN
 from tests.wire.assembled import served
 
@@ -44,14 +45,9 @@ async def gated(
         async with served(variables) as (_, url), aiohttp.ClientSession() as http:
             client = CLIENTS[transport](http, url, cell.route, [])
             reading = asyncio.create_task(client.read())
-            await _until(lambda: shown(client.seen))
+            await until(lambda: shown(client.seen))
             gate.set()
             return await reading
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    while not holds():
-        await asyncio.sleep(0)
 
 
 EVERYWHERE = pytest.mark.parametrize(

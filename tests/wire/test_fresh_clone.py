@@ -6,12 +6,14 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
+
+from lab.ports import free_port, listens
+from lab.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SET_UP = 300
@@ -26,11 +28,6 @@ STORY = [{"role": "user", "content": "Write a long story about the sea."}]
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 pytestmark = [pytest.mark.last, pytest.mark.timeout(2 * SET_UP)]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +65,7 @@ class Run:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     async def listening(self) -> None:
-        async with asyncio.timeout(SET_UP):
-            while not self._answers():
-                assert self.make.poll() is None, self.output
-                await asyncio.sleep(0.05)  # real time passes: another program is being built
+        await until(self._is_up, within=SET_UP)
 
     @property
     def server(self) -> int:
@@ -88,9 +82,9 @@ class Run:
             os.killpg(self.make.pid, signal.SIGKILL)
         self.make.wait()
 
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+    def _is_up(self) -> bool:
+        assert self.make.poll() is None, self.output
+        return listens(self.port)
 
 
 @pytest.fixture

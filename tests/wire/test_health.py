@@ -6,12 +6,13 @@ import json
 import pytest
 from aiohttp import web
 
+from lab.waiting import until
 from relay.edges import health as edge_module
 from relay.edges import http
 from relay.edges.health import HealthEdge
 from relay.errors import Code, Fault
 from relay.observability.health import Health
-from tests.wire.http_relay import RawClient, listening, until
+from tests.wire.http_relay import RawClient, listening
 
 T = 1_700_000_000.0
 

@@ -9,6 +9,7 @@ import openai
 import pytest
 from aiohttp import web
 
+from lab.waiting import until
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.edges import http
 from relay.edges.http_stream import Pace, Service
@@ -20,7 +21,7 @@ from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.stores.memory import MemoryLimits, MemoryLog
 from tests.by_default import by_default, open_route
-from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of, until
+from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of
 from tests.wire.socket_relay import END, Held, ScriptedProvider, Told, says
 
 CHAT = {"messages": [{"role": "user", "content": "Hello!"}]}

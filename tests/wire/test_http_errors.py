@@ -9,9 +9,10 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lab.waiting import until
 from relay.edges import http
 from relay.errors import Code, RelayError
-from tests.wire.http_relay import DONE, RawClient, client, events_of, listening, serving, until
+from tests.wire.http_relay import DONE, RawClient, client, events_of, listening, serving
 
 LIMIT = 4096
 

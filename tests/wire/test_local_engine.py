@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from lab.waiting import until
 from relay.engine.model import MODEL_NAME
 from relay.engine.process import Engine
 from relay.errors import Code, Fault
@@ -81,12 +82,6 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(STEP):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_it_answers_and_counts(provider):
@@ -176,7 +171,7 @@ async def test_close_in_mid_answer_ends_the_child_without_an_abort(engine):
 
 async def test_start_loads_it_before_the_first_call(provider, engine):
     provider.start()
-    await until(lambda: engine.pid)
+    await until(lambda: engine.pid, within=STEP)
     await provider.probe()
 
 
@@ -232,7 +227,7 @@ async def test_the_engine_does_not_outlive_its_parent(signal_number):
         parent.send_signal(signal_number)
         parent.wait(STEP)
     with contextlib.suppress(ProcessLookupError):
-        await until(lambda: is_gone(int(child)))
+        await until(lambda: is_gone(int(child)), within=STEP)
     assert not Path(path).exists()
 
 
@@ -246,6 +241,6 @@ async def test_ctrl_c_in_the_terminal_is_left_to_the_parent(provider, engine):
 async def test_a_stale_socket_does_not_hinder_the_start(engine):
     endpoint = await engine.ready()
     os.kill(engine.pid, signal.SIGKILL)
-    await until(lambda: engine.pid is None)
+    await until(lambda: engine.pid is None, within=STEP)
     assert Path(endpoint.socket).exists()
     assert await engine.ready() == endpoint

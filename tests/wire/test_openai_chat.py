@@ -6,6 +6,7 @@ import json
 import openai
 import pytest
 
+from lab.waiting import until
 from relay.edges.http_stream import Pace
 from relay.errors import Code, RelayError
 from relay.events import (
@@ -21,7 +22,7 @@ from relay.events import (
     Usage,
 )
 from relay.request import ImagePart, Message, PastCall, TextPart, Tool
-from tests.wire.http_relay import DONE, PATIENCE, client, serving, until
+from tests.wire.http_relay import DONE, PATIENCE, client, serving
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 ASKED = {"model": "gpt", "messages": HELLO}

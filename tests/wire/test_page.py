@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import aiohttp
@@ -10,6 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 from yarl import URL
 
+from lab.waiting import until
 from relay.edges.page import CONTENT_SECURITY_POLICY, WEB
 from tests.wire.browser import PHONE, page_at
 from tests.wire.stub_relay import StubRelay, answer, done, drop
@@ -34,9 +34,7 @@ def last_text(page: Page) -> Any:
 
 async def holds(page: Page, expression: str) -> None:
     """Wait until a JavaScript expression is true in the page."""
-    async with asyncio.timeout(15):
-        while not await page.evaluate(expression):
-            await asyncio.sleep(0)
+    await until(lambda: page.evaluate(expression))
 
 
 async def test_typing_and_enter_shows_the_question_the_answer_and_the_model() -> None:

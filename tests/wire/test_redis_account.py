@@ -11,6 +11,7 @@ import pytest
 import redis as sync_redis
 
 from lab.redis_process import RedisProcess
+from lab.waiting import until
 from relay.account import Account, AttemptNote
 from relay.events import EndedAttempt, Text
 from relay.records import encode
@@ -22,7 +23,6 @@ from tests.wire.redis_nodes import (
     Reader,
     begun,
     settled,
-    until,
 )
 
 KEY = "relay:{st1}"

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import redis as sync_redis
 
+from lab.ports import free_port
 from lab.redis_process import RedisProcess
+from lab.waiting import PATIENCE, until
 from relay.errors import Code, RelayError
 from relay.events import Text
 from relay.stores.redis import RedisLog
 from relay.streamlog import Orphan
 from tests.wire.redis_nodes import (
     DONE,
-    PATIENCE,
     SESSION,
     MakeNode,
     Reader,
@@ -29,9 +30,7 @@ from tests.wire.redis_nodes import (
     spec,
     started,
     text,
-    until,
 )
-from tests.wire.served import free_port
 
 NOBODY = ("127.0.0.1", 1)
 """A primary that is not there: its replica keeps what it has and refuses to write."""

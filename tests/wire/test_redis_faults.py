@@ -14,13 +14,13 @@ import pytest
 import redis as sync_redis
 
 from lab.redis_process import RedisProcess
+from lab.waiting import PATIENCE, until
 from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.events import Text
 from relay.stores.redis.connection import CALLS_AT_ONCE
 from relay.streamlog import Created, Orphan, Writer
 from tests.wire.redis_nodes import (
     DONE,
-    PATIENCE,
     SESSION,
     MakeNode,
     Reader,
@@ -30,7 +30,6 @@ from tests.wire.redis_nodes import (
     speak_slowly,
     spec,
     text,
-    until,
 )
 
 Trouble = Callable[[RedisProcess], Awaitable[None]]

@@ -9,6 +9,7 @@ import pytest
 import redis as sync_redis
 
 from lab.redis_process import RedisProcess
+from lab.waiting import until
 from relay.errors import Code
 from relay.events import Start, Text
 from relay.request import ChatRequest, Message
@@ -23,7 +24,6 @@ from tests.wire.redis_nodes import (
     MakeNode,
     Reader,
     settled,
-    until,
 )
 
 GRACE = 300.0

@@ -12,6 +12,7 @@ import redis as sync_redis
 from loguru import logger
 
 from lab.redis_process import RedisProcess
+from lab.waiting import PATIENCE, block_until, until
 from relay.errors import Code
 from relay.events import Text
 from relay.stores.redis import RedisLog
@@ -19,7 +20,6 @@ from relay.stores.redis.connection import RETRY_PAUSE
 from relay.streamlog import Orphan
 from tests.wire.redis_nodes import (
     DONE,
-    PATIENCE,
     MakeNode,
     Reader,
     begun,
@@ -27,7 +27,6 @@ from tests.wire.redis_nodes import (
     speak,
     started,
     text,
-    until,
 )
 
 PASSWORD = "sEcReT-word"
@@ -78,10 +77,13 @@ class CannotSave(Refusal):
 
     def _save(self, expected: str) -> None:
         self.store.bgsave()
-        while True:
+
+        def over() -> bool:
             info = self.store.info("persistence")
-            if not info["rdb_bgsave_in_progress"] and info["rdb_last_bgsave_status"] == expected:
-                return
+            status = info["rdb_last_bgsave_status"]
+            return not info["rdb_bgsave_in_progress"] and status == expected
+
+        block_until(over)
 
 
 class WantsAPassword(Refusal):

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import redis as sync_redis
 
+from lab.waiting import until
 from relay.errors import Code
 from relay.events import Text
 from relay.records import encode
@@ -17,7 +18,6 @@ from tests.wire.redis_nodes import (
     Reader,
     begun,
     settled,
-    until,
 )
 
 UNKNOWN = 99

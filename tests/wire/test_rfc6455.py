@@ -11,10 +11,11 @@ from contextlib import suppress
 
 import pytest
 
+from lab.waiting import until
 from relay.edges.websocket import Limits
 from tests.by_default import by_default
 from tests.wire.http_relay import RawClient
-from tests.wire.socket_relay import RawSocket, SocketRelay, masked, says, serving, until
+from tests.wire.socket_relay import RawSocket, SocketRelay, masked, says, serving
 
 PING = b'{"type":"ping","t":7}'
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from lab.waiting import until
 from relay.edges.http_stream import Pace, Tap
 from relay.errors import Code, RelayError
 from relay.events import Failed, Text, ToolCall
@@ -21,7 +22,6 @@ from tests.wire.http_relay import (
     events_of,
     serving,
     text_of,
-    until,
 )
 
 CHAT = {"messages": [{"role": "user", "content": "Hello!"}]}
@@ -431,9 +431,7 @@ async def test_a_reader_that_accepts_nothing_for_the_write_timeout_is_cut_and_ma
         text = "x" * 8000
         for _ in range(BIG // len(text)):
             relay.writer.append([Text(text)])
-        async with asyncio.timeout(PATIENCE):
-            while relay.writer.unread_since is None:
-                await asyncio.sleep(0)
+        await until(lambda: relay.writer.unread_since is not None)
         reader.close()
         relay.writer.append([DONE])
         async with client(relay) as second:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +16,9 @@ import pytest
 import redis as sync_redis
 import websockets
 
+from lab.ports import free_port
 from lab.redis_process import RedisProcess
+from lab.relay_process import RelayFailed, RelayProcess
 from lab.upstreams import (
     Counts,
     End,
@@ -30,8 +30,8 @@ from lab.upstreams import (
     Upstream,
     continues,
 )
-from tests.wire.nodes import LEASE, PATIENCE, Client, Node, node, until
-from tests.wire.served import ROOT, free_port
+from lab.waiting import PATIENCE, until
+from tests.wire.nodes import LEASE, Client, Node, node
 
 TEXT = (
     "The harbour wakes before the town does. Nets hang from iron rails, gulls quarrel over "
@@ -345,26 +345,22 @@ async def test_clients_of_a_redis_that_stays_a_replica_are_told_to_try_again_and
 
 
 async def health_says(each: Node, store: str) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            health = await each.health()
-            if health["store"] == store:
-                assert store == "ok" or health["status"] == "degraded"
-                return
+    async def said() -> bool:
+        health = await each.health()
+        assert health["store"] != store or store == "ok" or health["status"] == "degraded"
+        return health["store"] == store
+
+    await until(said)
 
 
 async def refusal_of(url: str, folder: Path) -> str:
     """What a start says that this `REDIS_URL` stops."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(ROOT / "server.py")),
-        env={"PATH": os.environ["PATH"], "REDIS_URL": url, "OPENAI_API_KEY": "k", "PORT": "0"},
-        cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    said = b"".join(await asyncio.wait_for(process.communicate(), PATIENCE))
-    assert process.returncode == 2
-    return said.decode()
+    log = folder / "said.txt"
+    relay = RelayProcess(folder, {"REDIS_URL": url, "OPENAI_API_KEY": "k"}, log=log)
+    with pytest.raises(RelayFailed):
+        await relay.start()
+    assert relay.status == 2
+    return log.read_text()
 
 
 async def test_a_redis_that_is_not_there_stops_the_start_without_telling_its_password(

@@ -18,8 +18,9 @@ import websockets
 
 from lab.redis_process import RedisProcess
 from lab.upstreams import Pause, Refuse, Request, Step, Token, Upstream, continues
+from lab.waiting import until
 from relay.events import estimate_tokens
-from tests.wire.nodes import PATIENCE, Client, Node, node
+from tests.wire.nodes import Client, Node, node
 from tests.wire.test_takeover import TEXT, WORDS
 
 MODEL = "model-1"
@@ -137,10 +138,8 @@ async def metrics(each: Node) -> dict[str, float]:
 
 async def log_of(each: Node, folder: Path, wanted: str) -> str:
     file = folder / f"node-{each.port}" / "app.log"
-    async with asyncio.timeout(PATIENCE):
-        while wanted not in (text := file.read_text()):
-            await asyncio.sleep(0.02)
-    return text
+    await until(lambda: wanted in file.read_text())
+    return file.read_text()
 
 
 async def test_a_killed_nodes_call_is_told_of_and_time_counts_from_acceptance(

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import uvloop
 
+from lab.waiting import until
 from relay.providers.exchange import MAX_ERROR_BODY
 from relay.providers.http1 import (
     Interrupted,
@@ -25,7 +26,6 @@ from tests.wire.scripted import (
     answered,
     chunk,
     opened,
-    until,
     upstream,
 )
 

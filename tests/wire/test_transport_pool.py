@@ -6,9 +6,10 @@ import socket
 import pytest
 import uvloop
 
+from lab.waiting import until
 from relay.providers.http1 import Interrupted, Unreachable, endpoint
 from relay.providers.transport import Client
-from tests.wire.scripted import OK, Asked, answered, chunk, opened, until, upstream
+from tests.wire.scripted import OK, Asked, answered, chunk, opened, upstream
 
 
 @pytest.fixture(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab.waiting import until
 from relay.edges.websocket import Limits
 from relay.errors import Code, RelayError
 from relay.events import Text
@@ -27,7 +28,6 @@ from tests.wire.socket_relay import (
     masked,
     says,
     serving,
-    until,
     words,
 )
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import until
 from relay.edges.outbox import HIGH_WATER, MAX_REPLIES, MAX_WRITE
 from relay.edges.websocket import Limits
 from relay.events import Text
 from relay.provider import Call, Take
 from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
-from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving, until
+from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving
 
 SMALL_BUFFER = 4_096
 PIECE = "0123456789abcdef" * 64

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tests.wire.socket_relay import Client, Held, SocketRelay, serving, until
+from lab.waiting import until
+from tests.wire.socket_relay import Client, Held, SocketRelay, serving
 
 SESSION = "s" * 22
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -14,10 +13,10 @@ import pytest
 
 from lab.upstreams.scripts import answer
 from lab.upstreams.server import Upstream
+from lab.waiting import until
 from relay.client import RelayClient
 from tests.wire.served import server
 
-PATIENCE = 30.0
 ANSWER = "Two of us answer, and nobody can tell."
 
 
@@ -54,10 +53,11 @@ async def two_workers(tmp_path: Path, **env: str) -> AsyncIterator[tuple[int, Up
 
 
 async def until_two(parent: int, without: int = 0) -> list[int]:
-    async with asyncio.timeout(PATIENCE):
-        while len(pids := [pid for pid in workers_of(parent) if pid != without]) < 2:
-            await asyncio.sleep(0.01)
-    return pids
+    def others() -> list[int]:
+        return [pid for pid in workers_of(parent) if pid != without]
+
+    await until(lambda: len(others()) >= 2)
+    return others()
 
 
 async def alive(port: int) -> bool:
@@ -77,9 +77,7 @@ async def test_a_worker_that_dies_is_started_anew_and_the_port_serves_on(tmp_pat
         victim = (await until_two(parent))[0]
         os.kill(victim, signal.SIGKILL)
         await until_two(parent, without=victim)
-        async with asyncio.timeout(PATIENCE):
-            while not await alive(port):
-                await asyncio.sleep(0.01)
+        await until(lambda: alive(port))
         async with RelayClient(f"ws://127.0.0.1:{port}/ws") as client:
             assert await client.chat("hi").text() == ANSWER
 
@@ -90,9 +88,7 @@ async def test_a_signal_to_the_whole_group_ends_every_worker_in_order(tmp_path: 
         pids = await until_two(parent)
         for pid in (*pids, parent):
             os.kill(pid, signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE):
-            while any(command_of(pid) for pid in pids):
-                await asyncio.sleep(0.01)
+        await until(lambda: not any(command_of(pid) for pid in pids))
     stopped = (tmp_path / "worker-1" / "app.log").read_text()
     assert "stopped" in stopped
 
@@ -102,9 +98,7 @@ async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         parent = listener_of(port)
         pids = await until_two(parent)
         os.kill(parent, signal.SIGKILL)
-        async with asyncio.timeout(PATIENCE):
-            while any("spawn_main" in command_of(pid) for pid in pids):
-                await asyncio.sleep(0.01)
+        await until(lambda: not any("spawn_main" in command_of(pid) for pid in pids))
 
 
 @pytest.mark.parametrize("held", ["0", "-1", "many"])

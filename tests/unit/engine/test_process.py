@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import until
 from relay.engine import process
 from relay.engine.process import Engine, EngineFailed, private_folder
 
@@ -41,12 +42,6 @@ def is_gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_a_ready_engine_tells_a_socket_in_a_folder_that_only_the_user_can_enter(engine):

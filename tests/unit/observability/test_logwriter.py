@@ -9,6 +9,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.waiting import block_until
 from relay.observability import logwriter
 from relay.observability.loglayout import About, Layout, Said
 from relay.observability.logwriter import Console, Line, LogFile
@@ -97,13 +98,6 @@ def test_a_line_that_cannot_be_put_together_is_told_of_and_costs_no_other():
     ]
 
 
-def until(held):
-    deadline = time.monotonic() + 30
-    while not held():
-        assert time.monotonic() < deadline
-        time.sleep(0)
-
-
 def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
     monkeypatch.setattr(logwriter, "GATHER", 0.001)
     monkeypatch.setattr(logwriter, "LOOK", 0.001)
@@ -111,7 +105,7 @@ def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
     writer = log_writer([kept], 1_000)
     for number in range(5):
         writer.put(said(f"{number}\n"))
-        until(lambda: not writer.awake)
+        block_until(lambda: not writer.awake)
         assert kept.texts[-1] == f"{number}\n"
     writer.close()
 
@@ -130,7 +124,7 @@ def test_a_line_that_comes_just_when_the_thread_falls_asleep_is_not_left_lying(m
 
     monkeypatch.setattr(writer._some, "clear", put_meanwhile)
     writer.put(said("first\n"))
-    until(lambda: kept.texts == ["first\n", "late\n"])
+    block_until(lambda: kept.texts == ["first\n", "late\n"])
     writer.close()
 
 
@@ -150,7 +144,7 @@ def test_lines_of_several_threads_all_arrive_each_threads_in_order(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    until(lambda: len(kept.texts) == 6_000)
+    block_until(lambda: len(kept.texts) == 6_000)
     writer.close()
     for name in "abc":
         mine = [text for text in kept.texts if text.startswith(name)]
