@@ -19,9 +19,10 @@ PAUSE = 0.002
 """Seconds between two looks after those."""
 
 
-async def until(condition: Callable[[], Any], *, within: float = PATIENCE) -> Any:
+async def until(condition: Callable[[], Any], *, within: float | None = PATIENCE) -> Any:
     """Wait until `condition`, a function or a coroutine function, returns something true,
-    and return that. Raises `TimeoutError` after `within` seconds, and what `condition` raises.
+    and return that. Raises `TimeoutError` after `within` seconds, never where that is None
+    because the caller has a deadline of its own, and whatever `condition` raises.
     """
     looks = 0
     async with asyncio.timeout(within):

@@ -17,6 +17,7 @@ from lab.chaos.ledger import Ledger
 from lab.chaos.node import Node
 from lab.chaos.plan import Plan
 from lab.chaos.story import Story
+from lab.waiting import until
 
 QUIET_SECONDS = RESUME_WINDOW + 15.0
 """How long the quiet period may take until everything is back to its base."""
@@ -65,10 +66,12 @@ class Acts:
     async def _until_told(self) -> None:
         """Wait for an answer in the middle, so that a kill hits something."""
         vendor = self.ground.vendor
-        while not any(
-            c.reading.text and vendor.teller(c.reading.story) for c in self.crowd.reading
-        ):
-            await asyncio.sleep(0.02)
+        await until(
+            lambda: any(
+                c.reading.text and vendor.teller(c.reading.story) for c in self.crowd.reading
+            ),
+            within=None,
+        )
 
     # A cut at every frame
 
@@ -150,17 +153,17 @@ class Acts:
         )
 
     async def _until_all_told(self, clients: list[Client]) -> None:
-        while not all(client.reading.text or client.reading.over for client in clients):
-            await asyncio.sleep(0.02)
+        await until(lambda: all(c.reading.text or c.reading.over for c in clients), within=None)
 
     async def _ask_draining(self, node: Node) -> str:
         """What a node that has been told to stop says to a new chat."""
         async with aiohttp.ClientSession() as http:
-            while True:
+
+            async def is_draining() -> bool:
                 async with http.get(f"{node.url}/readyz") as response:
-                    if response.status == 503:
-                        break
-                await asyncio.sleep(0.01)
+                    return response.status == 503
+
+            await until(is_draining)
             body = {"messages": [{"role": "user", "content": Story(1, 3, 0.0).prompt}]}
             async with http.post(f"{node.url}/chat/gpt", json=body) as response:
                 answer = await response.json()

@@ -11,6 +11,7 @@ from lab.chaos.ground import Ground
 from lab.chaos.ledger import Ledger
 from lab.chaos.plan import Plan, draw_plan
 from lab.chaos.story import Story
+from lab.waiting import until
 
 PACES = (0.0, 0.01, 0.03, 0.03, 0.06)
 """Seconds between two pieces of an answer."""
@@ -86,8 +87,7 @@ class Crowd:
 
     async def all_done(self, clients: list[Client]) -> None:
         """Wait until these are through."""
-        while any(client in self.reading for client in clients):
-            await asyncio.sleep(0.02)
+        await until(lambda: not any(client in self.reading for client in clients), within=None)
 
     def hit(self, node: str) -> list[Client]:
         """Mark the readers whose answer this node is telling: it dies now."""

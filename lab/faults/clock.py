@@ -12,6 +12,7 @@ from lab.faults.play import judge
 from lab.faults.scenario import Fault, Played, Scenario
 from lab.upstreams.request import Request
 from lab.upstreams.steps import Hang, Refuse, Step
+from lab.waiting import until
 
 OUTAGE = 60.0
 REQUESTS = 20
@@ -81,8 +82,7 @@ async def _asked(played: Played, role: Role) -> None:
 
 async def _shown(played: Played, count: int) -> None:
     wanted = "".join(TOKENS[:count])
-    while played.seen.text != wanted:
-        await asyncio.sleep(0.005)
+    await until(lambda: played.seen.text == wanted, within=None)
 
 
 async def _waiting(played: Played) -> None:
@@ -93,18 +93,18 @@ async def _waiting(played: Played) -> None:
 
 def _cancelled(
     scripts: Callable[[Profile], dict[Role, list[Step]]],
-    until: Callable[[Played], Awaitable[None]],
+    moment: Callable[[Played], Awaitable[None]],
     attempts: int,
 ) -> Callable[[Profile, str], Scenario]:
-    """The client cancels once `until` has happened."""
+    """The client cancels once `moment` has come."""
 
     async def play(played: Played) -> None:
         client = played.client()
         reading = asyncio.create_task(client.read())
-        while not client.seen.stream and played.cell.transport == "sse":
-            await asyncio.sleep(0)
+        if played.cell.transport == "sse":
+            await until(lambda: client.seen.stream, within=None)
         played.seen = client.seen
-        await until(played)
+        await moment(played)
         cancelled_at = time.monotonic()
         await client.cancel()
         await _all_closed(played)
