@@ -58,7 +58,7 @@ format: dev ## Bring the code into shape
 	$(VENV)/ruff format .
 	$(VENV)/ruff check --fix .
 
-lock: dev ## Write the exact versions and hashes anew from requirements*.txt
+lock: dev ## Write the exact versions and hashes of every package anew
 	@exec $(VENV)/python scripts/lock.py
 
 clean: ## Remove the virtual environment and all caches

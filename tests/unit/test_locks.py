@@ -10,8 +10,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-RELAY, COMPILE, DEV = "requirements.lock", "requirements-compile.lock", "requirements-dev.lock"
-LOCKS = (RELAY, COMPILE, DEV, "requirements-local.lock")
+FOLDER = ROOT / "requirements"
+RELAY, COMPILE, DEV = "relay.lock", "compile.lock", "dev.lock"
+LOCKS = (RELAY, COMPILE, DEV, "local.lock")
 PINNED = re.compile(r"^[\w.-]+==.+$", re.MULTILINE)
 PIN = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
 
@@ -21,10 +22,15 @@ def requirements(file: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
+def asked_for(lock: str) -> Path:
+    """The file whose requirements a lock pins."""
+    return ROOT / "requirements.txt" if lock == RELAY else (FOLDER / lock).with_suffix(".txt")
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_pins_what_its_requirements_ask_for(lock):
-    pins = dict(PIN.findall((ROOT / lock).read_text()))
-    for wanted in requirements((ROOT / lock).with_suffix(".txt")):
+    pins = dict(PIN.findall((FOLDER / lock).read_text()))
+    for wanted in requirements(asked_for(lock)):
         name = canonicalize_name(wanted.name)
         assert name in pins, f"{name} is not locked: run `make lock`"
         assert wanted.specifier.contains(pins[name]), f"{name} is out of range: run `make lock`"
@@ -32,14 +38,15 @@ def test_a_lock_pins_what_its_requirements_ask_for(lock):
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_every_pin_of_a_lock_carries_hashes(lock):
-    entries = re.split(r"^(?=[\w.-]+==)", (ROOT / lock).read_text(encoding="utf-8"), flags=re.M)[1:]
+    text = (FOLDER / lock).read_text(encoding="utf-8")
+    entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]
     assert entries
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_no_index_and_no_path(lock):
-    text = (ROOT / lock).read_text(encoding="utf-8")
+    text = (FOLDER / lock).read_text(encoding="utf-8")
     assert not re.search(
         r"https?://|file:|--index-url|--extra-index-url|--find-links|/opt|/tmp", text
     )
@@ -48,7 +55,7 @@ def test_a_lock_names_no_index_and_no_path(lock):
 def test_the_tests_run_against_the_versions_that_a_relay_installs():
     versions = re.compile(r"^([\w.-]+==[^\s;]+)", re.MULTILINE)
     relay, compile, dev = (
-        set(versions.findall((ROOT / lock).read_text())) for lock in (RELAY, COMPILE, DEV)
+        set(versions.findall((FOLDER / lock).read_text())) for lock in (RELAY, COMPILE, DEV)
     )
     assert relay <= compile <= dev
 
@@ -74,7 +81,7 @@ ELSEWHERE = {"async-timeout"}
 
 def locked(lock: str, machine: dict[str, str]) -> dict[str, str]:
     """What a lock installs on a machine: versions by name."""
-    lines = PINNED.findall((ROOT / lock).read_text(encoding="utf-8"))
+    lines = PINNED.findall((FOLDER / lock).read_text(encoding="utf-8"))
     entries = [Requirement(line.rstrip(" \\")) for line in lines]
     return {
         entry.name: str(entry.specifier).removeprefix("==")
@@ -132,7 +139,7 @@ def test_the_packages_of_npm_are_locked_by_what_they_hold_and_name_no_registry()
     assert "://" not in text
 
 
-@pytest.mark.parametrize("lock", sorted((ROOT / "tests/pips").glob("*.lock")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("lock", sorted((FOLDER / "pips").glob("*.lock")), ids=lambda f: f.stem)
 def test_each_pip_of_the_tests_is_locked_under_its_own_name(lock):
     pin = re.escape(lock.stem.replace("-", "=="))
     assert re.fullmatch(rf"{pin} --hash=sha256:[0-9a-f]{{64}}\n", lock.read_text())

@@ -9,10 +9,10 @@ NOTICES = (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8")
 
 
 def pinned(lock: str) -> list[str]:
-    return PINNED.findall((ROOT / lock).read_text(encoding="utf-8"))
+    return PINNED.findall((ROOT / "requirements" / lock).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("package", pinned("requirements.lock") + pinned("requirements-local.lock"))
+@pytest.mark.parametrize("package", pinned("relay.lock") + pinned("local.lock"))
 def test_every_package_that_a_relay_installs_has_its_licence_in_the_notices(package):
     assert re.search(rf"^\| {re.escape(package)}\b[^|]*\|.*\w+.*\|$", NOTICES, re.MULTILINE)
 
@@ -20,4 +20,4 @@ def test_every_package_that_a_relay_installs_has_its_licence_in_the_notices(pack
 def test_the_notices_name_no_package_that_is_no_longer_installed():
     table = NOTICES.split("## Python packages")[1]
     listed = re.findall(r"^\| ([\w.-]+) \|", table, re.MULTILINE)
-    assert set(listed) - {"package", "---"} == set(pinned("requirements.lock"))
+    assert set(listed) - {"package", "---"} == set(pinned("relay.lock"))

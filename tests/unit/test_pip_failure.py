@@ -9,7 +9,7 @@ NONE = """\
 2026-11-28T15:20:25,489 ERROR: Could not find a version that satisfies the requirement one-two
 2026-11-28T15:20:25,489 ERROR: No matching distribution found for one-two==3.0"""
 PAGE = "2026-11-28T15:20:25,484 Could not fetch URL https://me:****@index.test/simple/one-two/: "
-BEFORE = "2026-11-28T15:20:25,184 Collecting first==1.0 (from -r requirements.lock (line 1))\n"
+BEFORE = "2026-11-28T15:20:25,184 Collecting first==1.0 (from -r relay.lock (line 1))\n"
 POOL = "HTTPSConnectionPool(host='index.test', port=443): "
 UNFIT = (
     "2026-11-28T15:20:25,484   Skipping link: {why}: https://files.test/x/{file} "
@@ -108,7 +108,7 @@ def test_another_file_than_the_locked_one_is_told_apart():
             "2026 ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If "
             "you have updated the package versions, please update the hashes.",
             "2026     one-two==3.0 from https://files.test/one_two-3.0-py3-none-any.whl (from -r "
-            "requirements.lock (line 7)):",
+            "relay.lock (line 7)):",
             "2026         Expected sha256 aa",
             "2026              Got        bb",
         )

@@ -108,13 +108,13 @@ def clock(monkeypatch) -> Time:
 
 @pytest.fixture
 def progress(tmp_path, clock) -> pip_run.Progress:
-    (tmp_path / "requirements.lock").write_text(LOCK)
-    return pip_run.Progress(tmp_path / "requirements.lock")
+    (tmp_path / "relay.lock").write_text(LOCK)
+    return pip_run.Progress(tmp_path / "relay.lock")
 
 
 def test_a_line_now_and_then_tells_a_pipe_which_package_of_how_many(progress, clock, capsys):
     progress.show("Ignoring three: markers 'x' don't match your environment\n")
-    progress.show("Collecting one==1 (from -r requirements.lock (line 1))\n")
+    progress.show("Collecting one==1 (from -r relay.lock (line 1))\n")
     clock.now = 9
     progress.show("  Downloading https://files.test/one-1-py3-none-any.whl (4.5 MB)\n")
     assert capsys.readouterr().out == ""

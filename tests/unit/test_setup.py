@@ -22,8 +22,9 @@ def setup(tmp_path, monkeypatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("checkout_setup", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("requirements.lock", "requirements-local.lock", "requirements-compile.lock"):
-        (tmp_path / name).write_text("one==1\n")
+    (tmp_path / "requirements").mkdir()
+    for name in ("relay.lock", "local.lock", "compile.lock"):
+        (tmp_path / "requirements" / name).write_text("one==1\n")
     (tmp_path / ".venv").mkdir()
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
@@ -42,14 +43,14 @@ def setup(tmp_path, monkeypatch) -> ModuleType:
 
 def test_without_a_cloud_key_the_embedded_model_is_fetched(setup):
     setup.prepare_run()
-    assert setup.calls == ["requirements.lock", "requirements-local.lock"]
+    assert setup.calls == ["relay.lock", "local.lock"]
 
 
 @pytest.mark.parametrize("key", CLOUD)
 def test_with_a_cloud_key_it_is_not_fetched(setup, monkeypatch, key):
     monkeypatch.setenv(key, "secret")
     setup.prepare_run()
-    assert setup.calls == ["requirements.lock"]
+    assert setup.calls == ["relay.lock"]
 
 
 def test_an_empty_key_is_no_key(setup, monkeypatch):
@@ -96,17 +97,17 @@ def test_a_second_start_installs_nothing(setup, capsys):
 
 def test_the_compiler_is_installed_where_it_is_asked_for_only(setup):
     setup.prepare_run()
-    assert "requirements-compile.lock" not in setup.calls
+    assert "compile.lock" not in setup.calls
     setup.prepare_compile()
-    assert setup.calls[-1] == "requirements-compile.lock"
+    assert setup.calls[-1] == "compile.lock"
 
 
 def test_a_changed_lock_is_installed_and_only_that(setup):
     setup.prepare_run()
     setup.calls.clear()
-    (setup.ROOT / "requirements.lock").write_text("one==2\n")
+    (setup.ROOT / "requirements" / "relay.lock").write_text("one==2\n")
     setup.prepare_run()
-    assert setup.calls == ["requirements.lock"]
+    assert setup.calls == ["relay.lock"]
 
 
 def test_a_machine_without_a_file_goes_on_without_the_model_and_is_not_asked_again(setup, capsys):
@@ -114,7 +115,7 @@ def test_a_machine_without_a_file_goes_on_without_the_model_and_is_not_asked_aga
     setup.install_local()
     assert "`local` stays off" in capsys.readouterr().out
     setup.install_local()
-    assert setup.calls == ["requirements-local.lock"]
+    assert setup.calls == ["local.lock"]
 
 
 def test_a_package_that_the_relay_needs_is_not_gone_without(setup):
@@ -206,7 +207,7 @@ def test_an_environment_that_is_not_whole_is_made_anew_and_filled_anew(
     setup.make_environment()
     assert len(made) == 2
     setup.prepare_run()
-    assert setup.calls == ["requirements.lock", "requirements-local.lock"]
+    assert setup.calls == ["relay.lock", "local.lock"]
 
 
 def test_the_named_python_that_it_has_already_changes_nothing(setup, made, monkeypatch):

