@@ -20,4 +20,5 @@ def test_every_package_that_a_relay_installs_has_its_licence_in_the_notices(pack
 def test_the_notices_name_no_package_that_is_no_longer_installed():
     table = NOTICES.split("## Python packages")[1]
     listed = re.findall(r"^\| ([\w.-]+) \|", table, re.MULTILINE)
-    assert set(listed) - {"package", "---"} == set(pinned("relay.lock"))
+    wanted = set(pinned("relay.lock"))
+    assert set(listed) - {"package", "---"} == wanted, "run python scripts/notices.py"

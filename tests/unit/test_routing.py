@@ -147,7 +147,7 @@ def test_a_bad_file_is_refused_with_its_line_and_reason(text, line, reason):
 
 
 def test_the_example_is_a_good_file():
-    with open("examples/routes.toml", encoding="utf-8") as file:
+    with open("docs/routes.example.toml", encoding="utf-8") as file:
         text = file.read()
     models = {"gpt": ("g",), "claude": ("c",), "gemini": ("m",)}
     routes = build_routes(models, {}, {}, by_default(Rules), text)
