@@ -32,7 +32,7 @@ async def clients_of(folder, requests, **variables):
     shown = [
         (line["message"], line["fields"]["client"]) for line in lines if "client" in said(line)
     ]
-    return [client for message, client in shown if "/livez" not in message]
+    return [client for message, client in shown if "/readyz" not in message]
 
 
 def said(line):
