@@ -17,9 +17,11 @@ import time
 import venv
 from pathlib import Path
 
-import pip_run
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from relay.engine import pip_run  # noqa: E402  # from this checkout
+
 VENV = ROOT / ".venv"
 LOCKS = "requirements"
 PYTHON = VENV / "bin" / "python"

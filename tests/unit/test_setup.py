@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from pip_failure import Failure
+
+from relay.engine.pip_failure import Failure
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "setup.py"
 CLOUD = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")

@@ -29,7 +29,12 @@ NEWER = ".0.9999"
 """What the version of every newer release ends with: in the range that dependants ask for."""
 ENTRY = re.compile(r"^(?=[\w.-]+==)", re.MULTILINE)
 PIN = re.compile(r"([\w.-]+)==([^\s;\\]+)")
-SCRIPTS = ("setup.py", "pip_run.py", "pip_failure.py")
+SET_UP = (
+    "scripts/setup.py",
+    *(f"relay/{name}" for name in ("__init__.py", "engine/__init__.py")),
+    *(f"relay/engine/{name}.py" for name in ("pip_run", "pip_failure")),
+)
+"""The files of this repository that a set-up is made of."""
 
 
 class Fault(NamedTuple):
@@ -177,10 +182,10 @@ def offer(index: PackageIndex, lock: str, tag: str = "py3-none-any") -> str:
 
 def checkout(folder: Path, locks: dict[str, str]) -> Path:
     """A folder that has this repository's set-up, and locks by their names."""
-    for part in ("scripts", "requirements"):
-        (folder / part).mkdir(parents=True)
-    for script in SCRIPTS:
-        shutil.copy(ROOT / "scripts" / script, folder / "scripts")
+    (folder / "requirements").mkdir(parents=True, exist_ok=True)
+    for file in SET_UP:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, folder / file)
     for name, text in locks.items():
         (folder / "requirements" / name).write_text(text, encoding="utf-8")
     return folder

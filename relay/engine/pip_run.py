@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pip_failure import NOTHING_FOUND, Failure, explain
+from relay.engine.pip_failure import NOTHING_FOUND, Failure, explain
 
 AS_LOCKED = ("--require-hashes", "--no-deps", "--only-binary=:all:")
 WAY_TO_THE_INDEX = (
@@ -73,7 +73,7 @@ def run(python: Path, command: list[str], lock: Path, notes: Path) -> Failure | 
 def attempt(command: list[str], settings: dict[str, str], lock: Path, notes: Path) -> str | None:
     """Run one command of pip and show its progress; None where it succeeded, else what it
     said."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603  # of this environment's Python
         command,
         env=settings,
         stdin=subprocess.DEVNULL,
@@ -82,7 +82,8 @@ def attempt(command: list[str], settings: dict[str, str], lock: Path, notes: Pat
         text=True,
         errors="replace",
     ) as pip:
-        progress, said = Progress(lock), []
+        assert pip.stdout is not None
+        progress, said = Progress(lock), list[str]()
         for line in ticking(pip.stdout):
             said.append(line)
             if line.startswith("Installing collected"):
@@ -115,7 +116,8 @@ def configuration_files(python: Path) -> list[str]:
     named = os.environ.get("PIP_CONFIG_FILE", "")
     if named == os.devnull:
         return []
-    told = subprocess.run([python, "-I", "-c", PLACES], capture_output=True, text=True)
+    asking = [str(python), "-I", "-c", PLACES]
+    told = subprocess.run(asking, capture_output=True, text=True)  # noqa: S603
     places = json.loads(told.stdout) if told.returncode == 0 else {}
     kinds = ("global", "site") if os.path.exists(named) else ("global", "user", "site")
     return [file for kind in kinds for file in places.get(kind, ())] + [named]
@@ -173,15 +175,15 @@ class Progress:
         text = f"  {self._doing}, {moment - self._since:.0f} s"
         if self._terminal:
             columns = shutil.get_terminal_size().columns
-            print(f"\r\x1b[K{text[: columns - 1]}", end="", flush=True)
+            write(f"\r\x1b[K{text[: columns - 1]}")
         elif moment - self._shown >= QUIET:
-            print(text, flush=True)
+            write(f"{text}\n")
             self._shown = moment
 
     def clear(self) -> None:
         """Take the line away from a terminal."""
         if self._terminal:
-            print("\r\x1b[K", end="", flush=True)
+            write("\r\x1b[K")
 
     def _read(self, line: str) -> str:
         """What pip does according to a line; empty where it doesn't tell."""
@@ -198,3 +200,9 @@ class Progress:
         elif "Retrying" in line:
             return f"{self._at} of {self._of}: no answer, trying again"
         return ""
+
+
+def write(text: str) -> None:
+    """Print at once, also into a pipe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

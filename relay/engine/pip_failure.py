@@ -63,7 +63,7 @@ CAUSES = (
     (
         rf"404 Client Error|{NOTHING_FOUND}",
         "{host} does not offer it",
-        f"See which package index pip is set to (.venv/bin/python -m pip config list), {AGAIN}",
+        f"See which package index pip is set to (python -m pip config list), {AGAIN}",
     ),
 )
 """What in the log shows a cause, how it is told, and what to do. The first that shows is the

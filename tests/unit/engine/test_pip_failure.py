@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from pip_failure import explain
+
+from relay.engine.pip_failure import explain
 
 NONE = """\
 2026-11-28T15:20:25,489 ERROR: Could not find a version that satisfies the requirement one-two

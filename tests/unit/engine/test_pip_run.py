@@ -4,8 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-import pip_run
 import pytest
+
+from relay.engine import pip_run
 
 LOCK = "".join(f"{name}==1 \\\n    --hash=sha256:0\n" for name in ("one", "two", "three"))
 
