@@ -1,4 +1,4 @@
-"""`python server.py --check`: is the configuration good, and does each provider answer?
+"""`relay check`: is the configuration good, and does each provider answer?
 
 Asks each provider for its list of models, which costs nothing.
 """

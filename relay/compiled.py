@@ -29,7 +29,7 @@ SUFFIX = EXTENSION_SUFFIXES[0]
 """How a twin's file name ends; it holds Python's version and the machine's kind."""
 
 INTERPRETED = "--interpreted"
-"""The argument of `server.py` that leaves the twins out."""
+"""The argument of `relay serve` that leaves the twins out."""
 
 State = Literal["compiled", "interpreted", "outdated"]
 

@@ -27,12 +27,12 @@ from relay.configuration.catalog import (
 )
 from relay.configuration.deprecations import deprecation_warnings
 from relay.configuration.settings import NO_FILES, Settings, load_settings
-from relay.engine.model import MODEL_NAME, unavailable
+from relay.engine.model import INSTALL, MODEL_NAME, unavailable
 from relay.engine.process import Endpoint
 from relay.events import Target
 from relay.observability import logs
 from relay.providers.local import EngineLike
-from relay.workers import SharedEngine, Workers, heed
+from relay.workers import SharedEngine, Work, Workers, heed
 
 BAD_CONFIGURATION = 2
 """The exit status of a start that the configuration stopped."""
@@ -58,7 +58,7 @@ def catalog_of(settings: Settings) -> Catalog:
 
 
 def run_check(settings: Settings) -> int:
-    """`--check`: test the configuration and each provider; returns the exit status."""
+    """Test the configuration and each provider; returns the exit status."""
     catalog = catalog_of(settings)
     routes = routes_of(settings, catalog)
     choose_default(settings, routes)
@@ -75,10 +75,11 @@ async def _check(catalog: Catalog, warnings: Sequence[str]) -> int:
             await provider.close()
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal comes; returns the exit status. Raises `SettingsError`."""
+def run(settings: Settings, work: Work) -> int:
+    """Serve until a signal comes; returns the exit status. `work` is what each of several
+    processes runs; it ends in `serve_worker`. Raises `SettingsError`."""
     if settings.workers > 1:
-        return _run_workers(settings)
+        return _run_workers(settings, work)
     configure_logging(settings)
     return _run(_serve(settings))
 
@@ -91,12 +92,12 @@ def _run(serving: Coroutine[Any, Any, int]) -> int:
         logs.close_logging()
 
 
-def _run_workers(settings: Settings) -> int:
+def _run_workers(settings: Settings, work: Work) -> int:
     configure_logging(settings)
     catalog = catalog_of(settings)
     workers = Workers(
         settings.workers,
-        serve_worker,
+        work,
         host=settings.host,
         port=settings.port,
         engine="local" in catalog.on,
@@ -244,7 +245,7 @@ def greeting(relay: Relay, port: int) -> list[str]:
     lines += [f"off         {name}: {reason}" for name, reason in relay.routes.off.items()]
     lines += [f"warning     {each}" for each in warnings_of(relay)]
     if not relay.routes.on:
-        lines.append("no provider is on: set a key in .env, or run `make local` for the demo model")
+        lines.append(f"no provider is on: set a key in .env, or for the demo model: {INSTALL}")
     return lines
 
 

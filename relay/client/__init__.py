@@ -8,7 +8,7 @@
                 print(event.text, end="")
 
 A dropped connection is taken up again where it broke: nothing missing, nothing twice.
-`python -m relay.client --help` is the same from a terminal.
+`relay chat --help` is the same from a terminal.
 """
 
 from relay.client.answer import (

