@@ -10,12 +10,13 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay import __version__, compiled
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from relay.configuration.settings import Settings
     from relay.engine.process import Endpoint
 

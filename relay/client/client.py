@@ -42,7 +42,7 @@ from relay.client.transport import (
 )
 
 DEFAULT_URL = "ws://127.0.0.1:3050/ws"
-"""Where `make run` serves."""
+"""Where a relay serves unless it is told otherwise."""
 
 GIVE_UP_AFTER = 60.0
 """Seconds without a connection after which chats under way fail."""

@@ -46,7 +46,7 @@ _ADVICE = {
     "providers_exhausted": "wait a moment and ask again, or choose another provider",
     "provider_auth": "check the provider's API key where the relay runs",
     "draining": "the relay is restarting: ask again in a moment",
-    "unreachable": "start the relay with `make run`, or name another one with --url",
+    "unreachable": "start the relay (`relay serve` or `make run`), or name another with --url",
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from relay.app import Relay
+from relay.cli import COMMANDS
 from relay.configuration.environment import PROVIDER_SUFFIXES
 from relay.configuration.settings import load_settings, variables
 from relay.serving import catalog_of
@@ -214,6 +215,17 @@ def test_every_option_shown_is_in_the_help(program: list[str], calls: str) -> No
     assert used <= options
     if program == ["server.py"]:
         assert options - used == {"--help", "--version"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_shown_with_options_of_its_help(command: str) -> None:
+    run = [sys.executable, "-m", "relay", command, "--help"]
+    said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    calls = re.compile(rf"(?:^|\s|`)relay {command}\b([^\n`|]*)", re.MULTILINE)
+    shown = [call for page in PAGES for call in calls.findall(text_of(page))]
+    assert shown
+    used = {option for call in shown for option in re.findall(r"(?<=\s)--[a-z][a-z-]+", call)}
+    assert used <= set(re.findall(r"--[a-z][a-z-]+", said))
 
 
 # Blocks of code
