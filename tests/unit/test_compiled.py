@@ -171,3 +171,14 @@ def test_the_server_takes_the_argument_that_leaves_them_out() -> None:
     command = [sys.executable, "-c", program, compiled.INTERPRETED]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "interpreted\n"
+
+
+def test_a_worker_has_none_of_the_compiled_modules_before_it_uses_the_twins(
+    script: ModuleType,
+) -> None:
+    """What it loads to read its task: the parent's module, and the function that it is to run."""
+    listing = "import sys, relay.cli, relay.workers; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True)
+    loaded = set(run.stdout.split())
+    assert "relay.workers" in loaded
+    assert loaded & {*script.HOT, "relay.serving"} == set()

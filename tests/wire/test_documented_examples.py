@@ -259,7 +259,8 @@ async def test_the_sdk_of_the_http_document_prints_the_answer(port: int) -> None
 async def test_the_commands_of_the_clients_document_run(port: int, tmp_path: Path) -> None:
     (code,) = (block.code for block in blocks("docs/client.md") if block.language == "sh")
     url = f"ws://127.0.0.1:{port}/ws"
-    aliases = f'python() {{ {sys.executable} "$@" --url {url}; }}; git() {{ echo a diff; }}\n'
+    relay = f'relay() {{ {sys.executable} -m relay "$@" --url {url}; }}'
+    aliases = f"{relay}; git() {{ echo a diff; }}\n"
     written = placed(code, port).replace("review.txt", str(tmp_path / "review.txt"))
     out = await output("bash", "-ec", aliases + written)
     assert "«end»." in out

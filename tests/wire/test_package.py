@@ -229,6 +229,7 @@ async def test_a_provider_is_checked_and_answers_through_both_halves(installed: 
             async with aiohttp.ClientSession() as http, http.get(page) as response:
                 assert response.status == 200
                 assert "<!doctype html>" in (await response.text()).lower()
+        assert "Embedded model" not in served.said
 
 
 async def test_without_its_file_the_embedded_model_is_off_and_it_is_said_what_to_do(
