@@ -15,6 +15,7 @@ if os.environ.get("RELAY_TEST_COMPILED") and compiled.use() != "compiled":
     pytest.exit("there are no compiled modules of these sources: make compile", returncode=4)
 
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("shared"), max_examples=10)
 settings.load_profile("shared")  # a busy machine is no failure: no test asserts a time
 
 
@@ -22,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: runs after all others, because it takes long")
     config.addinivalue_line(
         "markers", "interpreted: breaks a module in a way that a compiled one resists"
+    )
+    config.addinivalue_line(
+        "markers", "slow: starts a process or moves a great deal; `make unit` leaves it out"
     )
     allowed = skip_gate.parse(skip_gate.ALLOWED.read_text(encoding="utf-8"))
     config.pluginmanager.register(skip_gate.Gate(allowed), "skip-gate")

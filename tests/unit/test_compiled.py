@@ -166,6 +166,7 @@ def test_a_machine_without_a_compiler_is_told_what_is_missing(
     assert "python3-dev" in script.missing()
 
 
+@pytest.mark.slow
 def test_the_server_takes_the_argument_that_leaves_them_out() -> None:
     program = "from relay import compiled; import server; print(compiled.state)"
     command = [sys.executable, "-c", program, compiled.INTERPRETED]

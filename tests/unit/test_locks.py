@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -79,25 +80,36 @@ ELSEWHERE = {"async-timeout"}
 """What is locked for some of these machines, and not installed here; it depends on nothing."""
 
 
+@cache
+def entries(lock: str) -> list[Requirement]:
+    """All that a lock pins, for whatever machine."""
+    lines = PINNED.findall((FOLDER / lock).read_text(encoding="utf-8"))
+    return [Requirement(line.rstrip(" \\")) for line in lines]
+
+
 def locked(lock: str, machine: dict[str, str]) -> dict[str, str]:
     """What a lock installs on a machine: versions by name."""
-    lines = PINNED.findall((FOLDER / lock).read_text(encoding="utf-8"))
-    entries = [Requirement(line.rstrip(" \\")) for line in lines]
     return {
         entry.name: str(entry.specifier).removeprefix("==")
-        for entry in entries
+        for entry in entries(lock)
         if entry.marker is None or entry.marker.evaluate(machine)
     }
+
+
+@cache
+def needs_of(name: str) -> list[Requirement]:
+    """What an installed package says that it needs, for whatever machine."""
+    return [Requirement(need) for need in distribution(name).requires or []]
 
 
 def needed(name: str, extras: frozenset[str], machine: dict[str, str]) -> Iterator[Requirement]:
     """What an installed package with some of its extras needs on a machine."""
     try:
-        needs = distribution(name).requires or []
+        needs = needs_of(name)
     except PackageNotFoundError:
         assert name in ELSEWHERE, f"{name} is locked and not installed: run `make dev`"
         return
-    for need in map(Requirement, needs):
+    for need in needs:
         if applies(need.marker, extras, machine):
             yield need
 

@@ -97,6 +97,7 @@ async def test_a_name_of_this_machine_that_leads_beyond_it_is_not_served(
             pytest.fail("served")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "said"),
     [

@@ -9,6 +9,7 @@ import pytest
 from relay.providers.registry import VENDORS, build, vendor_of
 
 
+@pytest.mark.slow
 def test_the_registry_loads_no_sdk_and_a_vendor_only_its_own():
     code = (
         "import sys; from relay.providers.registry import build;"
@@ -20,6 +21,7 @@ def test_the_registry_loads_no_sdk_and_a_vendor_only_its_own():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_wires_load_no_sdk():
     names = [
         f"relay.providers.{v}_{part}"
@@ -73,6 +75,7 @@ def test_a_provider_is_a_vendors_row_or_a_compatible_one():
     assert vendor_of("mistral") is None
 
 
+@pytest.mark.slow
 def test_no_sdk_logs_requests_whatever_its_variables_say():
     code = (
         "import logging;"

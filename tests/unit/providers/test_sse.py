@@ -137,6 +137,7 @@ def test_an_event_of_the_largest_size_passes_and_one_byte_more_is_a_fault(step):
     assert caught.value.code is Code.PROVIDER_INTERRUPTED
 
 
+@pytest.mark.slow
 def test_an_event_without_end_is_a_fault_before_it_fills_the_memory():
     splitter, fed = Splitter(), 0
 

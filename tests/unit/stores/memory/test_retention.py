@@ -170,7 +170,7 @@ async def follow(bench: Bench, steps: list[tuple]) -> None:  # type: ignore[type
     await bench.check()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples // 2)
 @given(steps=st.lists(STEPS, min_size=15, max_size=60), window=st.sampled_from([30, 1_000_000]))
 def test_streams_that_are_read_go_last_and_otherwise_the_oldest_first(
     steps: list[tuple],  # type: ignore[type-arg]
@@ -220,6 +220,7 @@ async def test_without_its_reader_it_has_its_old_place_again() -> None:
     await bench.check()
 
 
+@pytest.mark.slow
 async def test_streams_that_are_read_cost_no_walk_past_them() -> None:
     """Ten thousand that stay in front would be a hundred million steps, were each looked at
     again for each that goes."""
