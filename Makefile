@@ -7,7 +7,8 @@ COMPILED = tests/unit tests/contract tests/wire/test_websocket*.py tests/wire/te
 SETUP = python=$$(sh scripts/python.sh) && "$$python" scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run local compile dev twins test faults chaos check lint format lock clean bench bench-quick
+.PHONY: help run local compile dev twins test unit faults chaos check lint types format lock clean \
+	bench bench-quick
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +35,9 @@ test: twins ## Run every test, and those of the compiled modules on them
 	@$(VENV)/python scripts/compile.py --able >/dev/null || exit 0; \
 	RELAY_TEST_COMPILED=1 exec $(VENV)/python -m pytest $(COMPILED)
 
+unit: dev ## Run the unit tests in a hurry: few generated examples, nothing that starts a process
+	@exec $(VENV)/python -m pytest -q tests/unit -m "not slow" --hypothesis-profile=quick $(ARGS)
+
 faults: dev ## Play every fault on every wire and transport; ARGS="--fast" and others pass on
 	@exec $(VENV)/python -m lab.faults $(ARGS)
 
@@ -47,6 +51,9 @@ lint: dev ## Format, lint, types and layers, without the tests
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+
+types: dev ## Check the types of the server, the tests and the labs
+	$(VENV)/mypy
 
 bench: twins ## Measure the relay beside its peers (Linux, two cores, about an hour)
 	@exec $(VENV)/python -m lab.bench

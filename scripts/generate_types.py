@@ -99,7 +99,7 @@ def _comment(schema: dict[str, Any], indent: str) -> list[str]:
 def _type(schema: dict[str, Any]) -> str:
     """A JSON Schema as a type."""
     if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
+        name: str = schema["$ref"].rpartition("/")[2]
         return NAMES.get(name, name)
     if forms := schema.get("anyOf") or schema.get("oneOf"):
         return " | ".join(dict.fromkeys(_type(form) for form in forms))
@@ -115,7 +115,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 def _plain(schema: dict[str, Any]) -> str:
     """The type of a schema that names no other."""
-    kind = schema.get("type", "unknown")
+    kind: str = schema.get("type", "unknown")
     names = {"integer": "number", "object": "Record<string, unknown>"}
     return names.get(kind, kind)
 

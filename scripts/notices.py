@@ -6,8 +6,10 @@ Packages of the lock that this platform doesn't install print as `?`: look those
 from __future__ import annotations
 
 import re
+from email.message import Message
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 PINNED = re.compile(r"^([\w.-]+)==", re.MULTILINE)
@@ -21,7 +23,7 @@ def locked(lock: str) -> list[str]:
 def licence(package: str) -> str:
     """The licence that an installed package states: expression, field or classifier."""
     try:
-        told = metadata(package)
+        told = cast(Message, metadata(package))
     except PackageNotFoundError:
         return "?"
     classifiers = [

@@ -45,7 +45,8 @@ class Load:
 
     @property
     def _script(self) -> list[str]:
-        return SHAPES[self.phase].split("-")
+        script: list[str] = SHAPES[self.phase].split("-")
+        return script
 
 
 class Bench:

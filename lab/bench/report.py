@@ -123,15 +123,13 @@ def _ratios(systems: list[str], figures: list[tuple[str, list[Row], str, int]]) 
     for peer in PEERS:
         if peer in systems:
             lines += [f"As a ratio to {peer}, within each round:", ""]
-            lines += _table(
-                ours,
-                figures,
-                lambda s, rows, key, _, peer=peer: ratio(
-                    values(rows, s, key), values(rows, peer, key)
-                ),
-            )
-            lines.append("")
+            lines += [*_table(ours, figures, _ratio_to(peer)), ""]
     return lines
+
+
+def _ratio_to(peer: str) -> Callable[[str, list[Row], str, int], str]:
+    """How a cell of the table of ratios to one peer is written."""
+    return lambda system, rows, key, _: ratio(values(rows, system, key), values(rows, peer, key))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from lab.chaos.disasters import Disasters
 from lab.chaos.ground import RESUME_WINDOW, Ground
 from lab.chaos.ledger import Ledger
 from lab.chaos.node import Node
-from lab.chaos.plan import Plan
+from lab.chaos.plan import Mishap, Plan
 from lab.chaos.story import Story
 from lab.waiting import until
 
@@ -81,7 +81,7 @@ class Acts:
         for number in range(frames):
             for sse in (False, True):
                 story = self.crowd.story(self.dice, frames, 0.01)
-                kind = "silent" if number % 5 == 4 else "reset"
+                kind: Mishap = "silent" if number % 5 == 4 else "reset"
                 clients.append(self.crowd.client(story, Plan([(number, kind)]), sse=sse))
                 self.crowd.start(clients[-1])
         await self.crowd.all_done(clients)

@@ -150,7 +150,7 @@ class AnthropicWire:
 
     def opening(self) -> bytes:
         """What the body begins with."""
-        message = {
+        message: dict[str, Any] = {
             "model": self._model,
             "id": "msg_01XMATm4UFnjP841TckVuNF4",
             "type": "message",

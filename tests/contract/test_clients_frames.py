@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from relay.client import ClientError
-from relay.client.answer import AnswerFailed
-from relay.client.session import Answer, Problem, Ready, Session, Tell
+from relay.client.answer import Answer, AnswerFailed
+from relay.client.session import Problem, Ready, Session, Tell
 from relay.client.terminal import as_json
 from relay.protocol.frames import SERVER_FRAMES
 from relay.protocol.schema import json_schema

@@ -127,7 +127,7 @@ def test_a_host_that_nobody_knows_is_told_as_such() -> None:
     said: list[str] = []
     sink = logger.add(said.append, format="{message}")
     try:
-        assert cant_listen(Settings(), fault) == CANT_LISTEN
+        assert cant_listen(Settings.model_validate({}), fault) == CANT_LISTEN
     finally:
         logger.remove(sink)
     assert "Name or service not known" in said[0]

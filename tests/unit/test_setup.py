@@ -32,7 +32,7 @@ def setup(tmp_path, monkeypatch) -> ModuleType:
     monkeypatch.setattr(module, "PYTHON", tmp_path / ".venv" / "bin" / "python")
     for name in (*CLOUD, "SUPPORTED_PROVIDERS", "PYTHON"):
         monkeypatch.delenv(name, raising=False)
-    module.calls, module.failure = [], None
+    vars(module).update(calls=[], failure=None)
 
     def run(python: Path, command: list[str], lock: Path, notes: Path) -> object:
         module.calls.append(lock.name)

@@ -30,7 +30,7 @@ def test_the_list_in_the_repository_can_be_read():
     parse(ALLOWED.read_text(encoding="utf-8"))
 
 
-def run(pytester: pytest.Pytester, body: str, *allowed: Skip) -> pytest.RunResult:
+def run(pytester: pytest.Pytester, body: str, *allowed: Skip) -> pytest.HookRecorder:
     pytester.makepyfile(body)
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
     return pytester.inline_run(plugins=[Gate(list(allowed))])

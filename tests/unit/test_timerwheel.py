@@ -66,7 +66,7 @@ async def test_for_deadlines_that_were_all_left_no_timer_is_armed(monkeypatch):
     clock, waits = Clock(), []
     wheel = TimerWheel(clock)
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "call_later", lambda wait, call: waits.append(wait) or loop)
+    monkeypatch.setattr(loop, "call_later", lambda wait, call: waits.append(wait) or loop)  # type: ignore[func-returns-value]
     for due in (1_001.0, 1_002.0, 1_003.0, 1_009.0):
         wheel.join(member := Member(clock), due)
         if due < 1_009.0:

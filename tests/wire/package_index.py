@@ -21,7 +21,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tests.wire.documented import ROOT
 
@@ -159,7 +159,7 @@ def escaped(name: str) -> str:
 def real_metadata(name: str) -> Message | None:
     """What an installed package says of itself; None for those of other platforms."""
     try:
-        return metadata(name)
+        return cast(Message, metadata(name))
     except PackageNotFoundError:
         return None
 

@@ -221,7 +221,7 @@ async def serving(
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    relay.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    relay.port = runner.addresses[0][1]
     try:
         yield relay
     finally:

@@ -85,8 +85,7 @@ class StubRelay:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        assert site._server is not None
-        port = site._server.sockets[0].getsockname()[1]
+        port = runner.addresses[0][1]
         self.url = f"ws://127.0.0.1:{port}/ws"
         self.page = f"http://127.0.0.1:{port}/"
         try:

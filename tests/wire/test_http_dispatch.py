@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from contextlib import asynccontextmanager
+from typing import Any
 
 import openai
 import pytest
@@ -25,7 +26,7 @@ from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, tex
 from tests.wire.socket_relay import END, Held, ScriptedProvider, Told, says
 
 CHAT = {"messages": [{"role": "user", "content": "Hello!"}]}
-ASKED = CHAT | {"model": "gpt"}
+ASKED: dict[str, Any] = CHAT | {"model": "gpt"}
 GRACE = 300.0
 
 

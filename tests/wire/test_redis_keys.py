@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis as sync_redis
 from redis.crc import key_slot
@@ -54,14 +56,14 @@ def everything(store: sync_redis.Redis) -> bytes:
     found = []
     for key in list(store.scan_iter()):
         kind = store.type(key)
-        read = {
+        reads: dict[Any, Any] = {
             b"hash": store.hgetall,
             b"string": store.get,
             b"zset": lambda name: store.zrange(name, 0, -1),
             b"list": lambda name: store.lrange(name, 0, -1),
             b"stream": store.xrange,
-        }[kind]
-        found.append(key + b" " + repr(read(key)).encode())
+        }
+        found.append(key + b" " + repr(reads[kind](key)).encode())
     return b"\n".join(found)
 
 

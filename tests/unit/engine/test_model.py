@@ -89,7 +89,7 @@ def test_a_genuine_file_is_told_from_one_that_differs_in_a_byte(tmp_path):
 
 
 def test_a_platform_without_unix_sockets_is_the_reason(packages, monkeypatch):
-    monkeypatch.delattr(model.socket, "AF_UNIX")
+    monkeypatch.delattr("socket.AF_UNIX")
     assert "Unix sockets" in model.unavailable()
 
 

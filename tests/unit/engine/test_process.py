@@ -112,7 +112,9 @@ async def test_a_failed_start_tells_the_last_line_the_engine_printed(engine):
 
 async def test_each_call_after_a_failed_start_tries_again(engine, tmp_path):
     mended = tmp_path / "mended"
-    made = engine(f"import os; os.path.exists({str(mended)!r}) or exit(1)\n" + READY + UNTIL_STDIN_ENDS)
+    made = engine(
+        f"import os; os.path.exists({str(mended)!r}) or exit(1)\n" + READY + UNTIL_STDIN_ENDS
+    )
     with pytest.raises(EngineFailed):
         await made.ready()
     mended.touch()

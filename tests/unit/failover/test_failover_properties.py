@@ -59,7 +59,11 @@ RULES = st.fixed_dictionaries(
     }
 )
 ROUTES = st.sampled_from([(A,), (A, B), (A, B, C)])
-LIVELY = settings(max_examples=2 * settings.default.max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LIVELY = settings(
+    max_examples=2 * settings.default.max_examples,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @st.composite

@@ -109,7 +109,9 @@ async def test_tasks_started_within_a_context_carry_it(tmp_path):
     format=st.sampled_from(["text", "json"]),
 )
 @settings(
-    max_examples=2 * settings.default.max_examples // 5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=2 * settings.default.max_examples // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_one_event_is_one_line_without_secrets_whatever_it_holds(
     tmp_path_factory, text, field, format

@@ -161,5 +161,7 @@ class Talk(RuleBasedStateMachine):
             assert self.rules._strikes < MAX_STRIKES
 
 
-Talk.TestCase.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=30, deadline=None)
+Talk.TestCase.settings = settings(
+    max_examples=2 * settings.default.max_examples, stateful_step_count=30, deadline=None
+)
 TestTalk = Talk.TestCase

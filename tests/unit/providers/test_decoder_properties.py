@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -93,7 +93,7 @@ UNKNOWN = (
     .map(json.dumps)
     .map(str.encode)
 )
-TROUBLES = Trouble.__args__
+TROUBLES = get_args(Trouble)
 
 
 def signs(vendor: str) -> st.SearchStrategy[bytes]:
