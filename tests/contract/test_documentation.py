@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp.test_utils import make_mocked_request
 
+from relay import __version__
 from relay.app import Relay
 from relay.cli import COMMANDS
 from relay.configuration.environment import PROVIDER_SUFFIXES
@@ -38,7 +40,7 @@ FOREIGN = frozenset(
 SYSTEM = ("/etc/", "/opt/", "/proc", "/var/", "/tmp/")
 """How paths of a machine begin, which are no routes."""
 
-AWAITED = frozenset({"docs/faults.md", "docs/scaling.md"})
+AWAITED = frozenset({"docs/trace.md"})
 """Documents that are written from other work; a link to one may come before it. What stands
 here and is there already fails no test: take it out."""
 
@@ -194,7 +196,29 @@ def test_both_commands_begin_a_line_of_the_readme_and_ci_runs_the_second() -> No
     code = "\n".join(block.code for block in blocks("README.md"))
     assert re.search(r"^make run$", code, re.MULTILINE)
     assert re.search(r"^make test$", code, re.MULTILINE)
-    assert "exec make test" in (ROOT / ".ci" / "run").read_text("utf-8")
+    run = re.findall(r"^(?:exec )?make (\S+)", text_of(".ci/run"), re.MULTILINE)
+    assert run == ["lint", "test"]
+
+
+def test_every_target_that_help_lists_is_told_of_where_it_belongs() -> None:
+    listed = set(re.findall(r"^([a-z-]+):.*## ", text_of("Makefile"), re.MULTILINE))
+    told = set(re.findall(r"\bmake ([a-z-]+)", text_of("docs/testing.md") + text_of("README.md")))
+    assert listed - told == set()
+
+
+def test_a_commit_is_checked_as_make_lint_does() -> None:
+    hooks = yaml.safe_load(text_of(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    recipe = text_of("Makefile").partition("\nlint:")[2].partition("\n\n")[0]
+    commands = re.findall(r"^\t(.+)$", recipe, re.MULTILINE)
+    assert [hook["entry"] for hook in hooks] == [
+        command.replace("$(VENV)", ".venv/bin") for command in commands
+    ]
+
+
+def test_the_changelog_begins_with_what_is_to_come_and_knows_this_version() -> None:
+    versions = re.findall(r"^## \[([^\]]+)\]", text_of("CHANGELOG.md"), re.MULTILINE)
+    assert versions[0] == "Unreleased"
+    assert __version__ in versions
 
 
 @pytest.mark.parametrize(

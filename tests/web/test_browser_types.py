@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 WEB = ROOT / "relay" / "web"
 TYPES = WEB / "relay-client.d.ts"
 TEXT = TYPES.read_text("utf-8")
+PROGRAMS = ("types.ts", "module.ts")
+OPTIONS = ["--noEmit", "--allowJs", "--strict", "--exactOptionalPropertyTypes"]
+OPTIONS += ["--noUncheckedIndexedAccess", "--target", "es2022", "--module", "es2022"]
+OPTIONS += ["--moduleResolution", "bundler"]
 INNER = {"emit", "tell", "constructor"}
 """Members that are there for the client itself."""
 
@@ -107,17 +111,49 @@ def test_the_types_name_what_the_module_has() -> None:
         assert members(name).keys() == set(found) - INNER - inherited.get(name, set()), name
 
 
-def test_a_program_in_typescript_compiles(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    compiler = fetched(request.config) / "node_modules" / "typescript" / "bin" / "tsc"
-    shutil.copy(TYPES, tmp_path)
-    shutil.copy(Path(__file__).with_name("types.ts"), tmp_path)
-    options = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess"]
-    options += ["--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler"]
+def compiled(folder: Path, compiler: Path, declarations: str) -> str:
+    """What the compiler has against `declarations` in the programs that are written for them."""
+    (folder / TYPES.name).write_text(declarations, "utf-8")
+    for program in PROGRAMS:
+        shutil.copy(Path(__file__).with_name(program), folder)
+    (folder / "module").mkdir(exist_ok=True)
+    for module in WEB.glob("relay-*.js"):
+        shutil.copy(module, folder / "module")
     ran = subprocess.run(
-        [node(), compiler, *options, "types.ts"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
+        [node(), compiler, *OPTIONS, *PROGRAMS], cwd=folder, capture_output=True, text=True
     )
-    assert (ran.returncode, ran.stdout) == (0, "")
+    assert bool(ran.returncode) == bool(ran.stdout), ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def compiler(request: pytest.FixtureRequest) -> Path:
+    """TypeScript's own."""
+    return fetched(request.config) / "node_modules" / "typescript" / "bin" / "tsc"
+
+
+def test_a_program_compiles_and_the_module_is_as_declared(compiler: Path, tmp_path: Path) -> None:
+    assert compiled(tmp_path, compiler, TEXT) == ""
+
+
+def test_declarations_that_drift_from_the_module_do_not_compile(
+    compiler: Path, tmp_path: Path
+) -> None:
+    number = "export function randomName(length: number): "
+    drifted, wanted = TEXT, []
+    for declaration, changed, said in (
+        ("  nudge(): void;", "", """'"nudge"'"""),
+        ("  readonly url: string;", "  readonly address: string;", "'address'"),
+        (
+            "  readonly finished: boolean;\n  readonly answer",
+            "  readonly answer",
+            """'"finished"'""",
+        ),
+        ("  readonly last: number;", "  readonly last: string;", "'last'"),
+        (f"{number}string", f"{number}number", "'(length: number) => number'"),
+    ):
+        assert drifted.count(declaration) == 1, declaration
+        drifted = drifted.replace(declaration, changed)
+        wanted.append(said)
+    found = compiled(tmp_path, compiler, drifted)
+    assert [each for each in wanted if each not in found] == [], found
