@@ -131,10 +131,10 @@ def test_the_errors_of_python_have_one_shape() -> None:
 PLAY = """
 import { RelayClient } from '%(module)s';
 const { answers, ready, problem } = JSON.parse(process.argv[1]);
-let socket;
+let socket, sent;
 class Played {
   constructor() { socket = this; this.readyState = 1; setTimeout(() => this.onopen()); }
-  send() {}
+  send() { sent(); }
   close() {}
 }
 const say = (frame) => socket.onmessage({ data: JSON.stringify(frame) });
@@ -149,7 +149,7 @@ for (const frames of answers) {
   const chat = client.chat({ id: 'a', messages: 'hi' });
   const live = [];
   chat.on('*', (event) => live.push(plain(event)));
-  await new Promise((resolve) => client.on('status', () => setTimeout(resolve, 5)));
+  await new Promise((resolve) => { sent = resolve; });
   say(ready);
   say(problem);
   for (const frame of frames) say(frame);
