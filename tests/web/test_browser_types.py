@@ -120,7 +120,11 @@ def compiled(folder: Path, compiler: Path, declarations: str) -> str:
     for module in WEB.glob("relay-*.js"):
         shutil.copy(module, folder / "module")
     ran = subprocess.run(
-        [node(), compiler, *OPTIONS, *PROGRAMS], cwd=folder, capture_output=True, text=True
+        [node(), compiler, *OPTIONS, *PROGRAMS],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
     assert bool(ran.returncode) == bool(ran.stdout), ran.stderr
     return ran.stdout
