@@ -22,9 +22,10 @@ from relay.configuration.settings import Settings
 from relay.configuration.variables import SettingsError
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.edges import http, openai_chat
+from relay.edges.delivery.http_body import Service
+from relay.edges.delivery.outlet import Pace
 from relay.edges.health import HealthEdge, ProcessPhase
 from relay.edges.http_server import HttpRunner
-from relay.edges.http_stream import Pace, Service
 from relay.edges.page import page_routes
 from relay.edges.schema import schema_routes
 from relay.edges.sse import SseEdge
@@ -43,6 +44,7 @@ from relay.providers.registry import build
 from relay.routing import Route
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.streamlog import StreamLog
+from relay.timerwheel import TimerWheel
 
 if TYPE_CHECKING:
     from relay.stores.redis import RedisLog
@@ -85,6 +87,7 @@ class Relay:
         self.metrics = Metrics(targets, self.routes.on, self._breaker_states)
         self.redis = None if settings.redis_url is None else redis_log(settings, settings.redis_url)
         self.log: StreamLog = self.redis or MemoryLog(memory_limits(settings), time.monotonic)
+        self.wheel = TimerWheel(time.monotonic)
         self.dispatcher = self._make_dispatcher()
         self.sockets = self._make_websocket_edge()
         self.health_edge = self._make_health_edge()
@@ -166,6 +169,7 @@ class Relay:
             hedges=HedgeBudget(settings.hedge_budget),
             observer=StreamObserver(self.health, self.metrics, time.time),
             clock=time.monotonic,
+            wheel=self.wheel,
             status=self._route_status,
         )
 
@@ -185,6 +189,7 @@ class Relay:
                 heartbeat=settings.heartbeat,
                 write_timeout=settings.write_timeout,
             ),
+            wheel=self.wheel,
             authenticate=self.guard.authenticate,
             observer=ConnectionObserver(self.metrics, time.monotonic),
         )
@@ -206,6 +211,7 @@ class Relay:
             self.dispatcher,
             self.log,
             Pace(settings.heartbeat, settings.write_timeout),
+            self.wheel,
             settings.max_frame_bytes,
         )
         application = web.Application(

@@ -84,7 +84,8 @@ class Lineup:
 class Dispatcher:
     """Owns every running stream; they outlive the sockets that asked for them.
 
-    Call `sweep` about once a second, and `drain` before the process ends.
+    `wheel` keeps their deadlines, and goes by the same clock; None for one of its own. Call
+    `sweep` about once a second, and `drain` before the process ends.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Dispatcher:
         hedges: HedgeBudget,
         observer: Observer,
         clock: Callable[[], float],
+        wheel: TimerWheel | None = None,
         status: Callable[[Route], HealthStatus] = lambda route: "unknown",
     ) -> None:
         self._lineup = lineup
@@ -116,7 +118,7 @@ class Dispatcher:
             route.name: {target: self._forms_of(target) for target in route.targets}
             for route in lineup.routes.values()
         }
-        self._wheel = TimerWheel(clock)
+        self._wheel = wheel or TimerWheel(clock)
         self._idle = asyncio.Event()  # set by the last stream that ends while draining
         self.draining = False
         log.on_orphan(self.adopt)

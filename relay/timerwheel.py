@@ -1,8 +1,10 @@
-"""One timer for the deadlines of all streams: a hashed timing wheel (Varghese and Lauck).
+"""One timer for the deadlines of all streams and connections: a hashed timing wheel (Varghese
+and Lauck).
 
-A timer of the event loop weighs half a kilobyte, which is a twentieth of a running stream,
-and most deadlines are moved or dropped long before they come. Here a deadline is a place
-in a set: each set, a *spoke*, holds the deadlines that fall within one step of time.
+A timer of the event loop weighs half a kilobyte, which is a twentieth of a running stream
+and a fortieth of an idle connection, and most deadlines are moved or dropped long before they
+come. Here a deadline is a place in a set: each set, a *spoke*, holds the deadlines that fall
+within one step of time.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ class Member(Protocol):
     """Who has a deadline. `context` is what its `tick` runs in: the timer's own is that of
     whoever happened to arm it."""
 
-    context: Context
+    @property
+    def context(self) -> Context:
+        """Whose log lines those of `tick` are among."""
+        ...
 
     def tick(self) -> None:
         """The deadline has come."""
@@ -36,10 +41,11 @@ class Member(Protocol):
 
 class TimerWheel:
     """Calls `tick` of each member once its deadline has come, in a turn of the event loop
-    of its own. `clock` gives seconds, monotonic. A member has one deadline at a time."""
+    of its own. `clock` gives seconds, monotonic. A member has one deadline at a time; one that
+    wants to be called again joins again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._spokes: dict[int, set[Member]] = {}
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -66,7 +72,7 @@ class TimerWheel:
     def turn(self) -> None:
         """Time passed: call whom it concerns. Called by the timer."""
         self._timer = None
-        loop, reached = asyncio.get_running_loop(), floor(self._clock() / STEP)
+        loop, reached = asyncio.get_running_loop(), floor(self.clock() / STEP)
         while self._order and self._order[0] <= reached:
             for member in self._spokes.pop(heapq.heappop(self._order)):
                 loop.call_soon(member.tick, context=member.context)  # one may raise
@@ -81,5 +87,5 @@ class TimerWheel:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = self._order[0]
-        wait = max(0.0, self._armed * STEP - self._clock())
+        wait = max(0.0, self._armed * STEP - self.clock())
         self._timer = asyncio.get_running_loop().call_later(wait + LOOP_TICK, self.turn)

@@ -27,8 +27,8 @@ from relay import compiled  # noqa: E402  # from this checkout
 
 HOT = (
     "relay.driver",
-    "relay.edges.http_stream",
-    "relay.edges.outbox",
+    "relay.edges.delivery.framing",
+    "relay.edges.delivery.outlet",
     "relay.edges.sse",
     "relay.failover.attempt",
     "relay.failover.policy",

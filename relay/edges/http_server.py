@@ -15,6 +15,7 @@ from aiohttp.http import WebSocketReader
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from relay.edges.delivery.link import Listener
 from relay.edges.http import HttpError, error_response, from_http_exception, shape_for
 from relay.edges.rfc6455 import REFUSED_FRAME, FrameGate
 from relay.errors import Code, RelayError
@@ -55,13 +56,37 @@ class _HttpServer(web.Server):
 
 
 class HttpConnection(web.RequestHandler):
-    """One connection, from its first byte; after an upgrade, that of a WebSocket."""
+    """One connection, from its first byte; after an upgrade, that of a WebSocket. `listener`
+    is who delivers on it, see `relay.edges.delivery.link`."""
 
-    __slots__ = ("_body",)
+    __slots__ = ("_body", "listener")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._body: StreamReader = EMPTY_PAYLOAD
+        self.listener: Listener | None = None
+
+    # What a listener is told
+
+    def resume_writing(self) -> None:
+        """The transport has drained."""
+        super().resume_writing()
+        if self.listener is not None:
+            self.listener.on_writable()
+
+    def eof_received(self) -> None:
+        """The client sends no more. aiohttp lets the transport close then."""
+        super().eof_received()
+        if self.listener is not None:
+            self.listener.on_lost()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone."""
+        super().connection_lost(exc)
+        if self.listener is not None:
+            self.listener.on_lost()
+
+    # What comes
 
     def data_received(self, data: bytes) -> None:
         """Take what came. aiohttp's parser forgets the body in which it fails, and lets its

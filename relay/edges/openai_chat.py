@@ -21,8 +21,8 @@ from aiohttp import web
 from relay import events
 from relay.dispatcher import Offer
 from relay.edges import openai_request
+from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, Service, read_whole
 from relay.edges.http import STATUS, HttpError, json_response, read_json
-from relay.edges.http_stream import STREAM_HEADERS, HttpStream, Service, read_whole
 from relay.edges.openai_request import InvalidRequest
 from relay.edges.openai_response import (
     OpenAIChunk,
@@ -316,10 +316,11 @@ class OpenAIChatEdge:
             f"chatcmpl-{stream}", int(self._clock()), include_usage=include_usage
         )
         response = web.StreamResponse(headers={**STREAM_HEADERS, STREAM_HEADER: stream})
-        body = HttpStream(request, response, encoder, self._service.pace)
+        body = HttpBody(request, response, encoder, self._service)
         try:
-            cursor = await self._service.log.attach(stream, -1, body.wake, subject)
-            return await body.deliver(cursor)
+            return await body.deliver(
+                lambda wake: self._service.log.attach(stream, -1, wake, subject)
+            )
         finally:
             if not body.whole:
                 await self._cancel(stream, subject)

@@ -1,7 +1,7 @@
 """One WebSocket of `relay.v1`: the rules of `relay.protocol.connection` carried out on a socket.
 
 The rules say what is to be done; this does it, with a stream log, a dispatcher and an
-`Outbox`, and tells the rules how it went. Streams belong to the dispatcher: whatever
+`Outlet`, and tells the rules how it went. Streams belong to the dispatcher: whatever
 becomes of a socket or its handler, a cancelled one included, no answer ends by it.
 """
 
@@ -12,11 +12,14 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import Context
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
-from relay.edges.outbox import Outbox
+from relay.edges.delivery.framing import TEXT_FRAMES
+from relay.edges.delivery.link import link_of
+from relay.edges.delivery.outlet import Heartbeat, Outlet
 from relay.edges.rfc6455 import close_answer
 from relay.edges.websocket_service import Service
 from relay.errors import Code, RelayError
@@ -36,7 +39,7 @@ from relay.protocol.actions import (
     Send,
     StartChat,
 )
-from relay.protocol.codec import encode
+from relay.protocol.codec import FrameEncoder, encode
 from relay.protocol.connection import Connection, Phase
 from relay.protocol.frames import (
     PROTOCOL,
@@ -60,6 +63,8 @@ SESSION_BYTES = 24
 MAX_LISTED = 256
 """Streams of a resumed session that `ready` lists."""
 
+_NOBODY = Context()
+
 FEATURES: tuple[str, ...] = ()
 """What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
 
@@ -68,7 +73,9 @@ def _new_id() -> str:
     return secrets.token_urlsafe(12)
 
 
-_PING = encode(PingFrame(type="ping"))
+PINGS = Heartbeat(encode(PingFrame(type="ping")), in_silence=False)
+"""The `ping` that a browser's script can see; aiohttp pings the socket itself and closes it
+after one and a half intervals without a sign of life."""
 
 
 def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
@@ -81,14 +88,13 @@ def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
 
 
 class ServedSocket:
-    """One socket: reads frames and carries out what the rules say. Call `beat` each heartbeat."""
+    """One socket: reads frames and carries out what the rules say."""
 
     __slots__ = (
         "_drain_frame",
-        "_hello_timer",
+        "_due",
         "_late",
-        "_loop",
-        "_outbox",
+        "_outlet",
         "_rules",
         "_service",
         "_session",
@@ -120,22 +126,22 @@ class ServedSocket:
             subject=subject,
             token_required=service.token_required and subject is None,
         )
-        self._outbox = Outbox(
+        self._outlet = Outlet(
             transport,
-            drain=writer.drain,
-            flow=request.protocol,
+            link_of(request),
+            framing=TEXT_FRAMES,
+            heartbeat=PINGS,
+            pace=service.pace,
+            wheel=service.wheel,
             ended=self._rules.detached,
-            write_timeout=service.limits.write_timeout,
         )
-        self._loop = asyncio.get_running_loop()
-        self._hello_timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
         self._late: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until either side ends it; `close_code` tells how, None for without a word."""
         if self._rules.phase is Phase.LOCKED:
-            within = self._service.limits.hello_timeout
-            self._hello_timer = self._loop.call_later(within, self._hello_is_late)
+            self._set_deadline(self._service.limits.hello_timeout)
         try:
             await self._receive_all()
         except Exception as error:  # a defect ends one connection, told as such
@@ -157,25 +163,24 @@ class ServedSocket:
             else:
                 await self._heed_end(message)
                 return
-            await self._outbox.room()
+            await self._outlet.room()
 
     async def _heed_end(self, message: WSMessage) -> None:
         """aiohttp takes an end without a close frame for a 1000."""
         if message.type is WSMsgType.CLOSE:
             code = close_answer(message.data)
             self.close_code = self.close_code or code
-            self._outbox.finish()
+            self._outlet.finish()
             await self.ws.close(code=code, drain=False)
         elif self.close_code is None and isinstance(message.data, WebSocketError):
             self.close_code = message.data.code
 
     async def _end(self) -> None:
         self._rules.ended()
-        self._outbox.close()
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
+        self._outlet.close()
+        self._drop_deadline()
         if not self._transport.is_closing() or self._transport.get_write_buffer_size():
-            self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+            self._set_deadline(CLOSE_TIMEOUT)
         session, self._session = self._session, None
         if session is not None:
             # A store that is away forgets the session by itself, in time.
@@ -185,30 +190,41 @@ class ServedSocket:
     async def close(self, code: int, reason: str) -> None:
         """Send what is waiting, then close, within `CLOSE_TIMEOUT` each way."""
         self.close_code = code
-        self._outbox.finish()
+        self._outlet.finish()
         self._rules.ended()
-        try:
-            async with asyncio.timeout(2 * CLOSE_TIMEOUT):
-                await self.ws.close(code=code, message=reason.encode())
-        except TimeoutError:
+        self._set_deadline(2 * CLOSE_TIMEOUT)
+        await self.ws.close(code=code, message=reason.encode())
+
+    # Deadlines: that of the first frame, then that of the end
+
+    @property
+    def context(self) -> Context:
+        """No chat's: a connection's deadlines belong to none."""
+        return _NOBODY
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._drop_deadline()
+        self._due = self._service.wheel.clock() + seconds
+        self._service.wheel.join(self, self._due)
+
+    def _drop_deadline(self) -> None:
+        if self._due is not None:
+            self._service.wheel.leave(self, self._due)
+            self._due = None
+
+    def tick(self) -> None:
+        """The deadline has come: of the first frame where there was none, else of the end."""
+        self._due = None
+        if self._rules.phase is Phase.CLOSED:
             self._transport.abort()
-
-    # Heartbeat and timers
-
-    def beat(self) -> None:
-        """A `ping` that a browser's script can see; aiohttp pings the socket itself and
-        closes it after one and a half intervals without a sign of life."""
-        if self._rules.phase is Phase.OPEN and not self._outbox.stalled:
-            self._outbox.send(_PING)
-
-    def _hello_is_late(self) -> None:
-        self._late = self._loop.create_task(self._perform(self._rules.hello_late()))
+        else:
+            self._late = asyncio.create_task(self._perform(self._rules.hello_late()))
 
     def tell_drain(self) -> None:
         """Tell the client, where it has been greeted, that this process goes away."""
         frame = self._drain_frame()
         if frame is not None and self._rules.phase is Phase.OPEN:
-            self._outbox.send(encode(frame))
+            self._outlet.send(encode(frame))
 
     # Actions
 
@@ -236,7 +252,7 @@ class ServedSocket:
     def _send(self, frame: AnySent) -> None:
         if isinstance(frame, ErrorFrame):
             self._service.observer.refused(self.name, Code(frame.code))
-        self._outbox.send(encode(frame))
+        self._outlet.send(encode(frame))
 
     async def _admit(self, action: Open | Renew) -> Actions:
         try:
@@ -295,11 +311,11 @@ class ServedSocket:
         return self._rules.started(action.id, stream)
 
     async def _attach(self, action: Attach) -> None:
-        reader = self._outbox.reader(action.id)
+        reader = self._outlet.reader(action.id, FrameEncoder(action.id))
         cursor = await self._service.log.attach(
             action.stream, action.after, reader.wake, self._rules.subject
         )
-        self._outbox.read(reader, cursor)
+        self._outlet.read(reader, cursor)
 
     async def _find(self, id: str) -> str:
         return await self._service.log.find(self._of_session(), id)
@@ -322,7 +338,8 @@ class ServedSocket:
             streams = await self._listed(greet.session) if greet.resumed else None
         except RelayError as error:
             return self._rules.refused(error)
-        self._outbox.send(encode(self._ready(greet, streams)))
+        self._outlet.send(encode(self._ready(greet, streams)))
+        self._outlet.keep_alive()
         self.tell_drain()
         return []
 

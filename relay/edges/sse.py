@@ -11,12 +11,12 @@ import secrets
 from aiohttp import web
 from pydantic import ValidationError
 
+from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, Service
 from relay.edges.http import read_json
-from relay.edges.http_stream import STREAM_HEADERS, HttpStream, Service
 from relay.errors import Code, RelayError
 from relay.guard import SUBJECT
 from relay.protocol.chat import Chat, ChatBody, to_request
-from relay.protocol.codec import encode, encode_chunk, encode_id, error_frame, explain
+from relay.protocol.codec import FrameEncoder, explain
 from relay.protocol.frames import STREAM_HEADER
 from relay.records import Chunk
 
@@ -29,20 +29,19 @@ class SseEncoder:
     for its client."""
 
     def __init__(self, id: str) -> None:
-        self._id = id
-        self._id_json = encode_id(id)
+        self._frames = FrameEncoder(id)
 
     def encode(self, chunk: Chunk) -> bytes:
         """One event."""
         return b"event: %b\nid: %d\ndata: %b\n\n" % (
             chunk.kind.encode(),
             chunk.last,
-            encode_chunk(self._id_json, chunk),
+            self._frames.encode(chunk),
         )
 
     def fault(self, error: RelayError) -> bytes:
         """An `error` event without an id: it is no record."""
-        return b"event: error\ndata: %b\n\n" % encode(error_frame(error, self._id))
+        return b"event: error\ndata: %b\n\n" % self._frames.fault(error)
 
 
 class SseEdge:
@@ -91,9 +90,10 @@ class SseEdge:
         self, request: web.Request, stream: str, id: str, after: int, subject: str | None
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={**STREAM_HEADERS, STREAM_HEADER: stream})
-        body = HttpStream(request, response, SseEncoder(id), self._service.pace)
-        cursor = await self._service.log.attach(stream, after, body.wake, subject)
-        return await body.deliver(cursor)
+        body = HttpBody(request, response, SseEncoder(id), self._service)
+        return await body.deliver(
+            lambda wake: self._service.log.attach(stream, after, wake, subject)
+        )
 
 
 def _chat_of(fields: dict[str, object]) -> Chat:

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from aiohttp import HttpVersion11, hdrs, web
 
 from relay.dispatcher import Dispatcher
+from relay.edges.delivery.outlet import HIGH_WATER, Pace
 from relay.edges.http import HttpError
-from relay.edges.outbox import HIGH_WATER
-from relay.edges.pulse import Pulse
 from relay.edges.rfc6455 import VERSION, chosen_subprotocol, key_fault
 from relay.edges.served_socket import CLOSE_TIMEOUT, ServedSocket
 from relay.edges.websocket_service import Limits, Observer, Service
@@ -20,6 +19,7 @@ from relay.guard import ADDRESS
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import PROTOCOL, DrainFrame
 from relay.streamlog import StreamLog
+from relay.timerwheel import TimerWheel
 
 __all__ = ["Limits", "Observer", "WebSocketEdge"]
 
@@ -44,8 +44,8 @@ class WebSocketEdge:
     """Serves `relay.v1` over WebSocket.
 
     `authenticate` takes the token of a `hello`, or None for none, and returns the subject
-    or raises `RelayError(UNAUTHORIZED)`. Route `handle`; before the process ends call
-    `drain` and then `close_all`.
+    or raises `RelayError(UNAUTHORIZED)`. `wheel` keeps the sockets' deadlines. Route `handle`;
+    before the process ends call `drain` and then `close_all`.
     """
 
     def __init__(
@@ -54,14 +54,17 @@ class WebSocketEdge:
         dispatcher: Dispatcher,
         limits: Limits,
         *,
+        wheel: TimerWheel,
         authenticate: Callable[[str | None], str | None],
         observer: Observer,
     ) -> None:
         required = _refuses_anonymous(authenticate)
-        self._service = Service(log, dispatcher, limits, authenticate, observer, required)
+        pace = Pace(limits.heartbeat, limits.write_timeout)
+        self._service = Service(
+            log, dispatcher, limits, pace, wheel, authenticate, observer, required
+        )
         self._drain_within: float | None = None
         self._sockets: set[ServedSocket] = set()
-        self._pulse = Pulse(limits.heartbeat)
 
     @property
     def connections(self) -> int:
@@ -101,14 +104,12 @@ class WebSocketEdge:
 
     async def _serve(self, served: ServedSocket, client: str) -> None:
         self._sockets.add(served)
-        self._pulse.join(served)
         self._service.observer.connected(served.name, client)
         try:
             # A task of its own, so that a frame does not wake the whole stack of middlewares.
             await asyncio.create_task(served.run())
         finally:
             self._sockets.discard(served)
-            self._pulse.leave(served)
             self._service.observer.disconnected(served.name, served.close_code)
 
     def drain(self, within: float) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.dispatcher import Dispatcher
+from relay.edges.delivery.outlet import Pace
 from relay.errors import Code
 from relay.streamlog import StreamLog
+from relay.timerwheel import TimerWheel
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,15 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a socket stands on. `authenticate` takes a token, or None for none, and returns
-    the subject or raises `RelayError(UNAUTHORIZED)`; `token_required` is whether it refuses
-    None."""
+    """What a socket stands on. `wheel` keeps its deadlines. `authenticate` takes a token, or
+    None for none, and returns the subject or raises `RelayError(UNAUTHORIZED)`;
+    `token_required` is whether it refuses None."""
 
     log: StreamLog
     dispatcher: Dispatcher
     limits: Limits
+    pace: Pace
+    wheel: TimerWheel
     authenticate: Callable[[str | None], str | None]
     observer: Observer
     token_required: bool

@@ -257,3 +257,22 @@ def encode_chunk(id_json: bytes, chunk: Chunk) -> bytes:
         first,
         body,
     )
+
+
+class FrameEncoder:
+    """A stream's chunks as frames under the `id` by which a connection reads it. Has no memory,
+    so it may begin anywhere."""
+
+    __slots__ = ("_id", "_id_json")
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+        self._id_json = encode_id(id)
+
+    def encode(self, chunk: Chunk) -> bytes:
+        """One frame."""
+        return encode_chunk(self._id_json, chunk)
+
+    def fault(self, error: RelayError) -> bytes:
+        """An `error` without `seq`: it is no record."""
+        return encode(error_frame(error, self._id))

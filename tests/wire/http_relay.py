@@ -15,8 +15,9 @@ from aiohttp import web
 from lab.waiting import until
 from relay.dispatcher import Offer
 from relay.edges import http
+from relay.edges.delivery.http_body import Service
+from relay.edges.delivery.outlet import Pace
 from relay.edges.http_server import HttpRunner
-from relay.edges.http_stream import Pace, Service
 from relay.edges.openai_chat import PREFIX, OpenAIChatEdge, openai_shape
 from relay.edges.sse import SseEdge
 from relay.errors import Code, RelayError
@@ -24,6 +25,7 @@ from relay.events import Done, FinishReason, Start, Timing, Usage
 from relay.request import ChatRequest
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.streamlog import Existing, Spec, Writer
+from relay.timerwheel import TimerWheel
 
 PATIENCE = 10.0
 """Seconds after which a test says that something hangs."""
@@ -95,7 +97,7 @@ async def serving(pace=PACE, max_body=64 * 1024, limits=LIMITS, clock=time.monot
     log = MemoryLog(limits, clock)
     dispatcher = HandDispatcher(log)
     relay = HttpRelay(dispatcher, log)
-    service = Service(dispatcher, log, pace, max_body)
+    service = Service(dispatcher, log, pace, TimerWheel(time.monotonic), max_body)
     app = web.Application(middlewares=[http.errors], client_max_size=max_body)
     http.shape_errors(app, PREFIX, openai_shape)
     if prepare:

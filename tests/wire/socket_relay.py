@@ -32,6 +32,7 @@ from relay.guard import SUBJECT
 from relay.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls
 from relay.stores.memory import MemoryLimits, MemoryLog
+from relay.timerwheel import TimerWheel
 from tests.by_default import by_default, open_route
 from tests.frames import server_frame
 
@@ -206,7 +207,12 @@ async def serving(
         clock=time.monotonic,
     )
     edge = WebSocketEdge(
-        log, dispatcher, limits or by_default(Limits), authenticate=authenticate, observer=told
+        log,
+        dispatcher,
+        limits or by_default(Limits),
+        wheel=TimerWheel(time.monotonic),
+        authenticate=authenticate,
+        observer=told,
     )
     relay = SocketRelay(log, dispatcher, provider, edge, told)
 

@@ -13,7 +13,8 @@ from aiohttp import web
 from lab.waiting import until
 from relay.dispatcher import Dispatcher, Lineup, Policy
 from relay.edges import http
-from relay.edges.http_stream import Pace, Service
+from relay.edges.delivery.http_body import Service
+from relay.edges.delivery.outlet import Pace
 from relay.edges.openai_chat import PREFIX, OpenAIChatEdge, openai_shape
 from relay.edges.sse import SseEdge
 from relay.errors import Code, Fault
@@ -21,6 +22,7 @@ from relay.events import Target, Text
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.stores.memory import MemoryLimits, MemoryLog
+from relay.timerwheel import TimerWheel
 from tests.by_default import by_default, open_route
 from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of
 from tests.wire.socket_relay import END, Held, ScriptedProvider, Told, says
@@ -63,7 +65,7 @@ class Relay:
 @asynccontextmanager
 async def serving(script):
     relay = Relay(script)
-    service = Service(relay.dispatcher, relay.log, Pace(), 64 * 1024)
+    service = Service(relay.dispatcher, relay.log, Pace(), TimerWheel(time.monotonic), 64 * 1024)
     app = web.Application(middlewares=[http.errors])
     http.shape_errors(app, PREFIX, openai_shape)
     app.add_routes([*SseEdge(service).routes(), *OpenAIChatEdge(service).routes()])

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from lab.waiting import until
-from relay.edges.http_stream import Pace
+from relay.edges.delivery.outlet import Pace
 from relay.errors import Code, RelayError
 from relay.events import (
     Done,

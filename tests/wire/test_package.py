@@ -23,11 +23,11 @@ import aiohttp
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests.upstreams.server import Upstream
 
 from relay import __version__
 from relay.engine.fetch import MODEL_FILE, MODEL_LOCK
 from relay.engine.model import MODEL_PACKAGE, find_model
-from tests.upstreams.server import Upstream
 from tests.wire.documented import ROOT
 
 STEP = 60

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from lab.waiting import until
-from relay.edges.http_stream import Pace, Tap
+from relay.edges.delivery.outlet import Outlet, Pace
 from relay.errors import Code, RelayError
 from relay.events import Failed, Text, ToolCall
 from relay.stores.memory import MemoryLimits
@@ -482,4 +482,4 @@ async def test_an_answer_leaves_nothing_on_its_connection(relay, path):
             await reader.ask("POST", path, body)
             assert reader.status == 200
         gc.collect()
-        assert [item for item in gc.get_objects() if isinstance(item, Tap)] == []
+        assert [item for item in gc.get_objects() if isinstance(item, Outlet)] == []

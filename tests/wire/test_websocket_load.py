@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.waiting import until
-from relay.edges.outbox import HIGH_WATER, MAX_REPLIES, MAX_WRITE
+from relay.edges.delivery.outlet import HIGH_WATER, MAX_REPLIES, MAX_WRITE
 from relay.edges.websocket import Limits
 from relay.events import Text
 from relay.provider import Call, Take
@@ -178,7 +178,7 @@ async def test_a_client_that_asks_and_does_not_read_is_not_listened_to_meanwhile
 
 
 def waiting(relay: SocketRelay) -> list[int]:
-    return [served._outbox._reply_bytes for served in relay.edge._sockets]
+    return [served._outlet._reply_bytes for served in relay.edge._sockets]
 
 
 async def test_a_hundred_readers_of_one_stream_all_get_it() -> None:
