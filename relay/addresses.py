@@ -61,8 +61,11 @@ def is_loopback(host: str) -> bool:
     (RFC 6761 §6.3), so that no website can have one pointed here. `0.0.0.0` and `::` are
     every address of the machine. A final dot changes nothing.
     """
-    if len(host) > MAX_NAME:
-        return False
+    return len(host) <= MAX_NAME and _means_this_machine(host)
+
+
+@lru_cache(maxsize=256)
+def _means_this_machine(host: str) -> bool:
     if _LOCALHOST.fullmatch(host):
         return True
     if host.startswith("[") and host.endswith("]"):
@@ -84,6 +87,8 @@ def network_of(text: str) -> Network:
 
 def is_within(address: str, networks: Sequence[Network]) -> bool:
     """Whether `address` lies in one of `networks`; what is no address does not."""
+    if not networks:
+        return False
     found = address_of(address)
     return found is not None and any(found in network for network in networks)
 
@@ -99,6 +104,8 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
     socket's is empty), it stays.
     """
     client = _written(peer) or peer
+    if not trusted:
+        return client
     for entry in reversed(forwarded_for.split(",")):
         if not is_within(client, trusted):
             break
@@ -110,7 +117,12 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
 
 
 def _written(text: str) -> str | None:
-    address = address_of(text)
+    return _known_spelling(text) if len(text) <= MAX_NAME else None
+
+
+@lru_cache(maxsize=4096)
+def _known_spelling(text: str) -> str | None:
+    address = _address(text)
     return None if address is None else str(address)
 
 

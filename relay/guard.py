@@ -11,15 +11,19 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from msgspec import Struct
+from multidict import istr
 
 from relay.addresses import (
     DEFAULT_PORTS,
+    MAX_NAME,
     Network,
     address_of,
     client_address,
@@ -49,7 +53,9 @@ HELLO_PATHS = frozenset({"/ws"})
 """WebSocket routes whose first frame may bring the token, because a browser cannot set a
 header there."""
 
-FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-IP")
+_FORWARDED_HOST, _REAL_IP = istr("X-Forwarded-Host"), istr("X-Real-IP")
+
+FORWARDING_HEADERS = (hdrs.X_FORWARDED_FOR, hdrs.FORWARDED, _FORWARDED_HOST, _REAL_IP)
 """What a proxy adds to a request that it passes on."""
 
 SECURITY_HEADERS = {
@@ -90,8 +96,7 @@ class GuardOptions:
     trusted_proxies: tuple[Network, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRequest:
+class AccessRequest(Struct, frozen=True):
     """What the guard looks at in a request. `origins` and `authorization` as sent;
     `forwarded` where a proxy's header is on it; `peer` is the socket's other end."""
 
@@ -211,6 +216,8 @@ class Guard:
     def _check_origin(self, asked: AccessRequest) -> None:
         if asked.method in _SAFE_METHODS and not asked.upgrade:
             return
+        if not asked.origins:
+            return
         if len(asked.origins) > 1 or not all(
             self.origin_allowed(origin, asked.host) for origin in asked.origins
         ):
@@ -230,10 +237,17 @@ class Guard:
 
 def split_authority(host: str) -> Authority:
     """A Host header's name and port. An unreadable one has an empty name."""
+    return _known_authority(host) if len(host) <= MAX_NAME else _authority(host)
+
+
+def _authority(host: str) -> Authority:
     parts = _split("//" + host)
     if parts is None or parts.hostname is None or parts.username is not None:
         return "", None
     return parts.hostname.rstrip("."), parts.port
+
+
+_known_authority = lru_cache(maxsize=256)(_authority)
 
 
 def _same_authority(origin: SplitResult, host: str) -> bool:
@@ -267,6 +281,8 @@ def _open(asked: AccessRequest) -> bool:
 
 # --- in front of aiohttp -----------------------------------------------------------------
 
+_ASKED = web.RequestKey("asked", AccessRequest)
+
 OnPrepare: TypeAlias = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
@@ -274,16 +290,16 @@ def asked_of(request: web.Request, guard: Guard) -> AccessRequest:
     """What the guard looks at, read off an aiohttp request. Behind a trusted proxy the
     host is the one that the client asked the proxy for."""
     headers, peer = request.headers, request.remote or ""
-    host = headers.get("Host", "")
+    host = headers.get(hdrs.HOST, "")
     if guard.trusts(peer):
-        host = headers.get("X-Forwarded-Host", host).split(",")[0].strip()
+        host = headers.get(_FORWARDED_HOST, host).split(",")[0].strip()
     return AccessRequest(
         method=request.method,
         path=request.path,
         host=host,
-        origins=tuple(headers.getall("Origin", ())),
-        upgrade="websocket" in headers.get("Upgrade", "").lower(),
-        authorization=headers.get("Authorization"),
+        origins=tuple(headers.getall(hdrs.ORIGIN, ())),
+        upgrade="websocket" in headers.get(hdrs.UPGRADE, "").lower(),
+        authorization=headers.get(hdrs.AUTHORIZATION),
         forwarded=any(name in headers for name in FORWARDING_HEADERS),
         peer=peer,
     )
@@ -295,9 +311,9 @@ def middleware(guard: Guard) -> Middleware:
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asked = asked_of(request, guard)
+        asked = request[_ASKED] = asked_of(request, guard)
         request[ADDRESS] = guard.client_address(
-            asked.peer, ",".join(request.headers.getall("X-Forwarded-For", ()))
+            asked.peer, ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, ()))
         )
         if _is_preflight(request):
             return _preflight(request, guard, asked)
@@ -316,7 +332,7 @@ def on_prepare(guard: Guard) -> OnPrepare:
             response.headers.setdefault(name, value)
         response.headers["Server"] = SERVER
         response.headers.add("Vary", "Origin")
-        asked = asked_of(request, guard)
+        asked = request.get(_ASKED) or asked_of(request, guard)
         if len(asked.origins) == 1 and guard.origin_allowed(asked.origins[0], asked.host):
             response.headers["Access-Control-Allow-Origin"] = asked.origins[0]
             response.headers["Access-Control-Expose-Headers"] = f"{STREAM_HEADER}, Retry-After"
@@ -325,7 +341,7 @@ def on_prepare(guard: Guard) -> OnPrepare:
 
 
 def _is_preflight(request: web.Request) -> bool:
-    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    return request.method == "OPTIONS" and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
 
 
 def _preflight(request: web.Request, guard: Guard, asked: AccessRequest) -> web.Response:

@@ -22,7 +22,7 @@ from relay import events
 from relay.dispatcher import Offer
 from relay.edges import openai_request
 from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, Service, read_whole
-from relay.edges.http import STATUS, HttpError, json_response, read_json
+from relay.edges.http import STATUS, HttpError, json_object, json_response, read_body
 from relay.edges.openai_request import InvalidRequest
 from relay.edges.openai_response import (
     OpenAIChunk,
@@ -56,7 +56,6 @@ from relay.events import (
     ToolCall,
 )
 from relay.guard import SUBJECT
-from relay.protocol.chat import to_request
 from relay.protocol.frames import STREAM_HEADER
 from relay.records import Chunk, decode
 
@@ -291,10 +290,11 @@ class OpenAIChatEdge:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, streamed or in one piece."""
-        fields = await read_json(request, self._service.max_body)
-        body, chat = openai_request.read(fields)
+        data = await read_body(request, self._service.max_body)
+        body, asked = openai_request.read_plain(data) or openai_request.read(json_object(data))
         subject, streamed = request.get(SUBJECT), bool(body.stream)
-        asked = msgspec.structs.replace(to_request(chat, body.model), can_unsay=not streamed)
+        if streamed:
+            asked = msgspec.structs.replace(asked, can_unsay=False)
         try:
             stream = await self._service.dispatcher.start(
                 asked,

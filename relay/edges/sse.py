@@ -12,12 +12,13 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, Service
-from relay.edges.http import read_json
+from relay.edges.http import json_object, read_body
 from relay.errors import Code, RelayError
 from relay.guard import SUBJECT
-from relay.protocol.chat import Chat, ChatBody, to_request
+from relay.protocol.chat import ChatBody, to_request
 from relay.protocol.codec import FrameEncoder, explain
 from relay.protocol.frames import STREAM_HEADER
+from relay.protocol.plainchat import ReadChat, read_plain_body
 from relay.records import Chunk
 
 MAX_SEQ_DIGITS = 15
@@ -61,11 +62,12 @@ class SseEdge:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Start a stream and send it. Whatever is wrong before it starts raises."""
         service = self._service
-        chat = _chat_of(await read_json(request, service.max_body))
+        body, provider = await read_body(request, service.max_body), request.match_info["provider"]
+        asked = read_plain_body(body, provider) or _read_by_schema(body, provider)
         subject = request.get(SUBJECT)
-        id = chat.id or secrets.token_urlsafe(12)
+        id = asked.id or secrets.token_urlsafe(12)
         stream = await service.dispatcher.start(
-            to_request(chat, request.match_info["provider"]),
+            asked.request,
             session=secrets.token_urlsafe(24),
             id=id,
             subject=subject,
@@ -96,12 +98,13 @@ class SseEdge:
         )
 
 
-def _chat_of(fields: dict[str, object]) -> Chat:
+def _read_by_schema(body: bytes, provider: str) -> ReadChat:
     try:
-        return ChatBody.model_validate(fields)
+        chat = ChatBody.model_validate(json_object(body))
     except ValidationError as error:
         _, message = explain(error)
         raise RelayError(Code.BAD_REQUEST, message) from None
+    return ReadChat(chat.id, to_request(chat, provider))
 
 
 def _after_of(request: web.Request) -> int:

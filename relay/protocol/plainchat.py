@@ -17,11 +17,11 @@ from relay.protocol.chat import MAX_ID_CHARS, MAX_MESSAGES, MAX_NAME_CHARS, MAX_
 from relay.request import ChatRequest, Message
 
 MAX_PLAIN_CHARS = 65_536
-"""Characters of a frame that is read here; a longer one's values are counted first."""
+"""Characters of a frame or a body that is read here; a longer one's values are counted first."""
 
 
 class ReadChat(Struct, frozen=True):
-    """A `chat` frame, read: its id, where it has one, and what it asks."""
+    """A chat, read: its id, where it has one, and what it asks."""
 
     id: str | None
     request: ChatRequest
@@ -36,7 +36,7 @@ class _Turn(Struct, forbid_unknown_fields=True):
     content: _Text
 
 
-class _PlainChat(Struct, forbid_unknown_fields=True, tag_field="type", tag="chat"):
+class _PlainChat(Struct, forbid_unknown_fields=True):
     messages: _Text | Annotated[list[_Turn], Meta(max_length=MAX_MESSAGES)]
     id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
     provider: _Name | None = None
@@ -46,11 +46,21 @@ class _PlainChat(Struct, forbid_unknown_fields=True, tag_field="type", tag="chat
     fallback: bool | None = None
 
 
+class _PlainFrame(_PlainChat, tag_field="type", tag="chat"):
+    pass
+
+
+class _PlainBody(_PlainChat):
+    model: str | None = None
+    stream: bool | None = None
+
+
 _ID_CHARS = f"{ascii_letters}{digits}._-"
 """Those of `ID_PATTERN`: an id is stripped of them, which a regular expression takes far longer
 to look at."""
 
-_decode = msgspec.json.Decoder(_PlainChat).decode
+_decode_frame = msgspec.json.Decoder(_PlainFrame).decode
+_decode_body = msgspec.json.Decoder(_PlainBody).decode
 
 
 def read_plain(text: str) -> ReadChat | None:
@@ -58,14 +68,30 @@ def read_plain(text: str) -> ReadChat | None:
     if len(text) > MAX_PLAIN_CHARS or '"chat"' not in text:
         return None
     try:
-        chat = _decode(text)
+        chat = _decode_frame(text)
     except (msgspec.MsgspecError, UnicodeError):
         return None
+    return _asked(chat, chat.provider or "")
+
+
+def read_plain_body(body: bytes, provider: str) -> ReadChat | None:
+    """The chat for `provider` that the body of `POST /chat/{provider}` is; None where the
+    schema has to read it."""
+    if len(body) > MAX_PLAIN_CHARS:
+        return None
+    try:
+        chat = _decode_body(body)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+    return _asked(chat, provider)
+
+
+def _asked(chat: _PlainChat, provider: str) -> ReadChat | None:
     turns = _turns(chat.messages)
     if turns is None or (chat.id is not None and chat.id.strip(_ID_CHARS)):
         return None
     request = ChatRequest(
-        provider=chat.provider or "",
+        provider=provider,
         messages=turns,
         system=chat.system or None,
         max_tokens=chat.max_tokens,
