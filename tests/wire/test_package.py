@@ -23,8 +23,8 @@ import aiohttp
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tests.upstreams.server import Upstream
 
+from lab.upstreams.server import Upstream
 from relay import __version__
 from relay.engine.fetch import MODEL_FILE, MODEL_LOCK
 from relay.engine.model import MODEL_PACKAGE, find_model

@@ -18,6 +18,7 @@ from lab.waiting import PATIENCE, until
 from relay.errors import Code, Fenced, RelayError, StreamExpired
 from relay.events import Text
 from relay.stores.redis.connection import CALLS_AT_ONCE
+from relay.stores.redis.stream import RedisStream
 from relay.streamlog import Created, Orphan, Writer
 from tests.wire.redis_nodes import (
     DONE,
@@ -324,7 +325,9 @@ async def test_a_stream_whose_owner_died_before_its_first_record_is_begun_anew(
     b.on_orphan(orphans.append)
     reader = await Reader().attach(b)
     await until(lambda: orphans)
-    assert (orphans[0].chunks, orphans[0].writer.epoch) == ([], 2)
+    writer = orphans[0].writer
+    assert isinstance(writer, RedisStream)
+    assert (orphans[0].chunks, writer.epoch) == ([], 2)
     assert orphans[0].spec is not None
     assert orphans[0].spec.request == spec().request
     reader.close()

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import sys
 
 import pytest
@@ -53,7 +54,7 @@ def test_the_cache_lies_in_the_home_where_the_environment_names_no_other(
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setattr(model.os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert model.cache_folder() is None
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.account import Account
-from relay.events import Attempt, Done, FinishReason, Kind, Start, Text, Timing, Usage
+from relay.events import Done, EndedAttempt, FinishReason, Kind, Start, Text, Timing, Usage
 from relay.records import encode
 from relay.request import ChatRequest, Message
 from relay.stores.redis import keys
@@ -151,6 +151,6 @@ def test_of_a_request_that_is_too_large_nothing_is_kept_and_nothing_made_up() ->
 def test_an_account_tells_of_calls_only_where_its_owner_wrote_last(
     written_by: int, calls: tuple[()] | None
 ) -> None:
-    account = Account((Attempt("gpt", "m", "provider_error", 5),), calls=(), first_text_ms=9)
+    account = Account((EndedAttempt("gpt", "m", "provider_error", 5),), calls=(), first_text_ms=9)
     read_back = read_account(held(account_fields(account, 2)), written_by)
     assert read_back == msgspec.structs.replace(account, calls=calls, epoch=2)
