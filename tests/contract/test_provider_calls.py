@@ -21,7 +21,7 @@ from relay.providers.awaited import AwaitedCall, ask
 from relay.providers.registry import build
 from relay.providers.vendor import VendorProvider
 from relay.request import ChatRequest, Message
-from tests import upstreams as up
+from lab import upstreams as up
 
 CALL = Call("some-model", ChatRequest("p", (Message("user", "Hi"),)), 64)
 PATIENCE = 10.0
