@@ -104,7 +104,7 @@ def test_a_field_that_a_later_version_added_is_passed_over() -> None:
 
 def spec(conversation: str | None = "a talk", subject: str | None = "ann") -> Spec:
     request = ChatRequest("gpt", (Message("user", "hi"),), conversation=conversation)
-    return Spec("st1", "a-secret", "a", subject, request, 300)
+    return Spec("st1", "a-secret", "a", subject, request, 300.0)
 
 
 def held(fields: dict[str, str | bytes]) -> dict[bytes, bytes]:
@@ -122,7 +122,7 @@ def test_what_redis_keeps_of_a_stream_stays_as_other_versions_read_it() -> None:
         "subject": "=ann",
         "session": keys.digest("a-secret"),
         "id": "a",
-        "grace": "300",
+        "grace": "300.0",
         "fingerprint": spec().request.fingerprint(),
         "newest": keys.digest("subject:ann:a talk"),
     }
