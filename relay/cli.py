@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay import __version__, compiled
+from relay import __version__
+from relay.process import compiled
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -62,7 +63,7 @@ def serve(arguments: Sequence[str]) -> int:
 
     from relay.configuration.settings import load_settings
     from relay.configuration.variables import SettingsError
-    from relay.serving import BAD_CONFIGURATION, run, run_check
+    from relay.process.serving import BAD_CONFIGURATION, run, run_check
 
     try:
         settings = load_settings()
@@ -79,7 +80,7 @@ def _work(number: int, port: int, endpoint: Endpoint | None, parent: Connection)
     """One of several processes of `serve`, from its first import on."""
     compiled.use(arguments=sys.argv)
 
-    from relay.serving import serve_worker
+    from relay.process.serving import serve_worker
 
     return serve_worker(number, port, endpoint, parent)
 

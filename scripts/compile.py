@@ -1,6 +1,6 @@
 """Compile the modules on a token's way with mypyc, unless that was done.
 
-Leaves them in build/compiled, where `relay.compiled` finds them. The relay runs without
+Leaves them in build/compiled, where `relay.process.compiled` finds them. The relay runs without
 them, too, only slower. Needs mypy, setuptools, a C compiler and Python's headers; exit
 status 0 compiled, or compiled before; 1 it failed; 2 this machine can't, which is said.
 """
@@ -23,27 +23,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from relay import compiled  # noqa: E402  # from this checkout
+from relay.process import compiled  # noqa: E402  # from this checkout
 
 HOT = (
-    "relay.driver",
+    "relay.answering.driver",
     "relay.edges.delivery.framing",
     "relay.edges.delivery.outlet",
-    "relay.edges.sse",
+    "relay.edges.relay_v1.sse",
     "relay.failover.attempt",
     "relay.failover.policy",
     "relay.failover.showing",
     "relay.protocol.codec",
-    "relay.providers.answer",
-    "relay.providers.anthropic_wire",
-    "relay.providers.decoding",
-    "relay.providers.exchange",
-    "relay.providers.gemini_wire",
-    "relay.providers.http1",
-    "relay.providers.openai_wire",
-    "relay.providers.sse",
-    "relay.providers.toolcalls",
-    "relay.records",
+    "relay.providers.http.call",
+    "relay.providers.anthropic.decoder",
+    "relay.providers.decoding.decoder",
+    "relay.providers.http.exchange",
+    "relay.providers.gemini.decoder",
+    "relay.providers.http.http1",
+    "relay.providers.openai.decoder",
+    "relay.providers.decoding.sse",
+    "relay.providers.decoding.toolcalls",
+    "relay.core.records",
     "relay.stores.memory.stream",
     "relay.stores.reading",
     "relay.stores.redis.encoding",

@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 from generated import write_or_check  # noqa: E402
 
-from relay.edges import served_socket  # noqa: E402
-from relay.errors import Code  # noqa: E402
+from relay.core.errors import Code  # noqa: E402
+from relay.edges.relay_v1 import served_socket  # noqa: E402
 from relay.protocol import chat, codec, connection, frames  # noqa: E402
 from relay.protocol.connection import RULES, Input, Phase  # noqa: E402
 from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES  # noqa: E402

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from generated import write_or_check  # noqa: E402
 
-from relay.errors import Code  # noqa: E402
+from relay.core.errors import Code  # noqa: E402
 from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES  # noqa: E402
 from relay.protocol.schema import json_schema  # noqa: E402
 

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from relay.answering.routing import Route
 from relay.configuration.settings import Settings
-from relay.events import Target
-from relay.routing import Route
+from relay.core.events import Target
 
 Part = TypeVar("Part")
 

@@ -8,7 +8,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from relay import compiled
+from relay.process import compiled
 from tests import skip_gate
 
 if os.environ.get("RELAY_TEST_COMPILED") and compiled.use() != "compiled":

@@ -13,9 +13,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from relay.account import Account
-from relay.errors import Code, Fault
-from relay.events import (
+from relay.core.account import Account
+from relay.core.errors import Code, Fault
+from relay.core.events import (
     Done,
     Event,
     Failed,
@@ -31,13 +31,13 @@ from relay.events import (
     ToolCall,
     Usage,
 )
+from relay.core.provider import Form
+from relay.core.records import Records, Shown, encode, shown, split_long
 from relay.failover.breaker import Breakers
 from relay.failover.estate import estate_of
 from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Abort, Failover, Launch, Plan, Step
-from relay.provider import Form
-from relay.records import Records, Shown, encode, shown, split_long
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))
 MOST_STEPS = 100_000

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from relay.addresses import DEFAULT_PORTS, Network, network_of
+from relay.core.addresses import DEFAULT_PORTS, Network, network_of
 
 PROVIDER_SUFFIXES = ("BASE_URL", "API_KEY", "MODEL_DEFAULT", "MODEL_FALLBACKS")
 """What follows `{NAME}_` in the variables of a provider."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, get_args
 
+from relay.answering.routing import ClientSystem, Route
 from relay.configuration.environment import is_provider_name
 from relay.configuration.tomllines import Lines, locate, syntax_line
-from relay.events import Target
-from relay.routing import ClientSystem, Route
+from relay.core.events import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from relay import defaults
-from relay.addresses import is_loopback
+from relay.answering.continuation import CONTINUATION_PROMPT
 from relay.configuration.environment import (
     MIN_TOKEN_LENGTH,
     PROVIDER_SUFFIXES,
@@ -63,7 +62,8 @@ from relay.configuration.variables import (
     size,
     switch,
 )
-from relay.continuation import CONTINUATION_PROMPT
+from relay.core import defaults
+from relay.core.addresses import is_loopback
 from relay.providers.registry import VENDORS, Vendor, vendor_of
 
 BUILT_IN_PROVIDERS = (*(vendor.provider for vendor in VENDORS), "local")

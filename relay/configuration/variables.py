@@ -14,12 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSeri
 from pydantic.fields import FieldInfo
 from pydantic_settings import NoDecode
 
-from relay.addresses import Network
 from relay.configuration import environment as grammar
+from relay.core.addresses import Network
+from relay.core.redaction import hide_shapes
 from relay.failover.plan import Rescue
 from relay.observability.loglayout import Format
 from relay.observability.loglines import one_line
-from relay.redaction import hide_shapes
 
 
 def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:

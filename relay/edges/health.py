@@ -14,10 +14,10 @@ from typing import Any, Literal
 from aiohttp import web
 from loguru import logger
 
+from relay.core.errors import Code, Fault, RelayError
+from relay.core.provider import Provider
 from relay.edges.http import json_response
-from relay.errors import Code, Fault, RelayError
 from relay.observability.health import Health, Report, overall
-from relay.provider import Provider
 
 PROBE_WAIT = 2.0
 """Seconds that a request waits for probes; slower ones show in the next answer."""

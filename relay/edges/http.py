@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from relay.errors import Code, RelayError
+from relay.core.errors import Code, RelayError
 from relay.protocol.codec import NotAFrame, decode_object
 
 BODY_SECONDS = 30.0

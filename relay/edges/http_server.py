@@ -17,11 +17,11 @@ from aiohttp.http import WebSocketReader
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from relay.access.guard import SECURITY_HEADERS, SERVER
+from relay.core.errors import Code, RelayError
 from relay.edges.delivery.link import Listener
 from relay.edges.http import HttpError, error_response, from_http_exception, shape_for
 from relay.edges.rfc6455 import REFUSED_FRAME, FrameGate
-from relay.errors import Code, RelayError
-from relay.guard import SECURITY_HEADERS, SERVER
 
 MAX_URL = 8_192
 """Bytes of a request's path and query."""

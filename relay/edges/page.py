@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from relay.guard import SECURITY_HEADERS
+from relay.access.guard import SECURITY_HEADERS
 
 WEB = Path(__file__).parent.parent / "web"
 """Where the page's files lie."""

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from relay.edges import openai_schema
+from relay.edges.openai import schema as openai_schema
 from relay.protocol.openapi import OPENAPI_PATH, openapi
 from relay.protocol.schema import ASYNCAPI_PATH, SCHEMA_PATH, Json, asyncapi, json_schema
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.request import Message, text_of
+from relay.core.request import Message, text_of
 
 PROMPT_CHARACTERS = 4000
 """Characters of conversation that the embedded model reads, about 1,000 tokens. It reads

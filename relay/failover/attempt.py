@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from relay.account import AttemptNote
-from relay.events import EndedAttempt, FinishReason, Target, Usage, estimate_tokens
+from relay.core.account import AttemptNote
+from relay.core.events import EndedAttempt, FinishReason, Target, Usage, estimate_tokens
+from relay.core.provider import Form
 from relay.failover.breaker import Ticket
 from relay.failover.plan import Abort, Launch, Plan
 from relay.failover.seam import Seam
-from relay.provider import Form
 
 LINGER = 1.0
 """Seconds after the finish reason in which counts may still follow. Then the answer is

@@ -14,8 +14,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from relay.errors import Code
-from relay.events import Target
+from relay.core.errors import Code
+from relay.core.events import Target
 
 FAILURES_TO_OPEN = 5
 """Failures in a row that open a breaker."""

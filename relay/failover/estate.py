@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from relay.account import Account, AttemptNote
-from relay.errors import Code
-from relay.events import EndedAttempt, Target
+from relay.core.account import Account, AttemptNote
+from relay.core.errors import Code
+from relay.core.events import EndedAttempt, Target
+from relay.core.records import Chunk, Shown, announced, characters, shown
 from relay.failover.attempt import counted
-from relay.records import Chunk, Shown, announced, characters, shown
 
 LEFT = frozenset({Code.INTERNAL, Code.DRAINING})
 """Outcomes of attempts that ended with their node, by no fault of the target."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from relay.errors import OF_THE_REQUEST, Code, Fault
-from relay.events import Target
+from relay.core.errors import OF_THE_REQUEST, Code, Fault
+from relay.core.events import Target
+from relay.core.provider import Form
 from relay.failover.breaker import Breakers, Ticket
 from relay.failover.plan import Plan
-from relay.provider import Form
 
 FRUITLESS = 2
 """Attempts in a row on one target that may yield nothing, and attempts in all that may break

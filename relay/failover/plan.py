@@ -7,9 +7,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from relay import defaults
-from relay.events import Record, Target
-from relay.provider import Form
+from relay.core import defaults
+from relay.core.events import Record, Target
+from relay.core.provider import Form
 
 Rescue = Literal["continue", "restart", "off"]
 

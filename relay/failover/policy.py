@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from relay.account import Account
-from relay.errors import Code, Fault
-from relay.events import (
+from relay.core.account import Account
+from relay.core.errors import Code, Fault
+from relay.core.events import (
     EndedAttempt,
     Event,
     Finish,
@@ -26,6 +26,8 @@ from relay.events import (
     ToolCall,
     Usage,
 )
+from relay.core.provider import Form
+from relay.core.records import Chunk
 from relay.failover.attempt import OK, Attempt, Attempts
 from relay.failover.breaker import Breakers
 from relay.failover.estate import LEFT, Estate, interrupted
@@ -35,8 +37,6 @@ from relay.failover.ladder import Ladder, NextAttempt
 from relay.failover.plan import Abort, Launch, Plan, Rescue, Step
 from relay.failover.seam import Fit, Joined, Seam
 from relay.failover.showing import Showing
-from relay.provider import Form
-from relay.records import Chunk
 
 __all__ = ["Abort", "Failover", "Launch", "Plan", "Rescue", "Step"]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from relay.provider import Form
+from relay.core.provider import Form
 
 WINDOW = 1_000
 """How many of the last shown characters are searched for a repetition: a paragraph."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from relay.account import Account
-from relay.errors import Code
-from relay.events import (
+from relay.core.account import Account
+from relay.core.errors import Code
+from relay.core.events import (
     Done,
     Failed,
     Fallback,
@@ -18,10 +18,10 @@ from relay.events import (
     Timing,
     ToolCall,
 )
+from relay.core.records import Chunk, shown
 from relay.failover.attempt import Attempt, Attempts, milliseconds
 from relay.failover.estate import Estate
 from relay.failover.plan import Plan
-from relay.records import Chunk, shown
 
 
 class Showing:

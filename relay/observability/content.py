@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from relay.events import ToolCall
+from relay.core.events import ToolCall
+from relay.core.records import Shown
+from relay.core.redaction import hide_shapes
+from relay.core.request import ChatRequest, Message, PastCall, TextPart, text_of
 from relay.observability.loglines import cut
-from relay.records import Shown
-from relay.redaction import hide_shapes
-from relay.request import ChatRequest, Message, PastCall, TextPart, text_of
 
 MAX_CONTENT = 4_000
 """Characters of text that one line shows at most, the newest first. Quoted they still fit a

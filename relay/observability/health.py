@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.errors import OF_THE_REQUEST, Code
+from relay.core.errors import OF_THE_REQUEST, Code
 
 HealthStatus = Literal["ok", "degraded", "down", "unknown"]
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from urllib.parse import quote
 
-from relay.errors import Fault, RelayError
-from relay.redaction import HIDDEN, MIN_SECRET_LENGTH, hide_shapes
+from relay.core.errors import Fault, RelayError
+from relay.core.redaction import HIDDEN, MIN_SECRET_LENGTH, hide_shapes
 
 MAX_MESSAGE = 8_192
 """Characters of a line's message, and of its traceback, at most; the rest is counted."""

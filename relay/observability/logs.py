@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
-from relay.errors import OF_THE_REQUEST, Code
-from relay.events import Done, EndedAttempt, Failed
+from relay.core.errors import OF_THE_REQUEST, Code
+from relay.core.events import Done, EndedAttempt, Failed
+from relay.core.records import Shown
+from relay.core.request import ChatRequest
 from relay.observability.content import answered, asked
 from relay.observability.loglayout import NO_FIELDS, About, Format, Layout, LineFields, Said, Values
 from relay.observability.loglines import Redactor, fold
 from relay.observability.logwriter import Console, LogFile, LogWriter, Output
-from relay.records import Shown
-from relay.request import ChatRequest
 
 if TYPE_CHECKING:
     from loguru import Message, Record

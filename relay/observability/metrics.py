@@ -15,8 +15,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from relay.errors import Code
-from relay.events import Done, EndedAttempt, Failed, FinishReason, Target, Usage
+from relay.core.errors import Code
+from relay.core.events import Done, EndedAttempt, Failed, FinishReason, Target, Usage
 from relay.observability.tallies import PlainCounter, PlainHistogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

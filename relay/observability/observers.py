@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 
 from loguru import logger
 
-from relay.errors import Code
-from relay.events import Done, EndedAttempt, Failed, Target
+from relay.core.errors import Code
+from relay.core.events import Done, EndedAttempt, Failed, Target
+from relay.core.records import Shown
+from relay.core.request import ChatRequest
 from relay.observability import logs
 from relay.observability.health import Health
 from relay.observability.metrics import Metrics
-from relay.records import Shown
-from relay.request import ChatRequest
 
 
 class StreamObserver:

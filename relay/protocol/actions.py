@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from relay.core.request import ChatRequest
 from relay.protocol.frames import AnySent
-from relay.request import ChatRequest
 
 
 class CloseCode(IntEnum):

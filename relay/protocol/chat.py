@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from relay import request
+from relay.core import request
 
 MAX_ID_CHARS = 64
 """Characters of an `id`."""

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from relay.errors import Code, RelayError
-from relay.events import TEXTUAL, Kind
+from relay.core.errors import Code, RelayError
+from relay.core.events import TEXTUAL, Kind
+from relay.core.records import Chunk
 from relay.protocol.chat import SEMANTIC, to_request
 from relay.protocol.frames import (
     CLIENT_FRAMES,
@@ -27,7 +28,6 @@ from relay.protocol.frames import (
     ResumeFrame,
 )
 from relay.protocol.plainchat import ReadChat, read_plain
-from relay.records import Chunk
 
 ReadFrame: TypeAlias = ReadChat | HelloFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame
 """What a client's frame is read as: a `chat` as `ReadChat`, any other as its model."""

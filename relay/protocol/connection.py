@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from relay.errors import Code, RelayError
+from relay.core.errors import Code, RelayError
 from relay.protocol.actions import (
     Actions,
     Attach,

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from relay.core.request import ChatRequest, Message
 from relay.protocol.chat import MAX_ID_CHARS, MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
-from relay.request import ChatRequest, Message
 
 MAX_PLAIN_CHARS = 65_536
 """Characters of a frame or a body that is read here; a longer one's values are counted first."""

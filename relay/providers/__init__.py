@@ -1,6 +1,6 @@
 """The vendors' wires. `registry.build` makes a provider; nothing here loads an SDK.
 
-Each wire is split: `*_request` (what is asked) and `*_wire` (what is answered, and what a
-refusal means) are pure; `openai`, `anthropic` and `gemini` send requests by the official SDKs,
-and `vendor` makes the calls.
+A vendor is a folder: `body` (what is asked), `decoder` (what is answered, and what a refusal
+means) and `types` are pure; `provider` has the official SDK send. `vendor` makes the calls,
+over `http` where it can; `decoding` is what the decoders share.
 """

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from typing import TypeAlias
 
-from relay.events import Event
-from relay.provider import Call, Caller, Provider, Take
-from relay.providers.faults import closed_early
+from relay.core.events import Event
+from relay.core.provider import Call, Caller, Provider, Take
+from relay.providers.decoding.faults import closed_early
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a provider that closes waits for its calls to let go of their upstreams."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.request import ChatRequest, ImagePart, Message, Part, TextPart, text_of
+from relay.core.request import ChatRequest, ImagePart, Message, Part, TextPart, text_of
 
 OPENING = "…"
 """The user's turn put before a conversation that begins with the assistant's."""

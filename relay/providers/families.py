@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Literal, NamedTuple
 
-from relay.provider import Form
+from relay.core.provider import Form
 
 Vendor = Literal["openai", "anthropic", "gemini", "compatible"]
 

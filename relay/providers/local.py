@@ -13,12 +13,12 @@ from typing import Protocol
 
 from msgspec import structs
 
+from relay.core.errors import Code, Fault
+from relay.core.provider import Call, Caller, Form, Provider, Take, UpstreamCall
+from relay.core.request import ChatRequest, ImagePart
 from relay.engine.process import Endpoint, Engine, EngineFailed
 from relay.engine.window import PROMPT_CHARACTERS, recent
-from relay.errors import Code, Fault
-from relay.provider import Call, Caller, Form, Provider, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls, ask
-from relay.request import ChatRequest, ImagePart
 
 MAYBE_A_CRASH = frozenset({Code.PROVIDER_INTERRUPTED, Code.PROVIDER_ERROR})
 SYSTEM = "You are a helpful assistant."
@@ -119,7 +119,7 @@ class LocalProvider:
 
 
 def _connect(name: str, endpoint: Endpoint) -> Provider:
-    from relay.providers.openai import compatible
+    from relay.providers.openai.provider import compatible
 
     return compatible(name, endpoint.api_key, URL, endpoint.socket, prefill=True)
 

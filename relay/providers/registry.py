@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from relay.provider import Provider
+from relay.core.provider import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,19 @@ class Vendor:
 
 
 VENDORS: tuple[Vendor, ...] = (
-    Vendor("openai", "gpt", "OPENAI", "relay.providers.openai", "gpt-6-luna", ("gpt-6.1-terra",)),
+    Vendor(
+        "openai",
+        "gpt",
+        "OPENAI",
+        "relay.providers.openai.provider",
+        "gpt-6-luna",
+        ("gpt-6.1-terra",),
+    ),
     Vendor(
         "anthropic",
         "claude",
         "ANTHROPIC",
-        "relay.providers.anthropic",
+        "relay.providers.anthropic.provider",
         "claude-sonnet-5-5",
         ("claude-haiku-5-5",),
     ),
@@ -42,7 +49,7 @@ VENDORS: tuple[Vendor, ...] = (
         "gemini",
         "gemini",
         "GEMINI",
-        "relay.providers.gemini",
+        "relay.providers.gemini.provider",
         "gemini-3.8-flash",
         ("gemini-3.5-flash-lite",),
     ),
@@ -53,7 +60,7 @@ COMPATIBLE = "compatible"
 configured by environment alone."""
 
 _MODULES = {vendor.kind: vendor.module for vendor in VENDORS} | {
-    COMPATIBLE: "relay.providers.openai"
+    COMPATIBLE: "relay.providers.openai.provider"
 }
 
 

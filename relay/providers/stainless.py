@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx2
 
-from relay.provider import Call
-from relay.providers.http import transport_fault
+from relay.core.provider import Call
+from relay.providers.http.sdk_client import transport_fault
 
 
 class StainlessSender:

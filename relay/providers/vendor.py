@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 import httpx2
 
-from relay.errors import Fault
-from relay.provider import Call, Caller, Form, Take, UpstreamCall
-from relay.providers.answer import LeanCall
+from relay.core.errors import Fault
+from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls, ask
-from relay.providers.decoding import Decoder, pump
-from relay.providers.faults import Reply
-from relay.providers.http import reply_of, secret_kept, transport_faults
-from relay.providers.lean import LeanTransport
+from relay.providers.decoding.decoder import Decoder, pump
+from relay.providers.decoding.faults import Reply
+from relay.providers.http.call import LeanCall
+from relay.providers.http.lean import LeanTransport
+from relay.providers.http.sdk_client import reply_of, secret_kept, transport_faults
 
 
 class Wire(NamedTuple):

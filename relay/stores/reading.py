@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay.errors import RelayError, StreamExpired
-from relay.records import Chunk, Records
+from relay.core.errors import RelayError, StreamExpired
+from relay.core.records import Chunk, Records
 
 
 class Readable:

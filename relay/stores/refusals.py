@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.errors import Code, RelayError
+from relay.core.errors import Code, RelayError
 
 
 def foreign_session() -> RelayError:

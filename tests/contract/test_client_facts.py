@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from relay import defaults
 from relay.client import client, session, transport
 from relay.configuration.settings import Settings
-from relay.errors import Code
+from relay.core import defaults
+from relay.core.errors import Code
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import PROTOCOL
 

@@ -16,11 +16,11 @@ import yaml
 from aiohttp.test_utils import make_mocked_request
 
 from relay import __version__
-from relay.app import Relay
 from relay.cli import COMMANDS
 from relay.configuration.environment import PROVIDER_SUFFIXES
 from relay.configuration.settings import load_settings, variables
-from relay.serving import catalog_of
+from relay.process.app import Relay
+from relay.process.serving import catalog_of
 from tests.wire.documented import DEPLOYED, DOCUMENTS, LANGUAGES, Block, blocks, examples
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,9 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import validate
 
-from relay.app import Relay
 from relay.configuration.settings import load_settings
-from relay.edges.openai_request import InvalidRequest, read
-from relay.edges.schema import document
-from relay.errors import Code
-from relay.events import (
+from relay.core.errors import Code
+from relay.core.events import (
     Done,
     Failed,
     FinishReason,
@@ -28,7 +25,10 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.serving import catalog_of
+from relay.edges.openai.request import InvalidRequest, read
+from relay.edges.schema import document
+from relay.process.app import Relay
+from relay.process.serving import catalog_of
 from tests.wire.http_relay import HttpRelay, client, serving
 
 UNTOLD = {"/", "/ws", "/favicon.ico", "/openapi.json", "/asyncapi.json", "/schema/relay.v1.json"}

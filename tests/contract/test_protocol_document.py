@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from relay.core.errors import Code
 from relay.edges.rfc6455 import PROTOCOL_ERROR
-from relay.errors import Code
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
 from relay.protocol.schema import asyncapi, json_schema

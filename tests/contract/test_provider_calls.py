@@ -12,16 +12,16 @@ from contextvars import ContextVar, copy_context
 
 import pytest
 
+from lab import upstreams as up
 from lab.upstreams import Upstream
-from relay.errors import Code, Fault
-from relay.events import Event, Text
-from relay.provider import Call
-from relay.providers.answer import LeanCall
+from relay.core.errors import Code, Fault
+from relay.core.events import Event, Text
+from relay.core.provider import Call
+from relay.core.request import ChatRequest, Message
 from relay.providers.awaited import AwaitedCall, ask
+from relay.providers.http.call import LeanCall
 from relay.providers.registry import build
 from relay.providers.vendor import VendorProvider
-from relay.request import ChatRequest, Message
-from lab import upstreams as up
 
 CALL = Call("some-model", ChatRequest("p", (Message("user", "Hi"),)), 64)
 PATIENCE = 10.0

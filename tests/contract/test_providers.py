@@ -15,8 +15,8 @@ import pytest
 from lab import upstreams as up
 from lab.upstreams import Upstream, shapes
 from lab.waiting import until
-from relay.errors import Code, Fault
-from relay.events import (
+from relay.core.errors import Code, Fault
+from relay.core.events import (
     Alive,
     Event,
     Finish,
@@ -27,9 +27,9 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.provider import Call, Form, Provider
+from relay.core.provider import Call, Form, Provider
+from relay.core.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 from relay.providers.registry import build
-from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 
 VENDORS = ["openai", "anthropic", "gemini", "compatible"]
 TEXT = ("Grüße", ", 世界", " 👩‍🚀", " und", " «mehr»", "\n", "Ende.")

@@ -11,13 +11,13 @@ from types import ModuleType
 import pytest
 
 from lab import upstreams as up
-from relay.errors import Code, Fault
-from relay.events import Event, Finish, FinishReason, Served, Text
-from relay.provider import Call
+from relay.core.errors import Code, Fault
+from relay.core.events import Event, Finish, FinishReason, Served, Text
+from relay.core.provider import Call
+from relay.core.request import ChatRequest, Message
 from relay.providers import awaited, registry
+from relay.providers.decoding.reasons import REASONS
 from relay.providers.families import FAMILIES
-from relay.providers.reasons import REASONS
-from relay.request import ChatRequest, Message
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")

@@ -12,16 +12,16 @@ import pytest
 
 from lab import upstreams as up
 from lab.upstreams.wires import WIRES
-from relay.errors import Code, Fault
-from relay.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
-from relay.provider import Call
-from relay.providers.anthropic_wire import AnthropicDecoder
+from relay.core.errors import Code, Fault
+from relay.core.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
+from relay.core.provider import Call
+from relay.core.request import ChatRequest, Message
+from relay.providers.anthropic.decoder import AnthropicDecoder
 from relay.providers.awaited import ask
-from relay.providers.decoding import Decoder
-from relay.providers.gemini_wire import GeminiDecoder
-from relay.providers.openai_wire import OpenAIDecoder
+from relay.providers.decoding.decoder import Decoder
+from relay.providers.gemini.decoder import GeminiDecoder
+from relay.providers.openai.decoder import OpenAIDecoder
 from relay.providers.registry import build
-from relay.request import ChatRequest, Message
 
 RECORDED = Path(__file__).parents[3] / "shared" / "recorded"
 DECODERS = {"openai-chat": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}

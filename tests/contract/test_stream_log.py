@@ -9,8 +9,8 @@ import pytest
 
 from lab.redis_process import RedisProcess
 from lab.waiting import until
-from relay.errors import Code, RelayError, StreamExpired
-from relay.events import (
+from relay.core.errors import Code, RelayError, StreamExpired
+from relay.core.events import (
     Done,
     FinishReason,
     Reasoning,
@@ -21,14 +21,14 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.records import MAX_RECORD_CHARS, Chunk, shown, unescape
-from relay.request import ChatRequest, Message
+from relay.core.records import MAX_RECORD_CHARS, Chunk, shown, unescape
+from relay.core.request import ChatRequest, Message
+from relay.core.streamlog import Created, Cursor, Existing, Spec, StreamLog, Writer
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.stores.memory.log import SESSION_BYTES
 from relay.stores.redis import RedisLimits, RedisLog, redis_client
 from relay.stores.redis.limits import ERASE_LINGER
 from relay.stores.redis.stream import RedisStream
-from relay.streamlog import Created, Cursor, Existing, Spec, StreamLog, Writer
 
 
 class Clock:

@@ -21,11 +21,11 @@ from hypothesis.stateful import (
 )
 
 from lab.redis_process import RedisProcess
-from relay.errors import RelayError, StreamExpired
-from relay.events import Done, FinishReason, Start, Text, Timing, Usage
-from relay.records import unescape
-from relay.request import ChatRequest, Message
-from relay.streamlog import Created, Cursor, Existing, Spec, Writer
+from relay.core.errors import RelayError, StreamExpired
+from relay.core.events import Done, FinishReason, Start, Text, Timing, Usage
+from relay.core.records import unescape
+from relay.core.request import ChatRequest, Message
+from relay.core.streamlog import Created, Cursor, Existing, Spec, Writer
 from tests.contract.test_stream_log import BENCHES, Bench, MemoryBench, settled
 
 SESSION = "s" * 22

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.errors import Fault
-from relay.events import Alive, Text
-from relay.provider import Call
+from relay.core.errors import Fault
+from relay.core.events import Alive, Text
+from relay.core.provider import Call
+from relay.core.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 from relay.providers.awaited import ask
 from relay.providers.registry import build
-from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
 
 RECORDED = Path(__file__).parents[3] / "shared" / "recorded"
 KINDS = ("openai", "anthropic", "gemini", "compatible")

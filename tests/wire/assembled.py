@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from unittest import mock
 
-from relay.app import Relay, listening
 from relay.configuration.catalog import providers_on
 from relay.configuration.settings import load_settings
+from relay.process.app import Relay, listening
 
 
 @asynccontextmanager

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from lab.waiting import until
-from relay.dispatcher import Offer
+from relay.answering.dispatcher import Offer
+from relay.answering.timerwheel import TimerWheel
+from relay.core.errors import Code, RelayError
+from relay.core.events import Done, FinishReason, Start, Timing, Usage
+from relay.core.request import ChatRequest
+from relay.core.streamlog import Existing, Spec, Writer
 from relay.edges import http
 from relay.edges.delivery.http_body import Service
 from relay.edges.delivery.outlet import Pace
 from relay.edges.http_server import HttpRunner
-from relay.edges.openai_chat import PREFIX, OpenAIChatEdge, openai_shape
-from relay.edges.sse import SseEdge
-from relay.errors import Code, RelayError
-from relay.events import Done, FinishReason, Start, Timing, Usage
-from relay.request import ChatRequest
+from relay.edges.openai.chat import PREFIX, OpenAIChatEdge, openai_shape
+from relay.edges.relay_v1.sse import SseEdge
 from relay.stores.memory import MemoryLimits, MemoryLog
-from relay.streamlog import Existing, Spec, Writer
-from relay.timerwheel import TimerWheel
 
 PATIENCE = 10.0
 """Seconds after which a test says that something hangs."""

@@ -8,13 +8,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from relay.errors import RelayError
-from relay.events import Done, FinishReason, Start, Text, Timing, Usage
-from relay.records import unescape
-from relay.request import ChatRequest, Message
+from relay.core.errors import RelayError
+from relay.core.events import Done, FinishReason, Start, Text, Timing, Usage
+from relay.core.records import unescape
+from relay.core.request import ChatRequest, Message
+from relay.core.streamlog import Created, Cursor, Spec, StreamLog, Writer
 from relay.stores.redis import RedisLimits, RedisLog, redis_client
 from relay.stores.redis.stream import RedisStream
-from relay.streamlog import Created, Cursor, Spec, StreamLog, Writer
 
 LEASE = 0.5
 SESSION = "a-secret-session-name-0123456789"

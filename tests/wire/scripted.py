@@ -6,7 +6,7 @@ import struct
 from contextlib import asynccontextmanager
 
 from lab.waiting import until
-from relay.providers.http1 import Origin, endpoint
+from relay.providers.http.http1 import Origin, endpoint
 
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

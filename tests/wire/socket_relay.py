@@ -20,19 +20,19 @@ import websockets
 from aiohttp import web
 
 from lab.waiting import until
-from relay.dispatcher import Dispatcher, Lineup, Policy
+from relay.access.guard import SUBJECT
+from relay.answering.dispatcher import Dispatcher, Lineup, Policy
+from relay.answering.timerwheel import TimerWheel
+from relay.core.errors import Code, RelayError
+from relay.core.events import Event, Finish, FinishReason, Served, Target, Text, Usage
+from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.edges import http
 from relay.edges.http_server import HttpRunner
-from relay.edges.websocket import Limits, WebSocketEdge
-from relay.errors import Code, RelayError
-from relay.events import Event, Finish, FinishReason, Served, Target, Text, Usage
+from relay.edges.relay_v1.websocket import Limits, WebSocketEdge
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
-from relay.guard import SUBJECT
-from relay.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls
 from relay.stores.memory import MemoryLimits, MemoryLog
-from relay.timerwheel import TimerWheel
 from tests.by_default import by_default, open_route
 from tests.frames import server_frame
 

@@ -23,7 +23,7 @@ from lab.upstreams.server import Upstream
 from lab.upstreams.steps import Counts, End, Finish, Pause, Token
 from lab.waiting import until
 from relay.configuration.settings import load_settings
-from relay.serving import BAD_CONFIGURATION
+from relay.process.serving import BAD_CONFIGURATION
 from tests.wire.browser import browser
 from tests.wire.documented import ROOT, examples
 from tests.wire.served import server

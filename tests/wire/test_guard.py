@@ -5,8 +5,8 @@ import json
 import pytest
 from aiohttp import web
 
-from relay.addresses import network_of
-from relay.guard import ADDRESS, SUBJECT, Guard, GuardOptions, middleware, on_prepare
+from relay.access.guard import ADDRESS, SUBJECT, Guard, GuardOptions, middleware, on_prepare
+from relay.core.addresses import network_of
 from tests.wire.http_relay import DONE, client, events_of, serving
 
 CHAT = {"messages": "Hello!"}

@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 
 from lab.waiting import until
+from relay.core.errors import Code, Fault
 from relay.edges import health as edge_module
 from relay.edges import http
 from relay.edges.health import HealthEdge, ProcessPhase
-from relay.errors import Code, Fault
 from relay.observability.health import Health
 from tests.wire.http_relay import RawClient, listening
 

@@ -11,18 +11,18 @@ import pytest
 from aiohttp import web
 
 from lab.waiting import until
-from relay.dispatcher import Dispatcher, Lineup, Policy
+from relay.answering.dispatcher import Dispatcher, Lineup, Policy
+from relay.answering.timerwheel import TimerWheel
+from relay.core.errors import Code, Fault
+from relay.core.events import Target, Text
 from relay.edges import http
 from relay.edges.delivery.http_body import Service
 from relay.edges.delivery.outlet import Pace
-from relay.edges.openai_chat import PREFIX, OpenAIChatEdge, openai_shape
-from relay.edges.sse import SseEdge
-from relay.errors import Code, Fault
-from relay.events import Target, Text
+from relay.edges.openai.chat import PREFIX, OpenAIChatEdge, openai_shape
+from relay.edges.relay_v1.sse import SseEdge
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.stores.memory import MemoryLimits, MemoryLog
-from relay.timerwheel import TimerWheel
 from tests.by_default import by_default, open_route
 from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of
 from tests.wire.socket_relay import END, Held, ScriptedProvider, Told, says

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.waiting import until
+from relay.core.errors import Code, RelayError
 from relay.edges import http
-from relay.errors import Code, RelayError
 from tests.wire.http_relay import DONE, RawClient, client, events_of, listening, serving
 
 LIMIT = 4096

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.access.guard import SECURITY_HEADERS, SERVER
 from relay.edges.http_server import MAX_HEADER, MAX_URL
-from relay.guard import SECURITY_HEADERS, SERVER
 from tests.wire.http_relay import DONE, HttpRelay, RawClient, client, serving
 
 SECRET = "sk-secret-0123456789abcdef"

@@ -12,14 +12,14 @@ import httpx2
 import pytest
 
 from lab.waiting import until
+from relay.core.errors import Code, Fault
+from relay.core.events import Event, Finish, FinishReason, Served, Text, Usage
+from relay.core.provider import Call
+from relay.core.request import ChatRequest, Message, Tool
 from relay.engine.model import MODEL_NAME
 from relay.engine.process import Engine
-from relay.errors import Code, Fault
-from relay.events import Event, Finish, FinishReason, Served, Text, Usage
-from relay.provider import Call
 from relay.providers import awaited
 from relay.providers.local import LocalProvider
-from relay.request import ChatRequest, Message, Tool
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = 60

@@ -7,9 +7,8 @@ import openai
 import pytest
 
 from lab.waiting import until
-from relay.edges.delivery.outlet import Pace
-from relay.errors import Code, RelayError
-from relay.events import (
+from relay.core.errors import Code, RelayError
+from relay.core.events import (
     Done,
     Failed,
     Fallback,
@@ -21,7 +20,8 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.request import ImagePart, Message, PastCall, TextPart, Tool
+from relay.core.request import ImagePart, Message, PastCall, TextPart, Tool
+from relay.edges.delivery.outlet import Pace
 from tests.wire.http_relay import DONE, PATIENCE, client, serving
 
 HELLO = [{"role": "user", "content": "Hello!"}]

@@ -12,10 +12,10 @@ import redis as sync_redis
 
 from lab.redis_process import RedisProcess
 from lab.waiting import until
-from relay.account import Account, AttemptNote
-from relay.events import EndedAttempt, Text
-from relay.records import encode
-from relay.streamlog import Orphan, StreamLog
+from relay.core.account import Account, AttemptNote
+from relay.core.events import EndedAttempt, Text
+from relay.core.records import encode
+from relay.core.streamlog import Orphan, StreamLog
 from tests.wire.redis_nodes import (
     DONE,
     LEASE,

@@ -14,10 +14,10 @@ import redis as sync_redis
 from lab.ports import free_port
 from lab.redis_process import RedisProcess
 from lab.waiting import PATIENCE, until
-from relay.errors import Code, RelayError
-from relay.events import Text
+from relay.core.errors import Code, RelayError
+from relay.core.events import Text
+from relay.core.streamlog import Orphan
 from relay.stores.redis import RedisLog
-from relay.streamlog import Orphan
 from tests.wire.redis_nodes import (
     DONE,
     SESSION,

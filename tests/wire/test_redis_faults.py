@@ -15,11 +15,11 @@ import redis as sync_redis
 
 from lab.redis_process import RedisProcess
 from lab.waiting import PATIENCE, until
-from relay.errors import Code, Fenced, RelayError, StreamExpired
-from relay.events import Text
+from relay.core.errors import Code, Fenced, RelayError, StreamExpired
+from relay.core.events import Text
+from relay.core.streamlog import Created, Orphan, Writer
 from relay.stores.redis.connection import CALLS_AT_ONCE
 from relay.stores.redis.stream import RedisStream
-from relay.streamlog import Created, Orphan, Writer
 from tests.wire.redis_nodes import (
     DONE,
     SESSION,

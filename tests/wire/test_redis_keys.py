@@ -9,13 +9,13 @@ import redis as sync_redis
 from redis.crc import key_slot
 
 from lab.redis_process import RedisProcess
-from relay.account import Account
-from relay.errors import Code, RelayError, StreamExpired
-from relay.events import EndedAttempt, Start, Text
-from relay.request import ChatRequest, Message
+from relay.core.account import Account
+from relay.core.errors import Code, RelayError, StreamExpired
+from relay.core.events import EndedAttempt, Start, Text
+from relay.core.request import ChatRequest, Message
+from relay.core.streamlog import Created, Spec, Writer
 from relay.stores.redis import RedisLog, scripts
 from relay.stores.redis.limits import ERASE_LINGER
-from relay.streamlog import Created, Spec, Writer
 from tests.wire.redis_nodes import (
     DONE,
     SESSION,

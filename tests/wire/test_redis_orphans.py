@@ -10,14 +10,14 @@ import redis as sync_redis
 
 from lab.redis_process import RedisProcess
 from lab.waiting import until
-from relay.errors import Code
-from relay.events import Start, Text
-from relay.request import ChatRequest, Message
+from relay.core.errors import Code
+from relay.core.events import Start, Text
+from relay.core.request import ChatRequest, Message
+from relay.core.streamlog import Created, Orphan, Spec, Writer
 from relay.stores.redis import RedisLog
 from relay.stores.redis.health import unanswered
 from relay.stores.redis.leases import MISSES
 from relay.stores.redis.scripts import Command
-from relay.streamlog import Created, Orphan, Spec, Writer
 from tests.wire.redis_nodes import (
     DONE,
     SESSION,

@@ -13,11 +13,11 @@ from loguru import logger
 
 from lab.redis_process import RedisProcess
 from lab.waiting import PATIENCE, block_until, until
-from relay.errors import Code
-from relay.events import Text
+from relay.core.errors import Code
+from relay.core.events import Text
+from relay.core.streamlog import Orphan
 from relay.stores.redis import RedisLog
 from relay.stores.redis.connection import RETRY_PAUSE
-from relay.streamlog import Orphan
 from tests.wire.redis_nodes import (
     DONE,
     MakeNode,

@@ -8,10 +8,10 @@ import pytest
 import redis as sync_redis
 
 from lab.waiting import until
-from relay.errors import Code
-from relay.events import Text
-from relay.records import encode
-from relay.streamlog import Orphan, Writer
+from relay.core.errors import Code
+from relay.core.events import Text
+from relay.core.records import encode
+from relay.core.streamlog import Orphan, Writer
 from tests.wire.redis_nodes import (
     DONE,
     MakeNode,

@@ -10,9 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from lab.waiting import until
+from relay.core.errors import Code, RelayError
+from relay.core.events import Failed, Text, ToolCall
 from relay.edges.delivery.outlet import Outlet, Pace
-from relay.errors import Code, RelayError
-from relay.events import Failed, Text, ToolCall
 from relay.stores.memory import MemoryLimits
 from tests.wire.http_relay import (
     DONE,

@@ -19,7 +19,7 @@ import websockets
 from lab.redis_process import RedisProcess
 from lab.upstreams import Pause, Refuse, Request, Step, Token, Upstream, continues
 from lab.waiting import until
-from relay.events import estimate_tokens
+from relay.core.events import estimate_tokens
 from tests.wire.nodes import Client, Node, node
 from tests.wire.test_takeover import TEXT, WORDS
 

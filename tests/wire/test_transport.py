@@ -8,15 +8,15 @@ import pytest
 import uvloop
 
 from lab.waiting import until
-from relay.providers.exchange import MAX_ERROR_BODY
-from relay.providers.http1 import (
+from relay.providers.http.client import Client
+from relay.providers.http.exchange import MAX_ERROR_BODY
+from relay.providers.http.http1 import (
     Interrupted,
     Malformed,
     TransportError,
     Unreachable,
     Unsupported,
 )
-from relay.providers.transport import Client
 from tests.wire.scripted import (
     OK,
     STREAM,

@@ -7,8 +7,8 @@ import pytest
 import uvloop
 
 from lab.waiting import until
-from relay.providers.http1 import Interrupted, Unreachable, endpoint
-from relay.providers.transport import Client
+from relay.providers.http.client import Client
+from relay.providers.http.http1 import Interrupted, Unreachable, endpoint
 from tests.wire.scripted import OK, Asked, answered, chunk, opened, upstream
 
 
@@ -217,7 +217,7 @@ async def test_a_reader_that_has_all_need_not_wait_for_the_end(client, up):
 
 
 async def test_a_connection_whose_end_does_not_follow_is_not_kept(client, up, monkeypatch):
-    monkeypatch.setattr("relay.providers.exchange.LINGER", 0.01)
+    monkeypatch.setattr("relay.providers.http.exchange.LINGER", 0.01)
     response, peer = await opened(client, up, lambda body: False)
     await peer.say(chunk(b"DONE"))
     await response.ended()

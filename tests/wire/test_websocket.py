@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lab.waiting import until
-from relay.edges.websocket import Limits
-from relay.errors import Code, RelayError
-from relay.events import Text
-from relay.provider import Call, Take
+from relay.core.errors import Code, RelayError
+from relay.core.events import Text
+from relay.core.provider import Call, Take
+from relay.edges.relay_v1.websocket import Limits
 from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
 from tests.wire.socket_relay import (

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lab.waiting import until
+from relay.core.events import Text
+from relay.core.provider import Call, Take
 from relay.edges.delivery.outlet import HIGH_WATER, MAX_REPLIES, MAX_WRITE
-from relay.edges.websocket import Limits
-from relay.events import Text
-from relay.provider import Call, Take
+from relay.edges.relay_v1.websocket import Limits
 from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
 from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving

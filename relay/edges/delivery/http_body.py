@@ -11,13 +11,13 @@ from typing import TypeAlias
 from aiohttp import HttpVersion11, web
 from aiohttp.http import StreamWriter
 
-from relay.dispatcher import Dispatcher
+from relay.answering.dispatcher import Dispatcher
+from relay.answering.timerwheel import TimerWheel
+from relay.core.records import MAX_FRAME_TEXT, Chunk
+from relay.core.streamlog import Cursor, StreamLog
 from relay.edges.delivery.framing import CHUNKS, UNFRAMED
 from relay.edges.delivery.link import link_of
 from relay.edges.delivery.outlet import Encoder, Heartbeat, Outlet, Pace
-from relay.records import MAX_FRAME_TEXT, Chunk
-from relay.streamlog import Cursor, StreamLog
-from relay.timerwheel import TimerWheel
 
 COMMENTS = Heartbeat(b":\n\n", in_silence=True)
 """Comments of an event stream, which readers skip."""

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-from relay import defaults
+from relay.answering.timerwheel import TimerWheel
+from relay.core import defaults
+from relay.core.errors import RelayError
+from relay.core.events import TERMINAL
+from relay.core.records import MAX_FRAME_TEXT, Chunk
+from relay.core.streamlog import Cursor
 from relay.edges.delivery.framing import Framing
 from relay.edges.delivery.link import Link
-from relay.errors import RelayError
-from relay.events import TERMINAL
-from relay.records import MAX_FRAME_TEXT, Chunk
-from relay.streamlog import Cursor
-from relay.timerwheel import TimerWheel
 
 HIGH_WATER = 64 * 1024
 """Bytes the transport holds before its connection counts as full."""

@@ -12,13 +12,22 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from relay import defaults
-from relay.errors import Code, RelayError, StreamExpired
+from relay.core import defaults
+from relay.core.errors import Code, RelayError, StreamExpired
+from relay.core.streamlog import (
+    Created,
+    Cursor,
+    Existing,
+    Orphan,
+    Spec,
+    StreamInfo,
+    StreamLog,
+    Writer,
+)
 from relay.stores import refusals
 from relay.stores.memory.finished import Finished
 from relay.stores.memory.stream import MemorySession, MemoryStream, info
 from relay.stores.reading import ReadCursor
-from relay.streamlog import Created, Cursor, Existing, Orphan, Spec, StreamInfo, StreamLog, Writer
 
 TOMBSTONE_BYTES = 256
 """Bytes that an id counts for after its stream is gone."""

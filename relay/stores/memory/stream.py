@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relay.account import Account
-from relay.events import Record
-from relay.records import Chunk
-from relay.request import ChatRequest
+from relay.core.account import Account
+from relay.core.events import Record
+from relay.core.records import Chunk
+from relay.core.request import ChatRequest
+from relay.core.streamlog import Cursor, Spec, StreamInfo, StreamStatus, Writer
 from relay.stores.reading import Readable, ReadCursor
-from relay.streamlog import Cursor, Spec, StreamInfo, StreamStatus, Writer
 
 STREAM_OVERHEAD = 2_048
 """Bytes a kept stream is counted for beside its records: names, index entries, objects."""

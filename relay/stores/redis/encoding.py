@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import structs
 
-from relay.account import Account
-from relay.events import TERMINAL, TEXTUAL, EndedAttempt, Kind
-from relay.records import decode
-from relay.request import ChatRequest
+from relay.core.account import Account
+from relay.core.events import TERMINAL, TEXTUAL, EndedAttempt, Kind
+from relay.core.records import decode
+from relay.core.request import ChatRequest
+from relay.core.streamlog import Spec, StreamStatus
 from relay.stores.redis import keys
-from relay.streamlog import Spec, StreamStatus
 
 MAX_BATCH = 64 * 1024
 """Bytes of records after which a batch is full; only a single record may be longer."""

@@ -28,7 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
-from relay.errors import Code, RelayError
+from relay.core.errors import Code, RelayError
 
 MAX_PAUSE = 15.0
 """Seconds that delivery waits for a Redis that does not answer, or keeps nothing, before

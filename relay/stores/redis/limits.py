@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from relay import defaults
+from relay.core import defaults
 from relay.stores.redis.health import MAX_PAUSE
 
 MAX_KEPT_REQUEST = 1024 * 1024

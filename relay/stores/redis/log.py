@@ -10,7 +10,17 @@ import redis.asyncio as redis
 from redis.exceptions import BusyLoadingError
 from typing_extensions import override
 
-from relay.errors import Code, Fenced, RelayError
+from relay.core.errors import Code, Fenced, RelayError
+from relay.core.streamlog import (
+    Created,
+    Cursor,
+    Existing,
+    Orphan,
+    Spec,
+    StreamInfo,
+    StreamLog,
+    Writer,
+)
 from relay.stores import refusals
 from relay.stores.reading import ReadCursor
 from relay.stores.redis import keys, scripts
@@ -25,16 +35,6 @@ from relay.stores.redis.scripts import EndWanted, ScriptVerdict
 from relay.stores.redis.sessions import Claims, Index, Sessions
 from relay.stores.redis.stream import RedisStream
 from relay.stores.redis.takeover import Takeover
-from relay.streamlog import (
-    Created,
-    Cursor,
-    Existing,
-    Orphan,
-    Spec,
-    StreamInfo,
-    StreamLog,
-    Writer,
-)
 
 
 class RedisLog(StreamLog):

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from relay.errors import StreamExpired
+from relay.core.errors import StreamExpired
+from relay.core.streamlog import StreamInfo, StreamStatus
 from relay.stores import refusals
 from relay.stores.redis import keys, scripts
 from relay.stores.redis.connection import RedisConnection
@@ -15,7 +16,6 @@ from relay.stores.redis.encoding import StreamFacts
 from relay.stores.redis.limits import RedisTerms
 from relay.stores.redis.scripts import ClaimAnswer, Command, ScriptVerdict
 from relay.stores.redis.stream import RedisStream
-from relay.streamlog import StreamInfo, StreamStatus
 
 _KNOWN = ("subject", "id", "next", "status", "fingerprint", "erased")
 

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from relay.account import Account
-from relay.errors import Code, Fenced, RelayError
-from relay.events import TERMINAL, Record
-from relay.records import Chunk, encode, split_long
+from relay.core.account import Account
+from relay.core.errors import Code, Fenced, RelayError
+from relay.core.events import TERMINAL, Record
+from relay.core.records import Chunk, encode, split_long
 from relay.stores.reading import Readable, ReadCursor
 from relay.stores.redis.encoding import (
     Batch,

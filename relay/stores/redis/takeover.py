@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from relay.core.streamlog import Orphan
 from relay.stores.redis import keys, scripts
 from relay.stores.redis.connection import RedisConnection
 from relay.stores.redis.courier import Courier
@@ -16,7 +17,6 @@ from relay.stores.redis.listener import HeldStreams
 from relay.stores.redis.scripts import TakenOver
 from relay.stores.redis.sessions import Claims
 from relay.stores.redis.stream import RedisStream, unreadable
-from relay.streamlog import Orphan
 
 
 class Takeover:

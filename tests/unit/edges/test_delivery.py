@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from relay.answering.timerwheel import STEP, TimerWheel
+from relay.core.errors import RelayError, StreamExpired
+from relay.core.events import Done, FinishReason, Record, Text, Timing, Usage
+from relay.core.records import Chunk, Records, encode
 from relay.edges.delivery.framing import CHUNKS, TEXT_FRAMES, UNFRAMED, Framing, text_frame_head
 from relay.edges.delivery.link import Listener
 from relay.edges.delivery.outlet import (
@@ -21,11 +25,7 @@ from relay.edges.delivery.outlet import (
     Outlet,
     Pace,
 )
-from relay.errors import RelayError, StreamExpired
-from relay.events import Done, FinishReason, Record, Text, Timing, Usage
 from relay.protocol.codec import FrameEncoder
-from relay.records import Chunk, Records, encode
-from relay.timerwheel import STEP, TimerWheel
 
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 1, False), [], Timing(1, 2))
 

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.request import Message
 from relay.engine.window import PROMPT_CHARACTERS, recent
-from relay.request import Message
 
 ROLES = st.sampled_from(["user", "assistant", "tool", "system"])
 TURNS = st.lists(st.builds(Message, role=ROLES, content=st.text(max_size=30)), max_size=12)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from relay.events import Target, Usage
+from relay.core.events import Target, Usage
+from relay.core.provider import Form
 from relay.failover.attempt import Attempt
 from relay.failover.breaker import Ticket
-from relay.provider import Form
 
 TARGET = Target("gemini", "gemini-3.8-flash")
 

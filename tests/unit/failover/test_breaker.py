@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.errors import Code
-from relay.events import Target
+from relay.core.errors import Code
+from relay.core.events import Target
 from relay.failover.breaker import (
     FAILURES_TO_OPEN,
     LONGEST_COOLDOWN,

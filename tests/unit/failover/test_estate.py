@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.account import Account, AttemptNote
-from relay.errors import Code
-from relay.events import (
+from relay.core.account import Account, AttemptNote
+from relay.core.errors import Code
+from relay.core.events import (
     Done,
     EndedAttempt,
     FinishReason,
@@ -23,9 +23,9 @@ from relay.events import (
     Text,
     Usage,
 )
+from relay.core.records import Records, encode
 from relay.failover.breaker import Breakers
 from relay.failover.estate import LEFT, Estate, estate_of
-from relay.records import Records, encode
 from tests.failover_sim import (
     SILENCE,
     A,

@@ -7,12 +7,12 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.errors import Code, Fault
-from relay.events import ALIVE, Done, Fallback, Finish, FinishReason, Reasoning, Target, Text
+from relay.core.errors import Code, Fault
+from relay.core.events import ALIVE, Done, Fallback, Finish, FinishReason, Reasoning, Target, Text
+from relay.core.provider import Form
+from relay.core.records import Shown
 from relay.failover.breaker import Breakers
 from relay.failover.policy import Launch
-from relay.provider import Form
-from relay.records import Shown
 from tests.failover_sim import STOP, A, B, C, Script, Sim, plan, split
 
 UNITS = [

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.errors import Code, Fault
-from relay.events import (
+from relay.core.errors import Code, Fault
+from relay.core.events import (
     ALIVE,
     Done,
     EndedAttempt,
@@ -24,12 +24,12 @@ from relay.events import (
     ToolCall,
     Usage,
 )
+from relay.core.provider import Form
+from relay.core.records import Shown
 from relay.failover.breaker import Breakers
 from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.policy import Failover, Launch, Plan, Step
-from relay.provider import Form
-from relay.records import Shown
 from tests.failover_sim import (
     SILENCE,
     STOP,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from relay.core.provider import Form
 from relay.failover.seam import WINDOW, Fit, Joined, Seam
-from relay.provider import Form
 from tests.failover_sim import split
 
 SHOWN = "The keeper wrote each name in a ledger bound with rope, and then she"

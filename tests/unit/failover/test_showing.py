@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.account import Account
-from relay.errors import Code
-from relay.events import Reasoning, Start, Target, Text
+from relay.core.account import Account
+from relay.core.errors import Code
+from relay.core.events import Reasoning, Start, Target, Text
+from relay.core.provider import Form
+from relay.core.records import Records, encode
 from relay.failover.attempt import Attempt
 from relay.failover.breaker import Ticket
 from relay.failover.estate import estate_of
 from relay.failover.showing import Showing
-from relay.provider import Form
-from relay.records import Records, encode
 from tests.failover_sim import A, B, plan
 
 WORDS = st.text(st.sampled_from('ab \n谢👍\\"'), max_size=6)

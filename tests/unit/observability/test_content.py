@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.events import ToolCall
+from relay.core.events import ToolCall
+from relay.core.records import Shown
+from relay.core.request import ChatRequest, ImagePart, Message, PastCall, TextPart
 from relay.observability.content import MAX_CONTENT, answered, asked
 from relay.observability.loglines import MAX_MESSAGE
-from relay.records import Shown
-from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart
 
 
 def request(*messages, **fields):

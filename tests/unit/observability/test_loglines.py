@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.errors import Code, Fault
+from relay.core.errors import Code, Fault
+from relay.core.redaction import HIDDEN, MIN_SECRET_LENGTH
 from relay.observability.loglines import (
     MAX_MESSAGE,
     Redactor,
@@ -15,7 +16,6 @@ from relay.observability.loglines import (
     fold,
     one_line,
 )
-from relay.redaction import HIDDEN, MIN_SECRET_LENGTH
 
 BREAKERS = "\r\n\t\x00\x0b\x0c\x1b\x1c\x1e\x7f\x85\x9b\u2028\u2029\u202e\u2066\ud800"
 SECRETS = st.text(

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
-from relay.errors import Code
-from relay.events import Done, EndedAttempt, Failed, FinishReason, Timing, Usage
+from relay.core.errors import Code
+from relay.core.events import Done, EndedAttempt, Failed, FinishReason, Timing, Usage
+from relay.core.records import Shown
+from relay.core.request import ChatRequest, Message
 from relay.observability import logs
-from relay.records import Shown
-from relay.request import ChatRequest, Message
 
 KEY = "zz-configured-key-0123456789"
 SESSION = "session-secret-0123456789"

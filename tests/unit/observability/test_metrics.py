@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay.errors import Code
-from relay.events import Done, EndedAttempt, Failed, FinishReason, Target, Timing, Usage
+from relay.core.errors import Code
+from relay.core.events import Done, EndedAttempt, Failed, FinishReason, Target, Timing, Usage
 from relay.failover.breaker import State
 from relay.observability.metrics import BREAKER_STATES, CONTENT_TYPE, Metrics
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from relay import request
+from relay.core import request
 from relay.protocol.chat import (
     MAX_MESSAGES,
     MAX_NAME_CHARS,

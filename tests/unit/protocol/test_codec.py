@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.errors import Code, RelayError, StreamExpired
-from relay.events import (
+from relay.core.errors import Code, RelayError, StreamExpired
+from relay.core.events import (
     Done,
     EndedAttempt,
     Failed,
@@ -24,6 +24,8 @@ from relay.events import (
     ToolCall,
     Usage,
 )
+from relay.core.records import Records
+from relay.core.records import encode as encode_record
 from relay.protocol.codec import (
     MAX_DEPTH,
     MAX_FAULTS_TOLD,
@@ -40,8 +42,6 @@ from relay.protocol.codec import (
 )
 from relay.protocol.frames import SERVER_FRAMES, PingFrame
 from relay.protocol.plainchat import ReadChat
-from relay.records import Records
-from relay.records import encode as encode_record
 from tests.frames import server_frame
 
 USAGE = Usage(10, 20, False, cached_input_tokens=3)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.errors import Code, RelayError, StreamExpired
+from relay.core.errors import Code, RelayError, StreamExpired
 from relay.protocol.actions import (
     Action,
     Attach,

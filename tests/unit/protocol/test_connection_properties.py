@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.errors import Code, RelayError, StreamExpired
+from relay.core.errors import Code, RelayError, StreamExpired
 from relay.protocol.actions import (
     Action,
     Attach,

@@ -5,8 +5,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from relay.errors import Code
-from relay.events import FinishReason
+from relay.core.errors import Code
+from relay.core.events import FinishReason
 from relay.protocol import frames
 from relay.protocol.frames import (
     CLIENT_FRAMES,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.request import ChatRequest, Message
 from relay.protocol.chat import MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
 from relay.protocol.codec import read_by_schema
 from relay.protocol.plainchat import MAX_PLAIN_CHARS, read_plain
-from relay.request import ChatRequest, Message
 
 PLAIN: dict[str, Any] = {"type": "chat", "id": "a", "messages": "hi"}
 

@@ -8,11 +8,11 @@ from contextvars import ContextVar, copy_context
 
 import pytest
 
-from relay.errors import Code, Fault
-from relay.events import Event, Text
-from relay.provider import Call, Caller, Form, Take, UpstreamCall
+from relay.core.errors import Code, Fault
+from relay.core.events import Event, Text
+from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls, Way, ask
-from relay.providers.lean import greeting
+from relay.providers.http.lean import greeting
 
 name: ContextVar[str] = ContextVar("name", default="")
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from lab import upstreams as up
 from lab.upstreams.steps import Trouble
 from lab.upstreams.wires import WIRES
-from relay.events import Event, Finish, FinishReason, Reasoning, Text, ToolCall
-from relay.providers.anthropic_wire import AnthropicDecoder
-from relay.providers.decoding import Decoder
-from relay.providers.gemini_wire import GeminiDecoder
-from relay.providers.openai_wire import OpenAIDecoder
+from relay.core.events import Event, Finish, FinishReason, Reasoning, Text, ToolCall
+from relay.providers.anthropic.decoder import AnthropicDecoder
+from relay.providers.decoding.decoder import Decoder
+from relay.providers.gemini.decoder import GeminiDecoder
+from relay.providers.openai.decoder import OpenAIDecoder
 
 DECODERS = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}
 VENDORS = sorted(DECODERS)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lab import upstreams as up
 from lab.upstreams.wires import WIRES
-from relay.errors import Code
-from relay.events import (
+from relay.core.errors import Code
+from relay.core.events import (
     ALIVE,
     Event,
     Finish,
@@ -22,10 +22,10 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.providers.anthropic_wire import AnthropicDecoder
-from relay.providers.decoding import Decoder
-from relay.providers.gemini_wire import GeminiDecoder
-from relay.providers.openai_wire import OpenAIDecoder
+from relay.providers.anthropic.decoder import AnthropicDecoder
+from relay.providers.decoding.decoder import Decoder
+from relay.providers.gemini.decoder import GeminiDecoder
+from relay.providers.openai.decoder import OpenAIDecoder
 
 DONE = b"data: [DONE]\n\n"
 DECODERS = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.provider import Form
+from relay.core.provider import Form
 from relay.providers.families import ASKED_TO, CONTINUES, FAMILIES, family
 
 

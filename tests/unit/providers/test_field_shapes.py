@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from relay.errors import Code
-from relay.events import (
+from relay.core.errors import Code
+from relay.core.events import (
     Event,
     Finish,
     FinishReason,
@@ -17,10 +17,10 @@ from relay.events import (
     ToolCall,
     Usage,
 )
-from relay.providers.anthropic_wire import AnthropicDecoder
-from relay.providers.decoding import Decoder
-from relay.providers.gemini_wire import GeminiDecoder
-from relay.providers.openai_wire import OpenAIDecoder
+from relay.providers.anthropic.decoder import AnthropicDecoder
+from relay.providers.decoding.decoder import Decoder
+from relay.providers.gemini.decoder import GeminiDecoder
+from relay.providers.openai.decoder import OpenAIDecoder
 
 DECODERS = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}
 VENDORS = sorted(DECODERS)

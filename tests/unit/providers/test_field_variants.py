@@ -7,14 +7,16 @@ import json
 import pytest
 
 from lab.upstreams.shapes import calls, ends, event, grows, says
-from relay.errors import Code
-from relay.events import Event, Finish, FinishReason, Text, ToolCall
-from relay.providers import anthropic_wire, gemini_wire, openai_wire
-from relay.providers.anthropic_wire import AnthropicDecoder
-from relay.providers.decoding import Decoder
-from relay.providers.faults import Reply
-from relay.providers.gemini_wire import GeminiDecoder
-from relay.providers.openai_wire import OpenAIDecoder
+from relay.core.errors import Code
+from relay.core.events import Event, Finish, FinishReason, Text, ToolCall
+from relay.providers.anthropic import decoder as anthropic_wire
+from relay.providers.anthropic.decoder import AnthropicDecoder
+from relay.providers.decoding.decoder import Decoder
+from relay.providers.decoding.faults import Reply
+from relay.providers.gemini import decoder as gemini_wire
+from relay.providers.gemini.decoder import GeminiDecoder
+from relay.providers.openai import decoder as openai_wire
+from relay.providers.openai.decoder import OpenAIDecoder
 
 DECODERS = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "gemini": GeminiDecoder}
 ANY = pytest.mark.parametrize("wire", sorted(DECODERS))

@@ -3,11 +3,11 @@ from contextvars import copy_context
 
 import pytest
 
+from relay.core.errors import Code, Fault
+from relay.core.provider import Call, Form
+from relay.core.request import ChatRequest, ImagePart, Message, TextPart, Tool
 from relay.engine.window import PROMPT_CHARACTERS
-from relay.errors import Code, Fault
-from relay.provider import Call, Form
 from relay.providers.local import SYSTEM, LocalProvider, legible
-from relay.request import ChatRequest, ImagePart, Message, TextPart, Tool
 
 IMAGE = ImagePart("image/png", data="aGk=")
 WEATHER = Tool("weather")

@@ -24,9 +24,9 @@ def test_the_registry_loads_no_sdk_and_a_vendor_only_its_own():
 @pytest.mark.slow
 def test_the_wires_load_no_sdk():
     names = [
-        f"relay.providers.{v}_{part}"
+        f"relay.providers.{v}.{part}"
         for v in ("openai", "anthropic", "gemini")
-        for part in ("wire", "request")
+        for part in ("decoder", "body")
     ]
     code = (
         f"import sys, importlib; [importlib.import_module(n) for n in {names!r}];"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from relay.provider import Call
-from relay.providers import anthropic_request, gemini_request, openai_request
-from relay.providers.openai_request import BEHIND_A_GATEWAY, COMPATIBLE, OPENAI
-from relay.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
+from relay.core.provider import Call
+from relay.core.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
+from relay.providers.anthropic import body as anthropic_request
+from relay.providers.gemini import body as gemini_request
+from relay.providers.openai import body as openai_request
+from relay.providers.openai.body import BEHIND_A_GATEWAY, COMPATIBLE, OPENAI
 
 TOOL = Tool("weather", "Tells it", {"type": "object", "properties": {"city": {"type": "string"}}})
 PAST = PastCall("toolu:1/a", "weather", {"city": "Kyōto"}, "gemini:c2ln")

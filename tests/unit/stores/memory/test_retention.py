@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.errors import StreamExpired
-from relay.events import Done, FinishReason, Start, Text, Timing, Usage
-from relay.request import ChatRequest, Message
+from relay.core.errors import StreamExpired
+from relay.core.events import Done, FinishReason, Start, Text, Timing, Usage
+from relay.core.request import ChatRequest, Message
+from relay.core.streamlog import Created, Cursor, Spec, Writer
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.stores.memory.log import SESSION_BYTES
-from relay.streamlog import Created, Cursor, Spec, Writer
 
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
 ROOM = 20_000

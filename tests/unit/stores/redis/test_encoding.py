@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.account import Account
-from relay.events import Done, EndedAttempt, FinishReason, Kind, Start, Text, Timing, Usage
-from relay.records import encode
-from relay.request import ChatRequest, Message
+from relay.core.account import Account
+from relay.core.events import Done, EndedAttempt, FinishReason, Kind, Start, Text, Timing, Usage
+from relay.core.records import encode
+from relay.core.request import ChatRequest, Message
+from relay.core.streamlog import Spec
 from relay.stores.redis import keys
 from relay.stores.redis.encoding import (
     MAX_BATCH,
@@ -25,7 +26,6 @@ from relay.stores.redis.encoding import (
     read_account,
     unpack,
 )
-from relay.streamlog import Spec
 
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
 PACKED = st.lists(st.tuples(st.sampled_from(Kind), st.binary(max_size=MAX_BATCH // 4)), min_size=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.events import Reasoning, Record, Start, Text
-from relay.records import MAX_RECORD_CHARS, decode, shown
+from relay.core.events import Reasoning, Record, Start, Text
+from relay.core.records import MAX_RECORD_CHARS, decode, shown
 from relay.stores.redis.encoding import StreamFacts
 from relay.stores.redis.stream import RedisStream
 

@@ -1,0 +1,1 @@
+"""Who may: the checks that every request passes before an edge sees it."""

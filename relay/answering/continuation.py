@@ -1,0 +1,47 @@
+"""How a chat is put to a model: from its start, or with an unfinished answer to go on from."""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay.core.events import estimate_tokens
+from relay.core.provider import Call, Form
+from relay.core.request import ChatRequest, Message
+from relay.failover.policy import Launch
+
+CONTINUATION_PROMPT = (
+    "Your last message was cut off. Begin with its last few words exactly as they stand, then "
+    "go straight on from there, in the same language, voice and format. Explain nothing, do "
+    "not mention the interruption."
+)
+"""What the user turn says that asks a model to go on. It stands at the conversation's end,
+so that the system prompt stays as the client or the operator wrote it. The repeated words
+are taken out again: they show where the answer was cut, inside a word or between two."""
+
+
+def continued(request: ChatRequest, form: Form, partial: str, prompt: str) -> ChatRequest:
+    """The request with the turns that offer `partial` in the given form."""
+    if form is Form.RESTART or not partial:
+        return request
+    turns = [Message("assistant", partial)]
+    if form is Form.TURN:
+        turns.append(Message("user", prompt))
+    return msgspec.structs.replace(request, messages=(*request.messages, *turns))
+
+
+REPEATED_TOKENS = 32
+"""Tokens that a continuation may spend beyond what is left of `max_tokens`: it repeats the
+last words first, and the count of those shown is an estimate."""
+
+
+def call_of(request: ChatRequest, launch: Launch, max_tokens: int, prompt: str) -> Call:
+    """The upstream call that an attempt makes. `max_tokens` is the route's cap."""
+    form = launch.form if launch.partial else Form.RESTART
+    asked = min(request.max_tokens or max_tokens, max_tokens)
+    shown = 0 if form is Form.RESTART else estimate_tokens(len(launch.partial))
+    return Call(
+        model=launch.target.model,
+        request=continued(request, form, launch.partial, prompt),
+        max_tokens=min(asked, max(asked - shown, 0) + REPEATED_TOKENS),
+        form=form,
+    )

@@ -1,0 +1,371 @@
+"""Drives one answer: carries out the failover policy's steps.
+
+There is no task a stream. Everything that can happen to an answer is a callback (a batch
+from an attempt's upstream, an attempt's end, a timer, a cancel), each is put to the
+policy, and its step is carried out before the callback returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
+from math import inf
+from typing import Protocol
+
+from relay.answering.timerwheel import TimerWheel
+from relay.core.account import Account
+from relay.core.errors import Code, Fault, Fenced
+from relay.core.events import Done, EndedAttempt, Event, Failed, Record, Target
+from relay.core.provider import UpstreamCall
+from relay.core.records import Shown, shown
+from relay.core.request import ChatRequest
+from relay.core.streamlog import Writer
+from relay.failover.estate import Estate
+from relay.failover.policy import Abort, Failover, Launch, Step
+
+_TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for each batch
+
+
+class Observer(Protocol):
+    """Who is told what became of streams: logs, metrics and health. Never per token."""
+
+    def started(self, stream: str, route: str, request: ChatRequest, *, taken_over: bool) -> None:
+        """A stream is this process's to write: a chat was accepted, or an answer taken over
+        from another process. Told of a chat once its first attempt is on its way, so that the
+        line of an answer which ends in that very moment may come before."""
+        ...
+
+    def answering(self, stream: str, target: Target, seconds: float) -> None:
+        """The first event of an upstream call came, so many seconds after its start."""
+        ...
+
+    def attempt_ended(self, stream: str, attempt: EndedAttempt) -> None:
+        """An upstream call ended."""
+        ...
+
+    def ended(
+        self, stream: str, route: str, record: Done | Failed | None, left: Callable[[], Shown]
+    ) -> None:
+        """A stream has its terminal record; None where another process writes it from
+        here on. Only with a record may `left` be called, at once: it gives what the answer
+        leaves standing, nothing where the stream was erased."""
+        ...
+
+    def unexpected(self, stream: str, error: BaseException) -> None:
+        """Something raised that is not a `Fault`: a defect, to be logged with its trace."""
+        ...
+
+
+class AttemptCall:
+    """The upstream call of one attempt under way, and its `Caller`. `began` is by the driver's
+    clock; `silent` until it says something."""
+
+    __slots__ = ("_driver", "_upstream", "began", "number", "silent", "target")
+
+    def __init__(self, driver: Driver, launch: Launch, began: float) -> None:
+        self.number = launch.attempt
+        self.target = launch.target
+        self.began = began
+        self.silent = True
+        self._driver = driver
+        self._upstream: UpstreamCall | None = None
+
+    @property
+    def context(self) -> Context:
+        """What a task of the call runs in: the driver's context."""
+        return self._driver.context
+
+    def carried_by(self, upstream: UpstreamCall) -> None:
+        """Whose closing ends the call."""
+        self._upstream = upstream
+
+    def close(self) -> None:
+        """Close the upstream, if it is open."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.close()
+
+    def take(self, events: Sequence[Event]) -> None:
+        """What one read of the upstream brought."""
+        self._driver.batch(self, events)
+
+    def ended(self, error: BaseException | None) -> None:
+        """The call is over. An exception holds this object in its traceback: letting go of
+        the upstream leaves no cycle for the collector."""
+        self._upstream = None
+        self._driver.context.run(self._driver.attempt_ended, self, error)
+
+
+class Driver:
+    """One running answer, from the first attempt to the terminal record.
+
+    `attempt` makes one upstream call for `request`; `wheel` goes by the same clock;
+    `ended` is called once, when the terminal record is appended or another writer has taken
+    the stream over. `grace` is how many seconds it may run without a reader; its owner looks
+    after that. Its attempts and deadlines run in the `context` that it was made in, by which
+    log lines know whose they are.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_attempts",
+        "_clock",
+        "_due",
+        "_ended",
+        "_failover",
+        "_noted",
+        "_observer",
+        "_reported",
+        "_request",
+        "_route",
+        "_terminal",
+        "_wheel",
+        "context",
+        "finished",
+        "grace",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        failover: Failover,
+        writer: Writer,
+        *,
+        route: str,
+        grace: float,
+        request: ChatRequest,
+        attempt: Callable[[ChatRequest, Launch, AttemptCall], UpstreamCall],
+        clock: Callable[[], float],
+        wheel: TimerWheel,
+        observer: Observer,
+        ended: Callable[[Driver], None],
+    ) -> None:
+        self.writer = writer
+        self.grace = grace
+        self.finished = False
+        self._route = route
+        self._failover = failover
+        self._request = request
+        self._attempt = attempt
+        self._clock = clock
+        self._wheel = wheel
+        self._observer = observer
+        self._ended = ended
+        self.context = copy_context()
+        self._attempts: list[AttemptCall] = []
+        self._reported = 0
+        self._noted = 0
+        self._due = inf
+        self._terminal: Done | Failed | None = None
+
+    def inherit(self, left: Estate) -> None:
+        """Enter what another owner left, to be followed by `begin`, `cancel` or `abandon`. Its
+        attempts that were cut short are reported as this process's: nobody else lives to do it."""
+        self._reported = len(left.attempts)
+        try:
+            self._failover.inherit(left)
+        except Exception as error:  # a defect must end one stream, not hang it
+            self._defect(error)
+
+    def begin(self) -> None:
+        """Append the `start` record and make the first attempt, or go on with what was
+        inherited."""
+        self._carry_out(self._failover.begin)
+        if not self.finished:
+            self.writer.on_cancel(self.cancel)
+            self.writer.on_lost(self._lose)
+
+    def account(self) -> Account:
+        """See `Failover.account`."""
+        return self._failover.account(self._clock())
+
+    def cancel(self) -> None:
+        """Somebody wants the answer to end: close every upstream, then say so."""
+        self._carry_out(self._failover.cancel)
+
+    def abandon(self) -> None:
+        """Nobody came back for the answer within its grace."""
+        self._carry_out(lambda now: self._failover.cancel(now, abandoned=True))
+
+    def stop(self, code: Code, message: str) -> None:
+        """End with an error that is no provider's doing; the client may try again."""
+        self._withdraw(code)
+        attempts = list(self._failover.attempts)
+        self._append([Failed(code, message, retryable=True, attempts=attempts)])
+        self._finish()
+
+    def leave(self) -> None:
+        """Close every upstream and say nothing, because this process goes away and another
+        one goes on with the answer: it is to know of the calls that end so."""
+        if not self.finished:
+            self._withdraw(Code.DRAINING)
+            self.writer.keep_account(self.account)
+            self._finish()
+
+    # What happens
+
+    def batch(self, attempt: AttemptCall, events: Sequence[Event]) -> None:
+        """What one read of an attempt's upstream brought. The hot path: plain text goes from the
+        policy to the log, and leaves the deadline alone, which it only moves away."""
+        if self.finished:
+            return
+        now = self._clock()
+        try:
+            records = self._failover.pass_through(attempt.number, events, now)
+            step = None if records else self._hear(attempt, events, now)
+        except Exception as error:  # a defect must end one stream, not hang it
+            self._defect(error)
+            return
+        if step is not None:
+            self._do(step)
+            return
+        try:
+            self.writer.append(records)
+        except Fenced:
+            self._lose()
+
+    def _hear(self, attempt: AttemptCall, events: Sequence[Event], now: float) -> Step:
+        if attempt.silent:
+            attempt.silent = False
+            seconds = now - attempt.began
+            self._observer.answering(self.writer.stream, attempt.target, seconds)
+        return self._failover.batch(attempt.number, events, now)
+
+    def attempt_ended(self, attempt: AttemptCall, error: BaseException | None) -> None:
+        """An attempt's upstream call is over, or one that was closed raised against it."""
+        if attempt in self._attempts:
+            self._attempts.remove(attempt)
+        if not isinstance(error, Fenced):
+            fault = self._as_fault(error)
+            self._carry_out(lambda now: self._failover.ended(attempt.number, fault, now))
+
+    def _as_fault(self, error: BaseException | None) -> Fault | None:
+        if error is None or isinstance(error, Fault):
+            return error
+        self._observer.unexpected(self.writer.stream, error)
+        return Fault(Code.PROVIDER_ERROR, "the provider failed in an unknown way")
+
+    def tick(self) -> None:
+        """The deadline that the wheel was given has come; the policy knows which."""
+        self._disarm()
+        self._carry_out(self._failover.tick)
+
+    # What is done about it
+
+    def _carry_out(self, ask: Callable[[float], Step]) -> None:
+        if self.finished:
+            return
+        try:
+            step = ask(self._clock())
+        except Exception as error:  # a defect must end one stream, not hang it
+            self._defect(error)
+            return
+        self._do(step)
+        self._report()
+
+    def _do(self, step: Step) -> None:
+        if step.records and not self._append(step.records):
+            return
+        for action in step.actions:
+            if isinstance(action, Launch):
+                self._launch(action)
+            else:
+                self._abort(action)
+        if step.ended:
+            self._finish()
+        else:
+            self._arm()
+            self._note()
+
+    def _note(self) -> None:
+        """Have the store keep what a node that takes over must know, where that is new."""
+        changes = self._failover.changes
+        if changes != self._noted and not self.finished:
+            self._noted = changes
+            self.writer.keep_account(self.account)
+
+    def _append(self, records: Sequence[Record]) -> bool:
+        try:
+            self.writer.append(records)
+        except Fenced:
+            self._lose()
+            return False
+        last = records[-1]
+        if isinstance(last, _TERMINAL):
+            self._terminal = last
+        return True
+
+    def _launch(self, launch: Launch) -> None:
+        if self.finished:
+            return
+        attempt = AttemptCall(self, launch, self._clock())
+        self._attempts.append(attempt)
+        try:
+            attempt.carried_by(self._attempt(self._request, launch, attempt))
+        except Exception as error:  # a defect must end one stream, not hang it
+            self._defect(error)
+
+    def _abort(self, abort: Abort) -> None:
+        for attempt in list(self._attempts):
+            if attempt.number == abort.attempt:
+                self._attempts.remove(attempt)
+                attempt.close()
+
+    def _arm(self) -> None:
+        """Have `tick` called by the deadline. A tick that comes early arms anew, so content
+        that only moves the deadline away costs nothing."""
+        deadline = self._failover.deadline
+        if deadline is None or self._due <= deadline:
+            return
+        if self._due < inf:
+            self._disarm()
+        self._due = deadline
+        self._wheel.join(self, deadline)
+
+    def _disarm(self) -> None:
+        if self._due < inf:
+            self._wheel.leave(self, self._due)
+            self._due = inf
+
+    def _report(self) -> None:
+        attempts = self._failover.attempts
+        if len(attempts) == self._reported:
+            return
+        for attempt in attempts[self._reported :]:
+            self._observer.attempt_ended(self.writer.stream, attempt)
+        self._reported = len(attempts)
+
+    def _defect(self, error: Exception) -> None:
+        self._observer.unexpected(self.writer.stream, error)
+        self.stop(Code.INTERNAL, "the relay made a mistake; send the chat again")
+
+    def _lose(self) -> None:
+        """Another writer has the stream: close every upstream and say nothing."""
+        if not self.finished:
+            self._withdraw(Code.CANCELLED)
+            self._finish()
+
+    def _withdraw(self, outcome: Code) -> None:
+        """Tell the policy that it ends here, and how its attempts do."""
+        try:
+            self._failover.withdraw(self._clock(), outcome)
+        except Exception as error:  # it may be the policy's defect that ends the stream
+            self._observer.unexpected(self.writer.stream, error)
+
+    def _left(self) -> Shown:
+        return shown(self.writer.chunks())
+
+    def _close_upstreams(self) -> None:
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.close()
+
+    def _finish(self) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        self._close_upstreams()
+        self._disarm()
+        self._report()
+        self._observer.ended(self.writer.stream, self._route, self._terminal, self._left)
+        self._ended(self)

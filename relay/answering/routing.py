@@ -1,0 +1,78 @@
+"""Routes: which targets answer to a name, under which rules, and what of a client's chat
+a route lets through. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from relay.core.errors import Code, RelayError
+from relay.core.events import Target
+from relay.core.request import ChatRequest, text_of
+
+ClientSystem = Literal["forbid", "append", "allow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One name that a client may ask for, and what stands behind it.
+
+    `targets` are tried in order. Times are in seconds. `system` is the operator's own
+    system prompt; `client_system` says what becomes of the client's: refused, put behind
+    the operator's, or used in its place. `client_tools` False refuses tools.
+    `max_output_tokens` caps what a client may ask for.
+    """
+
+    name: str
+    targets: tuple[Target, ...]
+    first_token_timeout: float
+    token_idle_timeout: float
+    hedge_after: float
+    system: str | None
+    client_system: ClientSystem
+    client_tools: bool
+    max_output_tokens: int
+
+
+def apply_route(request: ChatRequest, route: Route) -> ChatRequest:
+    """The chat as the route lets it through, under the route's name: what goes upstream.
+
+    `max_tokens` is always set in it. Turns of the role `system` count as the client's
+    system prompt. Raises `RelayError` BAD_REQUEST, naming the field that the route forbids.
+    """
+    if request.tools and not route.client_tools:
+        raise _forbidden("tools", route)
+    asked = request.max_tokens or route.max_output_tokens
+    return msgspec.structs.replace(
+        request,
+        provider=route.name,
+        system=_system(request, route),
+        max_tokens=min(asked, route.max_output_tokens),
+    )
+
+
+def _system(request: ChatRequest, route: Route) -> str | None:
+    field = _system_field(request)
+    if field is None:
+        return route.system
+    if route.client_system == "forbid":
+        raise _forbidden(field, route)
+    if route.client_system == "allow" or route.system is None:
+        return request.system
+    return f"{route.system}\n\n{request.system}" if request.system else route.system
+
+
+def _system_field(request: ChatRequest) -> str | None:
+    """Where the client's own system prompt stands, if it sent one."""
+    if request.system and request.system.strip():
+        return "system"
+    for at, turn in enumerate(request.messages):
+        if turn.role == "system" and text_of(turn.content).strip():
+            return f"messages.{at}.role"
+    return None
+
+
+def _forbidden(field: str, route: Route) -> RelayError:
+    return RelayError(Code.BAD_REQUEST, f"{field}: not allowed on {route.name!r}; leave it out")

@@ -1,0 +1,1 @@
+"""The dialect `relay.v1`: over WebSocket, and over SSE for clients without one."""

@@ -1,0 +1,371 @@
+"""One WebSocket of `relay.v1`: the rules of `relay.protocol.connection` carried out on a socket.
+
+The rules say what is to be done; this does it, with a stream log, a dispatcher and an
+`Outlet`, and tells the rules how it went. Streams belong to the dispatcher: whatever
+becomes of a socket or its handler, a cancelled one included, no answer ends by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from contextvars import Context
+
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
+
+from relay.access.guard import SUBJECT
+from relay.core.errors import Code, RelayError
+from relay.core.streamlog import StreamInfo
+from relay.edges.delivery.framing import TEXT_FRAMES
+from relay.edges.delivery.link import link_of
+from relay.edges.delivery.outlet import Heartbeat, Outlet
+from relay.edges.relay_v1.service import Service
+from relay.edges.rfc6455 import close_answer
+from relay.protocol.actions import (
+    Action,
+    Actions,
+    Attach,
+    Cancel,
+    Close,
+    CloseCode,
+    Find,
+    Greet,
+    Link,
+    Open,
+    Renew,
+    Send,
+    StartChat,
+)
+from relay.protocol.codec import FrameEncoder, encode
+from relay.protocol.connection import Connection, Phase
+from relay.protocol.frames import (
+    PROTOCOL,
+    AnySent,
+    DrainFrame,
+    ErrorFrame,
+    PingFrame,
+    ProviderOffer,
+    ReadyFrame,
+    ReadyLimits,
+    SessionStream,
+)
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a client has to take what is left, and again to answer a close."""
+
+SESSION_BYTES = 24
+"""Random bytes of a session's name that the server makes."""
+
+MAX_LISTED = 256
+"""Streams of a resumed session that `ready` lists."""
+
+_NOBODY = Context()
+
+FEATURES: tuple[str, ...] = ()
+"""What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
+
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(12)
+
+
+PINGS = Heartbeat(encode(PingFrame(type="ping")), in_silence=False)
+"""The `ping` that a browser's script can see; aiohttp pings the socket itself and closes it
+after one and a half intervals without a sign of life."""
+
+
+def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
+    """At most `MAX_LISTED` of them, in their order (oldest first): those that run, then the
+    newest, so that `ready` stays a frame that any client takes."""
+    if len(streams) <= MAX_LISTED:
+        return streams
+    ranked = sorted(enumerate(streams), key=lambda at: (at[1].status != "running", -at[0]))
+    return [stream for _, stream in sorted(ranked[:MAX_LISTED], key=lambda at: at[0])]
+
+
+class ServedSocket:
+    """One socket: reads frames and carries out what the rules say."""
+
+    __slots__ = (
+        "_drain_frame",
+        "_due",
+        "_late",
+        "_outlet",
+        "_rules",
+        "_service",
+        "_session",
+        "_transport",
+        "close_code",
+        "name",
+        "ws",
+    )
+
+    def __init__(
+        self,
+        service: Service,
+        request: web.Request,
+        transport: asyncio.Transport,
+        ws: web.WebSocketResponse,
+        writer: AbstractStreamWriter,
+        drain_frame: Callable[[], DrainFrame | None],
+    ) -> None:
+        subject = request.get(SUBJECT)
+        self.name = secrets.token_hex(4)
+        self.ws = ws
+        self.close_code: int | None = None
+        self._service = service
+        self._drain_frame = drain_frame
+        self._transport = transport
+        self._session: str | None = None
+        self._rules = Connection(
+            new_id=_new_id,
+            subject=subject,
+            token_required=service.token_required and subject is None,
+        )
+        self._outlet = Outlet(
+            transport,
+            link_of(request),
+            framing=TEXT_FRAMES,
+            heartbeat=PINGS,
+            pace=service.pace,
+            wheel=service.wheel,
+            ended=self._rules.detached,
+        )
+        self._due: float | None = None
+        self._late: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until either side ends it; `close_code` tells how, None for without a word."""
+        if self._rules.phase is Phase.LOCKED:
+            self._set_deadline(self._service.limits.hello_timeout)
+        try:
+            await self._receive_all()
+        except Exception as error:  # a defect ends one connection, told as such
+            self._service.observer.unexpected(self.name, error)
+            await self.close(CloseCode.INTERNAL, "internal")
+        finally:
+            await self._end()
+
+    async def _receive_all(self) -> None:
+        while self._rules.phase is not Phase.CLOSED:
+            try:
+                message = await self.ws.receive()
+            except ConnectionError:  # the client was gone before aiohttp had answered its ping
+                return
+            if message.type is WSMsgType.TEXT:
+                await self._perform(self._rules.receive(message.data))
+            elif message.type is WSMsgType.BINARY:
+                await self._perform(self._rules.receive_binary())
+            else:
+                await self._heed_end(message)
+                return
+            await self._outlet.room()
+
+    async def _heed_end(self, message: WSMessage) -> None:
+        """aiohttp takes an end without a close frame for a 1000."""
+        if message.type is WSMsgType.CLOSE:
+            code = close_answer(message.data)
+            self.close_code = self.close_code or code
+            self._outlet.finish()
+            await self.ws.close(code=code, drain=False)
+        elif self.close_code is None and isinstance(message.data, WebSocketError):
+            self.close_code = message.data.code
+
+    async def _end(self) -> None:
+        self._rules.ended()
+        self._outlet.close()
+        self._drop_deadline()
+        if not self._transport.is_closing() or self._transport.get_write_buffer_size():
+            self._set_deadline(CLOSE_TIMEOUT)
+        session, self._session = self._session, None
+        if session is not None:
+            # A store that is away forgets the session by itself, in time.
+            with suppress(RelayError):
+                await self._service.log.leave_session(session)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send what is waiting, then close, within `CLOSE_TIMEOUT` each way."""
+        self.close_code = code
+        self._outlet.finish()
+        self._rules.ended()
+        self._set_deadline(2 * CLOSE_TIMEOUT)
+        await self.ws.close(code=code, message=reason.encode())
+
+    # Deadlines: that of the first frame, then that of the end
+
+    @property
+    def context(self) -> Context:
+        """No chat's: a connection's deadlines belong to none."""
+        return _NOBODY
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._drop_deadline()
+        self._due = self._service.wheel.clock() + seconds
+        self._service.wheel.join(self, self._due)
+
+    def _drop_deadline(self) -> None:
+        if self._due is not None:
+            self._service.wheel.leave(self, self._due)
+            self._due = None
+
+    def tick(self) -> None:
+        """The deadline has come: of the first frame where there was none, else of the end."""
+        self._due = None
+        if self._rules.phase is Phase.CLOSED:
+            self._transport.abort()
+        else:
+            self._late = asyncio.create_task(self._perform(self._rules.hello_late()))
+
+    def tell_drain(self) -> None:
+        """Tell the client, where it has been greeted, that this process goes away."""
+        frame = self._drain_frame()
+        if frame is not None and self._rules.phase is Phase.OPEN:
+            self._outlet.send(encode(frame))
+
+    # Actions
+
+    async def _perform(self, actions: Iterable[Action]) -> None:
+        """Carry out actions in order; those that an outcome leads to come first. Nothing
+        follows a `Close`."""
+        todo = deque(actions)
+        while todo and not self.ws.closed:
+            todo.extendleft(reversed(await self._carry_out(todo.popleft())))
+
+    async def _carry_out(self, action: Action) -> Actions:
+        match action:
+            case Send(frame=frame):
+                self._send(frame)
+            case Close(code=code, reason=reason):
+                await self.close(code, reason)
+            case Greet():
+                return await self._greet(action)
+            case Open() | Renew():
+                return await self._admit(action)
+            case _:
+                return await self._try(action)
+        return []
+
+    def _send(self, frame: AnySent) -> None:
+        if isinstance(frame, ErrorFrame):
+            self._service.observer.refused(self.name, Code(frame.code))
+        self._outlet.send(encode(frame))
+
+    async def _admit(self, action: Open | Renew) -> Actions:
+        try:
+            subject = self._subject(action.token)
+            if isinstance(action, Renew):
+                return self._rules.renewed(subject)
+            session = action.session or secrets.token_urlsafe(SESSION_BYTES)
+            resumed = await self._service.log.open_session(session, subject)
+        except RelayError as error:
+            return self._rules.refused(error)
+        self._session = session
+        self._service.observer.greeted(self.name, subject, resumed=resumed)
+        return self._rules.opened(session, subject, resumed=resumed)
+
+    def _subject(self, token: str | None) -> str | None:
+        """Whom the connection is authenticated as: by the upgrade request, by `token`, or
+        by both, which then have to agree."""
+        known = self._rules.subject
+        if token is None:
+            return known if known is not None else self._service.authenticate(None)
+        subject = self._service.authenticate(token)
+        if known is not None and subject != known:
+            raise RelayError(Code.FORBIDDEN, "the token belongs to somebody else")
+        return subject
+
+    async def _try(self, action: StartChat | Attach | Find | Link | Cancel) -> Actions:
+        try:
+            match action:
+                case StartChat():
+                    return await self._start(action)
+                case Attach():
+                    await self._attach(action)
+                case Find(id=id, after=after):
+                    return self._rules.found(id, await self._find(id), after)
+                case Link():
+                    return await self._link(action)
+                case Cancel(id=id):
+                    await self._service.log.cancel(await self._find(id), self._rules.subject)
+        except RelayError as error:
+            return self._rules.failed(action, error)
+        except Exception as error:  # a defect must not take the other streams along
+            self._service.observer.unexpected(self.name, error)
+            fault = RelayError(Code.INTERNAL, "the server failed at this; try again later")
+            return self._rules.failed(action, fault)
+        return []
+
+    async def _start(self, action: StartChat) -> Actions:
+        session = self._of_session()
+        with self._service.observer.naming(self.name, session):
+            stream = await self._service.dispatcher.start(
+                action.request,
+                session=session,
+                id=action.id,
+                subject=self._rules.subject,
+            )
+        return self._rules.started(action.id, stream)
+
+    async def _attach(self, action: Attach) -> None:
+        reader = self._outlet.reader(action.id, FrameEncoder(action.id))
+        cursor = await self._service.log.attach(
+            action.stream, action.after, reader.wake, self._rules.subject
+        )
+        self._outlet.read(reader, cursor)
+
+    async def _find(self, id: str) -> str:
+        return await self._service.log.find(self._of_session(), id)
+
+    async def _link(self, action: Link) -> Actions:
+        log, session, subject = self._service.log, self._of_session(), self._rules.subject
+        stream = action.stream
+        if stream is None:
+            stream = await log.newest(action.conversation or "", session, subject)
+        id = action.id or stream
+        await log.link(session, id, stream, subject)
+        return self._rules.found(id, stream, action.after)
+
+    def _of_session(self) -> str:
+        assert self._session is not None
+        return self._session
+
+    async def _greet(self, greet: Greet) -> Actions:
+        try:
+            streams = await self._listed(greet.session) if greet.resumed else None
+        except RelayError as error:
+            return self._rules.refused(error)
+        self._outlet.send(encode(self._ready(greet, streams)))
+        self._outlet.keep_alive()
+        self.tell_drain()
+        return []
+
+    async def _listed(self, session: str) -> list[SessionStream]:
+        streams = newest_or_running(await self._service.log.session_streams(session))
+        return [
+            SessionStream(id=s.id, stream=s.stream, seq=s.seq, status=s.status) for s in streams
+        ]
+
+    def _ready(self, greet: Greet, streams: list[SessionStream] | None) -> ReadyFrame:
+        limits = self._service.limits
+        return ReadyFrame(
+            type="ready",
+            protocol=PROTOCOL,
+            session=greet.session,
+            resumed=greet.resumed,
+            streams=streams,
+            providers=[
+                ProviderOffer(name=offer.name, model=offer.model, status=offer.status)
+                for offer in self._service.dispatcher.offers()
+            ],
+            features=list(FEATURES),
+            limits=ReadyLimits(
+                max_frame_bytes=limits.max_frame_bytes,
+                max_streams_per_session=limits.max_streams_per_session,
+                resume_window=limits.resume_window,
+            ),
+            heartbeat=limits.heartbeat,
+        )

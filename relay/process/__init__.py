@@ -1,0 +1,1 @@
+"""From arguments to the last byte: the parts put together, served by one process or several."""

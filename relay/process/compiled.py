@@ -1,0 +1,98 @@
+"""Compiled twins of the modules on a token's way, and when they are used.
+
+`make compile` has mypyc build them from the modules as they are written, which stay what is
+read, changed and tested first. A twin does the same with less for the interpreter to do.
+Twins of other sources than these, or of another Python, are never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+PACKAGE = Path(__file__).resolve().parent.parent
+HOME = PACKAGE.parent / "build" / "compiled"
+"""Where the twins lie, each named as the module, and `MANIFEST` beside them."""
+
+MANIFEST = "manifest.json"
+"""`sources` and `suffix`, as below, of which they are the twins, and `modules`: their names."""
+
+SUFFIX = EXTENSION_SUFFIXES[0]
+"""How a twin's file name ends; it holds Python's version and the machine's kind."""
+
+INTERPRETED = "--interpreted"
+"""The argument of `relay serve` that leaves the twins out."""
+
+State = Literal["compiled", "interpreted", "outdated"]
+
+state: State = "interpreted"
+"""What `use` found, for whoever tells people."""
+
+
+class Twins(MetaPathFinder):
+    """Finds the modules that have a twin in `home`, and no others."""
+
+    def __init__(self, home: Path, modules: Sequence[str]) -> None:
+        self._files: Mapping[str, Path] = {name: home / f"{name}{SUFFIX}" for name in modules}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See `MetaPathFinder`."""
+        file = self._files.get(name)
+        if file is None:
+            return None
+        return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, str(file)))
+
+
+def use(home: Path = HOME, arguments: Sequence[str] = ()) -> State:
+    """Have twins imported from now on where there are any of just these sources.
+
+    Call it before anything else of `relay` is imported: what was imported before stays as it
+    is. `outdated` where there are twins, but of other sources or another Python, or not all.
+    """
+    global state
+    manifest = _manifest(home)
+    if not manifest or INTERPRETED in arguments:
+        state = "interpreted"
+    elif _fits(manifest, home):
+        state = "compiled"
+        sys.meta_path.insert(0, Twins(home, manifest["modules"]))
+    else:
+        state = "outdated"
+    return state
+
+
+def sources(package: Path = PACKAGE) -> str:
+    """A digest of the package's every module: a twin relies on what those that it imports
+    define."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(package.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(package).as_posix()}\n{len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _fits(manifest: Mapping[str, str | list[str]], home: Path) -> bool:
+    return (
+        manifest.get("suffix") == SUFFIX
+        and manifest.get("sources") == sources()
+        and all((home / f"{name}{SUFFIX}").is_file() for name in manifest.get("modules", ()))
+    )
+
+
+def _manifest(home: Path) -> dict[str, str | list[str]]:
+    try:
+        found = json.loads((home / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,1 @@
+"""The streaming HTTP client: one vendor's request and its response, read as it comes."""

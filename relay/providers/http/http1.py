@@ -1,0 +1,311 @@
+"""HTTP/1.1 as one streaming POST needs it: request bytes out, response bytes in. No I/O.
+
+The parsing is llhttp's, through httptools; what is decided here is how a response is
+framed, when it is whole, and what is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from relay.core.addresses import DEFAULT_PORTS
+
+MAX_HEAD_BYTES = 65_536
+"""Bytes of headers that one response may have, and bytes that may arrive in a row without
+any content (interim responses, chunk extensions, trailers)."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_TARGET = re.compile(r"/[\x21-\x7e]*")
+_HOST = re.compile(r"[0-9A-Za-z.:_-]+")
+_OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
+_BODILESS = frozenset({204, 304})
+_HEEDED = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"keep-alive"})
+"""Headers of a good response that are looked at. A vendor sends some twenty-five, and what is
+kept of them is kept for as long as the response streams. A refusal's are kept all: they say
+for how long."""
+
+_TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class TransportError(Exception):
+    """A request that got no whole response. The message is free of secrets."""
+
+
+class Unreachable(TransportError):
+    """No connection could be made: nothing was sent."""
+
+
+class ConnectTimeout(Unreachable):
+    """No connection came about in time."""
+
+
+class Interrupted(TransportError):
+    """The connection ended before the response did. The upstream may have done the work."""
+
+
+class Malformed(TransportError):
+    """What came is not HTTP/1.1, or is beyond `MAX_HEAD_BYTES`."""
+
+
+class Unsupported(TransportError):
+    """A response that this client leaves to a fuller one: compressed, or a redirect."""
+
+
+class Origin(NamedTuple):
+    """Where connections lead, and so what may share them."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Endpoint(NamedTuple):
+    """A URL and fixed headers, checked once and ready to be sent many times."""
+
+    origin: Origin
+    head: bytes
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.origin})"  # the head holds a key
+
+    def request(self, body: bytes) -> bytes:
+        """The whole POST, head and body."""
+        return b"%scontent-length: %d\r\n\r\n%s" % (self.head, len(body), body)
+
+
+def endpoint(url: str, headers: Mapping[str, str]) -> Endpoint:
+    """Prepare a POST to `url`.
+
+    Host, framing, connection and encoding headers are set here, whatever `headers` say of
+    them. Raises `ValueError` for a URL that `supports` refuses, and for a header that
+    could break out of its line (RFC 9110 section 5.5); the message never holds its value.
+    """
+    parts = urlsplit(url)
+    if not _plain(parts):
+        raise ValueError("the URL has a scheme, a host or a path that cannot be sent as it is")
+    lines = [f"POST {_target(parts)} HTTP/1.1", f"host: {parts.netloc}"]
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"header {name!r} holds characters that a header cannot carry")
+        if name.lower() not in _OURS:
+            lines.append(f"{name}: {value}")
+    lines += ["accept-encoding: identity", ""]
+    return Endpoint(_origin(parts), "\r\n".join(lines).encode("ascii"))
+
+
+def supports(url: str, *, uds: str | None = None) -> bool:
+    """Whether this client may be used for `url`.
+
+    Not where the environment asks for a proxy or names certificates of its own, and not
+    for URLs with credentials, other schemes or characters outside ASCII. `uds` is the
+    path of a Unix socket, where one is used: proxies do not matter then.
+    """
+    parts = urlsplit(url)
+    if not _plain(parts) or (parts.scheme == "https" and any(map(os.getenv, _TRUST_VARIABLES))):
+        return False
+    return uds is not None or not _proxied(parts)
+
+
+def _plain(parts: SplitResult) -> bool:
+    try:
+        parts.port  # noqa: B018  a port that is no number raises here
+    except ValueError:
+        return False
+    return (
+        parts.scheme in DEFAULT_PORTS
+        and parts.username is None
+        and _HOST.fullmatch(parts.hostname or "") is not None
+        and _TARGET.fullmatch(_target(parts)) is not None
+    )
+
+
+def _proxied(parts: SplitResult) -> bool:
+    proxies = getproxies()
+    wanted = proxies.get(parts.scheme) or proxies.get("all")
+    return bool(wanted) and not proxy_bypass(parts.hostname or "")
+
+
+def _target(parts: SplitResult) -> str:
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def _origin(parts: SplitResult) -> Origin:
+    port = parts.port if parts.port is not None else DEFAULT_PORTS[parts.scheme]
+    return Origin(parts.scheme, parts.hostname or "", port)
+
+
+class ResponseParser:
+    """One response, fed as its bytes arrive.
+
+    `status` is 0 until the head is in; interim responses (1xx) are passed over. `headers`,
+    by lower-case name, are all that a refusal (400 and above) has, and of another response
+    at most `keep-alive`. `over` once nothing more is to come: then either `error` is None and
+    the response is whole, or it says what is wrong. `reusable` when the connection may carry
+    another request.
+    """
+
+    __slots__ = (
+        "_barren",
+        "_head",
+        "_interim",
+        "_parser",
+        "_pieces",
+        "_until_eof",
+        "error",
+        "headers",
+        "on_body",
+        "over",
+        "reusable",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.over = False
+        self.error: TransportError | None = None
+        self.reusable = False
+        self._barren = 0
+        self._head: list[tuple[bytes, bytes]] = []
+        self._interim = False
+        self._until_eof = False
+        self._pieces: list[bytes] = []
+        # The parser calls on_body for each piece of each chunk: straight into the list.
+        self.on_body = self._pieces.append
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> bytes:
+        """The body bytes that `data` brought, chunk framing removed, joined. Where the
+        response breaks off within `data`, what came before the break is still returned."""
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._break(Malformed("the upstream switched protocols without being asked to"))
+        except HttpParserError as error:
+            self._refuse(error)
+        pieces = self._pieces
+        if not pieces:
+            self._count_barren(len(data))
+            return b""
+        self._barren = 0
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return body
+
+    def eof(self, *, clean: bool) -> None:
+        """The connection ended; `clean` without an error. Call it once, unless `over`."""
+        if self._until_eof and clean:
+            self._conclude()
+        elif self.status:
+            self._break(Interrupted("the connection was lost in the middle of the response"))
+        else:
+            self._break(Interrupted("the connection was closed before a response came"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser for headers and for trailers."""
+        self._head.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser at the end of a head."""
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        head, self._head = self._head, []
+        if sum([len(name) + len(value) + 4 for name, value in head]) > MAX_HEAD_BYTES:
+            raise _too_long()
+        if status < 200:
+            self._interim = True
+            return
+        self.status = status
+        self.headers = headers = _headers(head, refused=status >= 400)
+        self._until_eof = status not in _BODILESS and _ends_with_connection(headers)
+        if _encoded(headers):
+            raise Unsupported("the upstream compressed its response although asked not to")
+        if 300 <= status < 400:
+            raise Unsupported("the upstream answered with a redirect")
+        if status < 400:
+            hint = self.headers.get("keep-alive")
+            self.headers = {} if hint is None else {"keep-alive": hint}
+
+    def on_message_begin(self) -> None:
+        """Called by the parser at the start of each response. Bytes behind the one that
+        was asked for make the connection unusable: they answer nothing."""
+        self.reusable = False
+
+    def on_message_complete(self) -> None:
+        """Called by the parser at the end of each response."""
+        assert self._parser is not None
+        if self._interim:
+            self._interim = False
+        elif not self.over:
+            self.over = True
+            self.reusable = self._parser.should_keep_alive()
+
+    def release(self) -> None:
+        """Let go of the parser, which holds this object too. Call it when done: a cycle
+        for each response would be left to the garbage collector."""
+        self._parser = None
+
+    def _count_barren(self, size: int) -> None:
+        self._barren += size
+        if self._barren > MAX_HEAD_BYTES and not self.over:
+            self._break(_too_long())
+
+    def _refuse(self, error: HttpParserError) -> None:
+        cause = error.__context__
+        if isinstance(cause, TransportError):
+            self._break(cause)
+        elif self.over:
+            self.reusable = False
+        else:
+            self._break(Malformed("the upstream's response is not valid HTTP/1.1"))
+
+    def _break(self, error: TransportError) -> None:
+        if not self.over:
+            self.error = error
+            self._conclude()
+
+    def _conclude(self) -> None:
+        self.over = True
+        self.reusable = False
+
+
+def _headers(head: list[tuple[bytes, bytes]], *, refused: bool) -> dict[str, str]:
+    """A head's fields by lower-case name, repeated ones joined with commas: all of a
+    refusal's, else those that matter here."""
+    found: dict[str, str] = {}
+    for name, value in head:
+        name = name.lower()
+        if refused or name in _HEEDED:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _ends_with_connection(headers: dict[str, str]) -> bool:
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        return not coding.rstrip().lower().endswith("chunked")
+    return "content-length" not in headers
+
+
+def _encoded(headers: dict[str, str]) -> bool:
+    transfer = headers.get("transfer-encoding", "")
+    if transfer == "chunked" and "content-encoding" not in headers:
+        return False  # which is how nearly all streams come
+    named = f"{headers.get('content-encoding', '')},{transfer}"
+    codings = {coding.strip().lower() for coding in named.split(",")}
+    return bool(codings - {"", "identity", "chunked"})
+
+
+def _too_long() -> Malformed:
+    return Malformed(f"the upstream sent more than {MAX_HEAD_BYTES} bytes of headers")
