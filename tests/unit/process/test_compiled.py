@@ -15,7 +15,7 @@ import pytest
 
 from relay.process import compiled
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_change_to_any_module_is_a_change_of_the_sources(tmp_path: Path) -> No
     copy = tmp_path / "relay"
     shutil.copytree(compiled.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     assert compiled.sources(copy) == compiled.sources()
-    module = copy / "edges" / "sse.py"
+    module = copy / "edges" / "http.py"
     module.write_text(module.read_text() + "\n")
     changed = compiled.sources(copy)
     assert changed != compiled.sources()
@@ -145,14 +145,15 @@ def test_what_was_built_is_found_as_twins_of_what_it_was_built_from(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, built = tmp_path / "home", tmp_path / "built"
-    (built / "relay" / "edges").mkdir(parents=True)
-    for file in ("relay/records", "relay/edges/sse", "0123__mypyc"):
+    for folder in ("core", "edges/relay_v1"):
+        (built / "relay" / folder).mkdir(parents=True)
+    for file in ("relay/core/records", "relay/edges/relay_v1/sse", "0123__mypyc"):
         (built / f"{file}{compiled.SUFFIX}").touch()
     monkeypatch.setattr(script.compiled, "HOME", home)
     script.install(built, "a digest")
     manifest = json.loads((home / compiled.MANIFEST).read_text())
     assert manifest["sources"] == "a digest"
-    assert manifest["modules"] == ["0123__mypyc", "relay.edges.relay_v1.sse", "relay.core.records"]
+    assert manifest["modules"] == ["0123__mypyc", "relay.core.records", "relay.edges.relay_v1.sse"]
     assert (home / f"relay.edges.relay_v1.sse{compiled.SUFFIX}").is_file()
 
 
@@ -168,7 +169,7 @@ def test_a_machine_without_a_compiler_is_told_what_is_missing(
 
 @pytest.mark.slow
 def test_the_server_takes_the_argument_that_leaves_them_out() -> None:
-    program = "from relay import compiled; import server; print(compiled.state)"
+    program = "from relay.process import compiled; import server; print(compiled.state)"
     command = [sys.executable, "-c", program, compiled.INTERPRETED]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "interpreted\n"
@@ -178,7 +179,7 @@ def test_a_worker_has_none_of_the_compiled_modules_before_it_uses_the_twins(
     script: ModuleType,
 ) -> None:
     """What it loads to read its task: the parent's module, and the function that it is to run."""
-    listing = "import sys, relay.cli, relay.workers; print(*sys.modules)"
+    listing = "import sys, relay.cli, relay.process.workers; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True)
     loaded = set(run.stdout.split())
     assert "relay.process.workers" in loaded

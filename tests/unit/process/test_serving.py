@@ -16,7 +16,7 @@ from relay.process import app, compiled, serving
 from relay.process.app import Relay
 from relay.process.serving import CANT_LISTEN, cant_listen, catalog_of, greeting
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch, **env: str) -> list[str]:
