@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from relay.configuration.settings import Settings
-    from relay.engine.process import Endpoint
+    from relay.engine.process import EngineEndpoint
 
 INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ended before it had a way of its own to end."""
@@ -76,7 +76,7 @@ def serve(arguments: Sequence[str]) -> int:
         return BAD_CONFIGURATION
 
 
-def _work(number: int, port: int, endpoint: Endpoint | None, parent: Connection) -> int:
+def _work(number: int, port: int, endpoint: EngineEndpoint | None, parent: Connection) -> int:
     """One of several processes of `serve`, from its first import on."""
     compiled.use(arguments=sys.argv)
 

@@ -20,7 +20,7 @@ from generated import write_or_check  # noqa: E402
 from relay.core.errors import Code  # noqa: E402
 from relay.edges.relay_v1 import served_socket  # noqa: E402
 from relay.protocol import chat, codec, connection, frames  # noqa: E402
-from relay.protocol.connection import RULES, Input, Phase  # noqa: E402
+from relay.protocol.connection import RULES, ConnectionPhase, Input  # noqa: E402
 from relay.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES  # noqa: E402
 from relay.protocol.schema import json_schema  # noqa: E402
 
@@ -137,7 +137,7 @@ def _plain(schema: dict[str, Any]) -> str:
 
 
 def _rules() -> str:
-    phases = [phase for phase in Phase if phase is not Phase.CLOSED]
+    phases = [phase for phase in ConnectionPhase if phase is not ConnectionPhase.CLOSED]
     rows = [[kind.value, *(RULES[phase][kind].value for phase in phases)] for kind in Input]
     return _table(["what comes", *(f"*{phase.value}*" for phase in phases)], rows)
 

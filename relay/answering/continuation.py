@@ -6,7 +6,7 @@ import msgspec
 
 from relay.core.events import estimate_tokens
 from relay.core.provider import Call, Form
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.failover.policy import Launch
 
 CONTINUATION_PROMPT = (
@@ -23,9 +23,9 @@ def continued(request: ChatRequest, form: Form, partial: str, prompt: str) -> Ch
     """The request with the turns that offer `partial` in the given form."""
     if form is Form.RESTART or not partial:
         return request
-    turns = [Message("assistant", partial)]
+    turns = [Turn("assistant", partial)]
     if form is Form.TURN:
-        turns.append(Message("user", prompt))
+        turns.append(Turn("user", prompt))
     return msgspec.structs.replace(request, messages=(*request.messages, *turns))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from relay.answering.continuation import call_of
-from relay.answering.driver import AttemptCall, Driver, Observer
+from relay.answering.driver import AnswerObserver, AttemptCall, Driver
 from relay.answering.routing import Route, apply_route
 from relay.answering.timerwheel import TimerWheel
 from relay.core.errors import Code, RelayError, StreamExpired
@@ -96,7 +96,7 @@ class Dispatcher:
         policy: Policy,
         breakers: Breakers,
         hedges: HedgeBudget,
-        observer: Observer,
+        observer: AnswerObserver,
         clock: Callable[[], float],
         wheel: TimerWheel | None = None,
         status: Callable[[Route], HealthStatus] = lambda route: "unknown",

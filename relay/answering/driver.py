@@ -26,7 +26,7 @@ from relay.failover.policy import Abort, Failover, Launch, Step
 _TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for each batch
 
 
-class Observer(Protocol):
+class AnswerObserver(Protocol):
     """Who is told what became of streams: logs, metrics and health. Never per token."""
 
     def started(self, stream: str, route: str, request: ChatRequest, *, taken_over: bool) -> None:
@@ -137,7 +137,7 @@ class Driver:
         attempt: Callable[[ChatRequest, Launch, AttemptCall], UpstreamCall],
         clock: Callable[[], float],
         wheel: TimerWheel,
-        observer: Observer,
+        observer: AnswerObserver,
         ended: Callable[[Driver], None],
     ) -> None:
         self.writer = writer

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 Frame: TypeAlias = dict[str, Any]
 """One JSON object of the wire, as decoded."""
 
-Verdict = Literal["applied", "dropped", "gap"]
+Advice = Literal["applied", "dropped", "gap"]
 """What became of a numbered frame: folded in, known already, or beyond a hole."""
 
 
@@ -200,7 +200,7 @@ class Answer:
         """The visible thinking so far, without what a fallback discarded."""
         return "".join(self._reasoning)
 
-    def apply(self, frame: Frame) -> tuple[Verdict, Event | None]:
+    def apply(self, frame: Frame) -> tuple[Advice, Event | None]:
         """Take one numbered frame.
 
         On "gap" nothing changed: ask for what follows `last`. The event is what the frame

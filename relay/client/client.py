@@ -17,14 +17,14 @@ from relay.client.answer import Answer, ClientError, ConnectionFailed, Frame
 from relay.client.chat import Chat
 from relay.client.session import (
     NOT_CONNECTED,
-    Action,
-    Close,
-    Link,
-    Open,
+    CloseLink,
+    LinkId,
+    OpenLink,
     Problem,
     Ready,
-    Send,
+    SendOnLink,
     Session,
+    SessionAction,
     Stop,
     Tell,
     after_close,
@@ -90,7 +90,7 @@ class RelayClient:
         self._on_status = on_status or (lambda status: None)
         self._on_problem = on_problem or (lambda failure: None)
         self._chats: dict[str, Chat] = {}
-        self._sockets: dict[Link, Socket] = {}
+        self._sockets: dict[LinkId, Socket] = {}
         self._links = count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._carriers: set[asyncio.Task[None]] = set()
@@ -180,21 +180,21 @@ class RelayClient:
     def _cancel(self, id: str) -> None:
         self._do(self._session.cancel(id))
 
-    def _do(self, actions: list[Action]) -> None:
+    def _do(self, actions: list[SessionAction]) -> None:
         for action in actions:
             self._perform(action)
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: SessionAction) -> None:
         match action:
-            case Send(link, frame):
+            case SendOnLink(link, frame):
                 if link in self._sockets:
                     self._sockets[link].send(frame)
             case Tell(answer, event):
                 chat = self._chats.pop(answer.id) if answer.finished else self._chats[answer.id]
                 chat.tell(event)
-            case Open():
+            case OpenLink():
                 self._open_later(action)
-            case Close(link):
+            case CloseLink(link):
                 self._sockets[link].close()
             case Ready(frame):
                 self._is_ready(frame)
@@ -218,7 +218,7 @@ class RelayClient:
                 failure = ConnectionFailed(failure.code, failure.message, frame=failure.frame)
             self._entered.set_exception(failure)
 
-    def _open_later(self, action: Open) -> None:
+    def _open_later(self, action: OpenLink) -> None:
         if self._closing:
             return
         delay = 0.0 if self._fresh else action.delay
@@ -244,7 +244,7 @@ class RelayClient:
         code = await self._carry(link, socket)
         self._do(self._session.closed(link, code))
 
-    async def _carry(self, link: Link, socket: Socket) -> int:
+    async def _carry(self, link: LinkId, socket: Socket) -> int:
         task = asyncio.current_task()
         assert task is not None
         self._sockets[link] = socket
@@ -258,12 +258,12 @@ class RelayClient:
             self._carriers.discard(task)
             del self._sockets[link]
 
-    def _received(self, link: Link, frame: Frame) -> None:
+    def _received(self, link: LinkId, frame: Frame) -> None:
         if frame.get("type") == "ready" and link in self._sockets:
             self._sockets[link].expect_heartbeat(frame.get("heartbeat") or DEFAULT_HEARTBEAT)
         self._do(self._session.received(link, frame))
 
-    def _not_connected(self, link: Link, error: Exception) -> None:
+    def _not_connected(self, link: LinkId, error: Exception) -> None:
         code = close_code_of(error)
         failure = _connection_failure(self.url, code, error)
         if self._is_entering() or (self._is_time_to_give_up() and after_close(code) != "stop"):

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from relay.client.answer import Answer, AnswerFailed, ClientError, Event, Frame
 
-Link: TypeAlias = int
+LinkId: TypeAlias = int
 """Names one connection."""
 
 AfterClose = Literal["reconnect", "back_off", "stop"]
@@ -68,15 +68,15 @@ def judge_silence(silent: float, heartbeat: float) -> Literal["fine", "ask", "de
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendOnLink:
     """Send a frame on a connection."""
 
-    link: Link
+    link: LinkId
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class OpenLink:
     """Open a connection: after `delay` seconds, else after the back-off of `attempt`.
     Report it by `Session.opened` or, where it failed, by `Session.closed`."""
 
@@ -85,10 +85,10 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseLink:
     """Close a connection that carries nothing any more."""
 
-    link: Link
+    link: LinkId
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +121,13 @@ class Stop:
     failure: AnswerFailed
 
 
-Action: TypeAlias = Send | Open | Close | Tell | Ready | Problem | Stop
+SessionAction: TypeAlias = SendOnLink | OpenLink | CloseLink | Tell | Ready | Problem | Stop
 
 
 @dataclass(slots=True, eq=False)
 class _Chat:
     answer: Answer
-    link: Link | None = None
+    link: LinkId | None = None
     sent: bool = False
     cancelling: bool = False
     gap: int | None = None
@@ -162,16 +162,16 @@ class Session:
         self.secret = secret
         self.token = token
         self._chats: dict[str, _Chat] = {}
-        self._links: dict[Link, _LinkState] = {}
-        self._current: Link | None = None
+        self._links: dict[LinkId, _LinkState] = {}
+        self._current: LinkId | None = None
         self._opening = False
         self._attempt = 0
 
-    def connect(self) -> list[Action]:
+    def connect(self) -> list[SessionAction]:
         """Start connecting, if no connection is there or under way."""
-        return self._open(Open(attempt=self._attempt))
+        return self._open(OpenLink(attempt=self._attempt))
 
-    def add(self, answer: Answer) -> list[Action]:
+    def add(self, answer: Answer) -> list[SessionAction]:
         """Add a chat: it is sent at once, or as soon as there is a connection.
         Raises `ValueError` for an id that is under way."""
         if answer.id in self._chats:
@@ -181,7 +181,7 @@ class Session:
             return self.connect()
         return list(self._attach(chat, self._current))
 
-    def cancel(self, id: str) -> list[Action]:
+    def cancel(self, id: str) -> list[SessionAction]:
         """Cancel a chat: at the server where it may have arrived, else here."""
         chat = self._chats.get(id)
         if chat is None or chat.cancelling:
@@ -190,9 +190,9 @@ class Session:
             done = chat.answer.cancel()
             return [Tell(chat.answer, done), *self._forget(chat)]
         chat.cancelling = True
-        return [] if chat.link is None else [Send(chat.link, {"type": "cancel", "id": id})]
+        return [] if chat.link is None else [SendOnLink(chat.link, {"type": "cancel", "id": id})]
 
-    def opened(self, link: Link) -> list[Action]:
+    def opened(self, link: LinkId) -> list[SessionAction]:
         """A connection is open: introduce ourselves and take up every chat that waits."""
         self._opening = False
         self._current = link
@@ -204,12 +204,12 @@ class Session:
             hello["token"] = self.token
         if resume:
             hello["resume"] = resume
-        actions: list[Action] = [Send(link, hello)]
+        actions: list[SessionAction] = [SendOnLink(link, hello)]
         for chat in waiting:
             actions += self._attach(chat, link, in_hello=True)
         return actions + self._retire()
 
-    def received(self, link: Link, frame: Frame) -> list[Action]:
+    def received(self, link: LinkId, frame: Frame) -> list[SessionAction]:
         """A frame came. What is unknown is ignored."""
         numbered = isinstance(frame.get("seq"), int)
         match frame.get("type"):
@@ -217,7 +217,7 @@ class Session:
                 return self._ready(link, frame)
             case "ping":
                 self._attempt = 0
-                return [Send(link, _pong(frame))]
+                return [SendOnLink(link, _pong(frame))]
             case "pong":
                 self._attempt = 0
                 return []
@@ -227,7 +227,7 @@ class Session:
                 return self._refused(link, frame)
         return self._record(link, frame) if numbered else []
 
-    def closed(self, link: Link, code: int = NOT_CONNECTED) -> list[Action]:
+    def closed(self, link: LinkId, code: int = NOT_CONNECTED) -> list[SessionAction]:
         """A connection ended, or could not be opened."""
         state = self._links.pop(link, None)
         if state is not None and state.closing:
@@ -243,47 +243,49 @@ class Session:
             return [action for chat in orphans for action in self._attach(chat, self._current)]
         return self._come_back(code)
 
-    def give_up(self, failure: ClientError) -> list[Action]:
+    def give_up(self, failure: ClientError) -> list[SessionAction]:
         """End every chat that no connection carries. What was to be opened is not: the
         next chat starts connecting again."""
         self._opening = False
-        actions: list[Action] = []
+        actions: list[SessionAction] = []
         for chat in self._carried_by(None):
             actions += self._fail(chat, failure)
         return actions
 
-    def _come_back(self, code: int) -> list[Action]:
+    def _come_back(self, code: int) -> list[SessionAction]:
         rule = after_close(code)
         if rule == "stop":
             failure = close_error(code)
             return [Stop(code, failure), *self.give_up(failure)]
         if rule == "back_off":
             self._attempt = max(self._attempt, BACK_OFF_FROM)
-        actions = self._open(Open(attempt=self._attempt))
+        actions = self._open(OpenLink(attempt=self._attempt))
         self._attempt += 1
         return actions
 
-    def _open(self, action: Open) -> list[Action]:
+    def _open(self, action: OpenLink) -> list[SessionAction]:
         if self._opening or self._current is not None:
             return []
         self._opening = True
         return [action]
 
-    def _carried_by(self, link: Link | None) -> list[_Chat]:
+    def _carried_by(self, link: LinkId | None) -> list[_Chat]:
         return [chat for chat in self._chats.values() if chat.link == link]
 
-    def _attach(self, chat: _Chat, link: Link, *, in_hello: bool = False) -> Iterator[Action]:
+    def _attach(
+        self, chat: _Chat, link: LinkId, *, in_hello: bool = False
+    ) -> Iterator[SessionAction]:
         chat.link, chat.sent, chat.gap = link, True, None
         answer = chat.answer
         if answer.last < 0:
-            yield Send(link, {**answer.request, "type": "chat", "id": answer.id})
+            yield SendOnLink(link, {**answer.request, "type": "chat", "id": answer.id})
         elif not in_hello:
-            yield Send(link, {"type": "resume", "id": answer.id, "after": answer.last})
+            yield SendOnLink(link, {"type": "resume", "id": answer.id, "after": answer.last})
         if chat.cancelling:
-            yield Send(link, {"type": "cancel", "id": answer.id})
+            yield SendOnLink(link, {"type": "cancel", "id": answer.id})
 
-    def _ready(self, link: Link, frame: Frame) -> list[Action]:
-        actions: list[Action] = [Ready(frame)]
+    def _ready(self, link: LinkId, frame: Frame) -> list[SessionAction]:
+        actions: list[SessionAction] = [Ready(frame)]
         state = self._links.get(link)
         lost = [] if frame.get("resumed") or state is None else state.resumed
         for id in lost:
@@ -291,7 +293,7 @@ class Session:
                 actions += self._fail(self._chats[id], _expired())
         return actions
 
-    def _record(self, link: Link, frame: Frame) -> list[Action]:
+    def _record(self, link: LinkId, frame: Frame) -> list[SessionAction]:
         chat = self._chats.get(frame.get("id", ""))
         if chat is None:
             return []
@@ -306,7 +308,7 @@ class Session:
             return [Tell(chat.answer, event), *self._forget(chat)]
         return [] if event is None else [Tell(chat.answer, event)]
 
-    def _ask(self, chat: _Chat, link: Link, frame: Frame) -> list[Action]:
+    def _ask(self, chat: _Chat, link: LinkId, frame: Frame) -> list[SessionAction]:
         """Ask for what is missing, once: frames already under way show the same hole. An
         older one than seen, or the last one, shows that what was asked for has a hole too."""
         if chat.link != link:
@@ -318,9 +320,9 @@ class Session:
         if chat.asks > MAX_ASKS:
             return self._fail(chat, _expired())
         answer = chat.answer
-        return [Send(link, {"type": "resume", "id": answer.id, "after": answer.last})]
+        return [SendOnLink(link, {"type": "resume", "id": answer.id, "after": answer.last})]
 
-    def _refused(self, link: Link, frame: Frame) -> list[Action]:
+    def _refused(self, link: LinkId, frame: Frame) -> list[SessionAction]:
         chat = self._chats.get(frame.get("id", ""))
         failure = AnswerFailed.from_frame(frame)
         if chat is None:
@@ -330,7 +332,7 @@ class Session:
         chat.link = None
         return self._drain(link, failure.retry_after or 1.0)
 
-    def _drain(self, link: Link, delay: float) -> list[Action]:
+    def _drain(self, link: LinkId, delay: float) -> list[SessionAction]:
         state = self._links.get(link)
         if state is None:
             return []
@@ -338,28 +340,28 @@ class Session:
         if self._current == link:
             self._current = None
         if self._current is None:
-            return self._open(Open(delay=delay))
-        current, actions = self._current, list[Action]()
+            return self._open(OpenLink(delay=delay))
+        current, actions = self._current, list[SessionAction]()
         for chat in self._carried_by(None):
             actions += self._attach(chat, current)
         return actions + self._retire()
 
-    def _fail(self, chat: _Chat, failure: ClientError) -> list[Action]:
+    def _fail(self, chat: _Chat, failure: ClientError) -> list[SessionAction]:
         chat.answer.fail(failure)
         return [Tell(chat.answer, None), *self._forget(chat)]
 
-    def _forget(self, chat: _Chat) -> list[Action]:
+    def _forget(self, chat: _Chat) -> list[SessionAction]:
         self._chats.pop(chat.answer.id, None)
         return self._retire()
 
-    def _retire(self) -> list[Action]:
+    def _retire(self) -> list[SessionAction]:
         """Draining connections that carry no chat are closed once another one stands."""
         if self._current is None:
             return []
         carrying = {chat.link for chat in self._chats.values()}
-        actions: list[Action] = []
+        actions: list[SessionAction] = []
         for link, state in self._links.items():
             if state.draining and not state.closing and link not in carrying:
                 state.closing = True
-                actions.append(Close(link))
+                actions.append(CloseLink(link))
         return actions

@@ -11,13 +11,13 @@ from msgspec import Struct
 Role = Literal["user", "assistant", "tool", "system"]
 
 
-class TextPart(Struct, frozen=True, tag="text"):
+class TextContent(Struct, frozen=True, tag="text"):
     """A piece of written content."""
 
     text: str
 
 
-class ImagePart(Struct, frozen=True, tag="image", omit_defaults=True):
+class ImageContent(Struct, frozen=True, tag="image", omit_defaults=True):
     """An image: base64 `data` or a `url`, exactly one of them. `media_type` as in RFC 6838."""
 
     media_type: str
@@ -25,7 +25,7 @@ class ImagePart(Struct, frozen=True, tag="image", omit_defaults=True):
     url: str | None = None
 
 
-Part: TypeAlias = TextPart | ImagePart
+ContentPart: TypeAlias = TextContent | ImageContent
 
 
 class PastCall(Struct, frozen=True, omit_defaults=True):
@@ -38,16 +38,16 @@ class PastCall(Struct, frozen=True, omit_defaults=True):
     state: str | None = None
 
 
-class Message(Struct, frozen=True, omit_defaults=True):
+class Turn(Struct, frozen=True, omit_defaults=True):
     """One turn. `tool_calls` only on assistant turns; `call_id` only on tool turns."""
 
     role: Role
-    content: str | tuple[Part, ...] = ""
+    content: str | tuple[ContentPart, ...] = ""
     tool_calls: tuple[PastCall, ...] = ()
     call_id: str | None = None
 
 
-class Tool(Struct, frozen=True, omit_defaults=True):
+class OfferedTool(Struct, frozen=True, omit_defaults=True):
     """A function that the client offers. `parameters` is a JSON Schema object."""
 
     name: str
@@ -64,11 +64,11 @@ class ChatRequest(Struct, frozen=True, omit_defaults=True):
     """
 
     provider: str
-    messages: tuple[Message, ...]
+    messages: tuple[Turn, ...]
     system: str | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[OfferedTool, ...] = ()
     tool_choice: str = "auto"
     conversation: str | None = None
     fallback: bool = True
@@ -81,11 +81,11 @@ class ChatRequest(Struct, frozen=True, omit_defaults=True):
         return hashlib.blake2b(content, digest_size=32).hexdigest()
 
 
-def text_of(content: str | tuple[Part, ...]) -> str:
+def text_of(content: str | tuple[ContentPart, ...]) -> str:
     """The written part of a message's content, images left out."""
     if isinstance(content, str):
         return content
-    return "".join(part.text for part in content if isinstance(part, TextPart))
+    return "".join(part.text for part in content if isinstance(part, TextContent))
 
 
 def estimate_input_characters(request: ChatRequest) -> int:

@@ -19,7 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from relay.access.guard import SECURITY_HEADERS, SERVER
 from relay.core.errors import Code, RelayError
-from relay.edges.delivery.link import Listener
+from relay.edges.delivery.link import LinkListener
 from relay.edges.http import HttpError, error_response, from_http_exception, shape_for
 from relay.edges.rfc6455 import REFUSED_FRAME, FrameGate
 
@@ -73,7 +73,7 @@ class HttpConnection(web.RequestHandler):
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._body: StreamReader = EMPTY_PAYLOAD
-        self.listener: Listener | None = None
+        self.listener: LinkListener | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve a connection."""

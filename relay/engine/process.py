@@ -40,7 +40,7 @@ class EngineFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class EngineEndpoint:
     """Where a running engine is reached: OpenAI-compatible HTTP on a Unix socket, with the
     bearer token that it asks for. Stays the same over restarts."""
 
@@ -61,7 +61,7 @@ class Engine:
         its last argument."""
         self._command = command
         self._folder = ""
-        self._endpoint: Endpoint | None = None
+        self._endpoint: EngineEndpoint | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -81,7 +81,7 @@ class Engine:
         self._starting = asyncio.create_task(self._launch(), name="engine-start")
         self._starting.add_done_callback(self._started)
 
-    async def ready(self) -> Endpoint:
+    async def ready(self) -> EngineEndpoint:
         """Wait until the engine takes calls; start it where it is not running.
 
         Raises `EngineFailed` when it can't be started, or is closed. A caller that is
@@ -136,11 +136,11 @@ class Engine:
             await self._end()
             raise
 
-    def _new_endpoint(self) -> Endpoint:
+    def _new_endpoint(self) -> EngineEndpoint:
         self._folder = private_folder()
-        return Endpoint(str(Path(self._folder, SOCKET_NAME)), secrets.token_urlsafe(24))
+        return EngineEndpoint(str(Path(self._folder, SOCKET_NAME)), secrets.token_urlsafe(24))
 
-    async def _spawn(self, endpoint: Endpoint) -> None:
+    async def _spawn(self, endpoint: EngineEndpoint) -> None:
         """Start the child in a session of its own, so that a terminal's Ctrl-C reaches only
         the parent, and wait for its `ready`."""
         pipe = asyncio.subprocess.PIPE

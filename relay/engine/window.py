@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.core.request import Message, text_of
+from relay.core.request import Turn, text_of
 
 PROMPT_CHARACTERS = 4000
 """Characters of conversation that the embedded model reads, about 1,000 tokens. It reads
@@ -12,7 +12,7 @@ some 160 tokens a second on one thread and can't be stopped while it reads, and 
 needs room in its context too."""
 
 
-def recent(messages: Sequence[Message], room: int = PROMPT_CHARACTERS) -> tuple[Message, ...]:
+def recent(messages: Sequence[Turn], room: int = PROMPT_CHARACTERS) -> tuple[Turn, ...]:
     """The newest turns of a conversation that fit into `room` characters.
 
     System turns and the last user turn with all that follows it are always kept, also
@@ -32,11 +32,11 @@ def recent(messages: Sequence[Message], room: int = PROMPT_CHARACTERS) -> tuple[
     return (*systems, *turns[first:])
 
 
-def _last_user(turns: Sequence[Message]) -> int:
+def _last_user(turns: Sequence[Turn]) -> int:
     """Index of the last user turn; 0 where there is none, so that nothing is dropped."""
     places = [place for place, turn in enumerate(turns) if turn.role == "user"]
     return places[-1] if places else 0
 
 
-def _characters(messages: Sequence[Message]) -> int:
+def _characters(messages: Sequence[Turn]) -> int:
     return sum(len(text_of(message.content)) for message in messages)

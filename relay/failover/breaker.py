@@ -49,7 +49,7 @@ PROBE_LEASE = 60.0
 """Seconds after which a probe that was never reported on no longer bars the next one."""
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """What a breaker lets through: everything, nothing, or one probe."""
 
     CLOSED = "closed"
@@ -63,7 +63,7 @@ class Condition:
     probe is let through, by the caller's clock; None while closed. `code` is the failure
     that it opened for, and while it is closed the last one."""
 
-    state: State
+    state: BreakerState
     failures: int
     retry_at: float | None
     code: Code | None
@@ -197,10 +197,10 @@ class Breakers:
         """What is known of a target."""
         health = self._health.get(target)
         if health is None:
-            return Condition(State.CLOSED, 0, None, None)
+            return Condition(BreakerState.CLOSED, 0, None, None)
         if not health.opened:
-            return Condition(State.CLOSED, health.failures, None, health.code)
-        state = State.OPEN if health.resting(now) else State.HALF_OPEN
+            return Condition(BreakerState.CLOSED, health.failures, None, health.code)
+        state = BreakerState.OPEN if health.resting(now) else BreakerState.HALF_OPEN
         return Condition(state, health.failures, health.retry_at, health.opened_for)
 
     def states(self, now: float) -> dict[Target, Condition]:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from relay.core.events import ToolCall
 from relay.core.records import Shown
 from relay.core.redaction import hide_shapes
-from relay.core.request import ChatRequest, Message, PastCall, TextPart, text_of
+from relay.core.request import ChatRequest, PastCall, TextContent, Turn, text_of
 from relay.observability.loglines import cut
 
 MAX_CONTENT = 4_000
@@ -75,8 +75,8 @@ def _called(call: PastCall | ToolCall) -> str:
     return f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
 
 
-def _who(message: Message) -> str:
+def _who(message: Turn) -> str:
     if isinstance(message.content, str):
         return message.role
-    others = sum(1 for part in message.content if not isinstance(part, TextPart))
+    others = sum(1 for part in message.content if not isinstance(part, TextContent))
     return f"{message.role} (+{others} attached)" if others else message.role

@@ -27,14 +27,14 @@ from relay.core.events import Target
 from relay.core.provider import Provider
 from relay.core.streamlog import StreamLog
 from relay.edges import http
-from relay.edges.delivery.http_body import Service
+from relay.edges.delivery.http_body import HttpService
 from relay.edges.delivery.outlet import Pace
 from relay.edges.health import HealthEdge, ProcessPhase
 from relay.edges.http_server import HttpRunner
 from relay.edges.openai import chat as openai_chat
 from relay.edges.page import page_routes
 from relay.edges.relay_v1.sse import SseEdge
-from relay.edges.relay_v1.websocket import Limits, WebSocketEdge
+from relay.edges.relay_v1.websocket import SocketLimits, WebSocketEdge
 from relay.edges.schema import schema_routes
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
@@ -183,7 +183,7 @@ class Relay:
         return WebSocketEdge(
             self.log,
             self.dispatcher,
-            Limits(
+            SocketLimits(
                 max_frame_bytes=settings.max_frame_bytes,
                 max_streams_per_session=settings.max_streams_per_session,
                 resume_window=settings.resume_window,
@@ -208,7 +208,7 @@ class Relay:
 
     def _make_application(self) -> web.Application:
         settings = self.settings
-        service = Service(
+        service = HttpService(
             self.dispatcher,
             self.log,
             Pace(settings.heartbeat, settings.write_timeout),

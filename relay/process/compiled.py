@@ -31,9 +31,9 @@ SUFFIX = EXTENSION_SUFFIXES[0]
 INTERPRETED = "--interpreted"
 """The argument of `relay serve` that leaves the twins out."""
 
-State = Literal["compiled", "interpreted", "outdated"]
+TwinState = Literal["compiled", "interpreted", "outdated"]
 
-state: State = "interpreted"
+state: TwinState = "interpreted"
 """What `use` found, for whoever tells people."""
 
 
@@ -53,7 +53,7 @@ class Twins(MetaPathFinder):
         return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, str(file)))
 
 
-def use(home: Path = HOME, arguments: Sequence[str] = ()) -> State:
+def use(home: Path = HOME, arguments: Sequence[str] = ()) -> TwinState:
     """Have twins imported from now on where there are any of just these sources.
 
     Call it before anything else of `relay` is imported: what was imported before stays as it

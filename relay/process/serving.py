@@ -27,7 +27,7 @@ from relay.configuration.deprecations import deprecation_warnings
 from relay.configuration.settings import NO_FILES, Settings, load_settings
 from relay.core.events import Target
 from relay.engine.model import INSTALL, MODEL_NAME, unavailable
-from relay.engine.process import Endpoint
+from relay.engine.process import EngineEndpoint
 from relay.observability import logs
 from relay.process import check, compiled
 from relay.process.app import Relay, build_providers, listening
@@ -108,7 +108,9 @@ def _run_workers(settings: Settings, work: Work) -> int:
         return cant_listen(settings, error)
 
 
-def serve_worker(number: int, port: int, endpoint: Endpoint | None, parent: Connection) -> int:
+def serve_worker(
+    number: int, port: int, endpoint: EngineEndpoint | None, parent: Connection
+) -> int:
     """One of several processes on `port`. Only the first one greets; each has a folder of
     log files of its own, because files are rotated by one process."""
     settings = load_settings()

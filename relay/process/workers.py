@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 
 from loguru import logger
 
-from relay.engine.process import Endpoint, Engine, EngineFailed
+from relay.engine.process import Engine, EngineEndpoint, EngineFailed
 
 RESTART_PAUSE = 1.0
 """Seconds before a worker that died is started anew, so that one which can't live does not
@@ -38,7 +38,7 @@ microseconds."""
 
 STOP = b"stop"
 
-Work = Callable[[int, int, Endpoint | None, Connection], int]
+Work = Callable[[int, int, EngineEndpoint | None, Connection], int]
 """One worker's life: its number from 1, the port, the shared engine, and the parent's word
 for `heed`; gives the exit status. Runs in the new process, so it must be a function that
 can be pickled."""
@@ -47,13 +47,13 @@ can be pickled."""
 class SharedEngine:
     """The parent's engine as a worker sees it: in the place of an `Engine` of its own."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: EngineEndpoint) -> None:
         self._endpoint = endpoint
 
     def start(self) -> None:
         """The parent did."""
 
-    async def ready(self) -> Endpoint:
+    async def ready(self) -> EngineEndpoint:
         """Where the engine is reached; stays the same over restarts."""
         return self._endpoint
 
@@ -107,7 +107,7 @@ class Workers:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
 
-    def _start(self, number: int, port: int, endpoint: Endpoint | None) -> None:
+    def _start(self, number: int, port: int, endpoint: EngineEndpoint | None) -> None:
         theirs, self._pipes[number] = self._spawn.Pipe(duplex=False)
         process = self._spawn.Process(
             target=_live, args=(self._work, number, port, endpoint, theirs)
@@ -125,7 +125,7 @@ class Workers:
         process.join(EXIT_SECONDS)
         self._changed.set()
 
-    async def _keep(self, port: int, endpoint: Endpoint | None) -> None:
+    async def _keep(self, port: int, endpoint: EngineEndpoint | None) -> None:
         while not self._stopping.is_set():
             await self._changed.wait()
             self._changed.clear()
@@ -152,7 +152,7 @@ class Workers:
         return 0 if all(process.exitcode == 0 for process in self._processes.values()) else 1
 
     @contextlib.asynccontextmanager
-    async def _running_engine(self) -> AsyncIterator[Endpoint | None]:
+    async def _running_engine(self) -> AsyncIterator[EngineEndpoint | None]:
         if self._engine is None:
             yield None
             return
@@ -188,7 +188,7 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 
 
 def _live(
-    work: Work, number: int, port: int, endpoint: Endpoint | None, parent: Connection
+    work: Work, number: int, port: int, endpoint: EngineEndpoint | None, parent: Connection
 ) -> None:
     """A worker's first steps."""
     for signalled in (signal.SIGINT, signal.SIGTERM):

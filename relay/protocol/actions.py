@@ -28,7 +28,7 @@ class CloseCode(IntEnum):
     INTERNAL = 4500
 
 
-class Open(Struct, frozen=True):
+class OpenSession(Struct, frozen=True):
     """Verify `token` where there is one, take part in `session` (None: make one up), and
     call `opened` or `refused`."""
 
@@ -56,7 +56,7 @@ class StartChat(Struct, frozen=True):
     request: ChatRequest
 
 
-class Attach(Struct, frozen=True):
+class AttachCursor(Struct, frozen=True):
     """Put a cursor behind `after` under `id`, in place of one that is there; call `failed`
     where that can't be (one that is there stays then). When the terminal record was sent,
     call `detached`. `first` says that nothing was read under `id` before."""
@@ -74,7 +74,7 @@ class Find(Struct, frozen=True):
     after: int
 
 
-class Link(Struct, frozen=True):
+class LinkStream(Struct, frozen=True):
     """Let `id` (None: the stream's own name) name `stream`, or else the newest stream of
     `conversation`, and call `found` or `failed`."""
 
@@ -90,18 +90,29 @@ class Cancel(Struct, frozen=True):
     id: str
 
 
-class Send(Struct, frozen=True):
+class SendFrame(Struct, frozen=True):
     """Send this frame."""
 
     frame: AnySent
 
 
-class Close(Struct, frozen=True):
+class CloseConnection(Struct, frozen=True):
     """Send what is waiting, then close with `code`. The last action of a connection."""
 
     code: CloseCode
     reason: str
 
 
-Action: TypeAlias = Open | Renew | Greet | StartChat | Attach | Find | Link | Cancel | Send | Close
-Actions: TypeAlias = list[Action]
+ConnectionAction: TypeAlias = (
+    OpenSession
+    | Renew
+    | Greet
+    | StartChat
+    | AttachCursor
+    | Find
+    | LinkStream
+    | Cancel
+    | SendFrame
+    | CloseConnection
+)
+ConnectionActions: TypeAlias = list[ConnectionAction]

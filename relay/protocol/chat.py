@@ -202,7 +202,7 @@ class Tool(Strict):
         return self
 
 
-class Chat(Strict):
+class ChatFields(Strict):
     """A chat's fields, as every edge of the house takes them."""
 
     id: str | None = Field(
@@ -253,7 +253,7 @@ class Chat(Strict):
     )
 
     @model_validator(mode="after")
-    def _can_be_sent(self) -> Chat:
+    def _can_be_sent(self) -> ChatFields:
         if isinstance(self.messages, str):
             if not self.messages:
                 raise refuse("messages is empty: at least one message is due")
@@ -264,7 +264,7 @@ class Chat(Strict):
         return self
 
 
-class ChatBody(Chat):
+class ChatBody(ChatFields):
     """The body of `POST /chat/{provider}`: a chat's fields. What clients written for other
     chat servers send beside them is taken where it changes nothing."""
 
@@ -298,7 +298,7 @@ def _check_tools(tools: list[Tool], choice: str | None) -> None:
         raise refuse("tool_choice names none of the tools")
 
 
-def to_request(chat: Chat, provider: str) -> request.ChatRequest:
+def to_request(chat: ChatFields, provider: str) -> request.ChatRequest:
     """The chat as the dispatcher takes it; `provider` is the name asked for, or empty for
     the server's default."""
     return request.ChatRequest(
@@ -314,18 +314,18 @@ def to_request(chat: Chat, provider: str) -> request.ChatRequest:
     )
 
 
-def _turns(messages: str | list[Message]) -> tuple[request.Message, ...]:
+def _turns(messages: str | list[Message]) -> tuple[request.Turn, ...]:
     if isinstance(messages, str):
-        return (request.Message("user", messages),)
+        return (request.Turn("user", messages),)
     return tuple([_turn(message) for message in messages])
 
 
-def _turn(message: Message) -> request.Message:
+def _turn(message: Message) -> request.Turn:
     calls = _calls(message.tool_calls) if message.tool_calls else ()
-    return request.Message(message.role, _content(message.content), calls, message.call_id)
+    return request.Turn(message.role, _content(message.content), calls, message.call_id)
 
 
-def _content(content: str | list[TextPart | ImagePart]) -> str | tuple[request.Part, ...]:
+def _content(content: str | list[TextPart | ImagePart]) -> str | tuple[request.ContentPart, ...]:
     return content if isinstance(content, str) else tuple(_part(part) for part in content)
 
 
@@ -335,11 +335,13 @@ def _calls(calls: list[ToolCallPart]) -> tuple[request.PastCall, ...]:
     )
 
 
-def _tools(tools: list[Tool]) -> tuple[request.Tool, ...]:
-    return tuple(request.Tool(tool.name, tool.description, tool.parameters) for tool in tools)
+def _tools(tools: list[Tool]) -> tuple[request.OfferedTool, ...]:
+    return tuple(
+        request.OfferedTool(tool.name, tool.description, tool.parameters) for tool in tools
+    )
 
 
-def _part(part: TextPart | ImagePart) -> request.Part:
+def _part(part: TextPart | ImagePart) -> request.ContentPart:
     if isinstance(part, TextPart):
-        return request.TextPart(part.text)
-    return request.ImagePart(part.media_type, part.data, part.url)
+        return request.TextContent(part.text)
+    return request.ImageContent(part.media_type, part.data, part.url)

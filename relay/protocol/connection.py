@@ -18,17 +18,17 @@ from typing import TypeAlias
 
 from relay.core.errors import Code, RelayError
 from relay.protocol.actions import (
-    Actions,
-    Attach,
+    AttachCursor,
     Cancel,
-    Close,
     CloseCode,
+    CloseConnection,
+    ConnectionActions,
     Find,
     Greet,
-    Link,
-    Open,
+    LinkStream,
+    OpenSession,
     Renew,
-    Send,
+    SendFrame,
     StartChat,
 )
 from relay.protocol.codec import BadFrame, NotAFrame, ReadFrame, decode_frame, error_frame
@@ -61,7 +61,7 @@ CLOSE_ON_REFUSAL = {
 # Phases and rules
 
 
-class Phase(Enum):
+class ConnectionPhase(Enum):
     """Where a connection stands."""
 
     LOCKED = "locked"
@@ -110,14 +110,16 @@ def _row(default: Rule, **others: Rule) -> dict[Input, Rule]:
     return {kind: others.get(kind.name, default) for kind in Input}
 
 
-RULES: Mapping[Phase, Mapping[Input, Rule]] = {
-    Phase.LOCKED: _row(
+RULES: Mapping[ConnectionPhase, Mapping[Input, Rule]] = {
+    ConnectionPhase.LOCKED: _row(
         Rule.DEMAND_TOKEN, HELLO=Rule.OPEN, BAD_HELLO=Rule.ANSWER, NOISE=Rule.STRIKE
     ),
-    Phase.FRESH: _row(Rule.GREET_FIRST, HELLO=Rule.OPEN, BAD_HELLO=Rule.ANSWER, NOISE=Rule.STRIKE),
-    Phase.OPENING: _row(Rule.HOLD),
-    Phase.OPEN: _row(Rule.ANSWER, NOISE=Rule.STRIKE),
-    Phase.CLOSED: _row(Rule.IGNORE),
+    ConnectionPhase.FRESH: _row(
+        Rule.GREET_FIRST, HELLO=Rule.OPEN, BAD_HELLO=Rule.ANSWER, NOISE=Rule.STRIKE
+    ),
+    ConnectionPhase.OPENING: _row(Rule.HOLD),
+    ConnectionPhase.OPEN: _row(Rule.ANSWER, NOISE=Rule.STRIKE),
+    ConnectionPhase.CLOSED: _row(Rule.IGNORE),
 }
 """Every pair of phase and input. A faulty `hello` leaves the phase as it is, so that a
 client may send it again put right."""
@@ -142,7 +144,7 @@ def _input_of(received: Received) -> Input:
 
 
 @dataclass(slots=True)
-class Connection:
+class ConnectionRules:
     """One connection's state.
 
     `subject` is whom the upgrade request was already authenticated as. With
@@ -154,7 +156,7 @@ class Connection:
     subject: str | None = None
     token_required: bool = False
     max_readers: int = MAX_READERS
-    phase: Phase = field(init=False)
+    phase: ConnectionPhase = field(init=False)
     session: str | None = field(default=None, init=False)
     _resumed: bool = field(default=False, init=False)
     _resume: dict[str, int] = field(default_factory=dict, init=False)
@@ -163,22 +165,22 @@ class Connection:
     _strikes: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.phase = Phase.LOCKED if self.token_required else Phase.FRESH
+        self.phase = ConnectionPhase.LOCKED if self.token_required else ConnectionPhase.FRESH
 
     # What came from the client
 
-    def receive(self, text: str) -> Actions:
+    def receive(self, text: str) -> ConnectionActions:
         """A text message arrived."""
         try:
             return self._received(decode_frame(text))
         except (BadFrame, NotAFrame) as fault:
             return self._received(fault)
 
-    def receive_binary(self) -> Actions:
+    def receive_binary(self) -> ConnectionActions:
         """A binary message arrived, where only text is due."""
         return self._received(NotAFrame("frames are text messages, this one is binary"))
 
-    def _received(self, received: Received) -> Actions:
+    def _received(self, received: Received) -> ConnectionActions:
         kind = _input_of(received)
         if kind is not Input.NOISE:
             self._strikes = 0
@@ -188,8 +190,8 @@ class Connection:
                 return self._open(received)
             case Rule.GREET_FIRST:
                 self._held.append(received)
-                self.phase = Phase.OPENING
-                return [Open(None, None)]
+                self.phase = ConnectionPhase.OPENING
+                return [OpenSession(None, None)]
             case Rule.HOLD:
                 self._held.append(received)
             case Rule.ANSWER:
@@ -206,23 +208,23 @@ class Connection:
                 pass
         return []
 
-    def _open(self, hello: HelloFrame) -> Actions:
-        self.phase = Phase.OPENING
+    def _open(self, hello: HelloFrame) -> ConnectionActions:
+        self.phase = ConnectionPhase.OPENING
         self._resume = dict(hello.resume or {})
-        return [Open(hello.session, hello.token)]
+        return [OpenSession(hello.session, hello.token)]
 
-    def _strike(self, fault: NotAFrame) -> Actions:
+    def _strike(self, fault: NotAFrame) -> ConnectionActions:
         self._strikes += 1
         if self._strikes >= MAX_STRIKES:
             return self._end(fault, CloseCode.NOT_A_FRAME)
-        return [Send(error_frame(fault))]
+        return [SendFrame(error_frame(fault))]
 
-    def _end(self, error: RelayError, code: CloseCode) -> Actions:
-        self.phase = Phase.CLOSED
+    def _end(self, error: RelayError, code: CloseCode) -> ConnectionActions:
+        self.phase = ConnectionPhase.CLOSED
         self._held.clear()
-        return [Send(error_frame(error)), Close(code, error.code.value)]
+        return [SendFrame(error_frame(error)), CloseConnection(code, error.code.value)]
 
-    def _answer(self, received: Received) -> Actions:
+    def _answer(self, received: Received) -> ConnectionActions:
         match received:
             case HelloFrame():
                 return self._hello_again(received)
@@ -234,46 +236,48 @@ class Connection:
             case ResumeFrame():
                 return self._resume_one(received)
             case PingFrame(t=t):
-                return [Send(PongFrame(type="pong", t=t))]
+                return [SendFrame(PongFrame(type="pong", t=t))]
             case PongFrame():
                 return []
             case BadFrame():
-                return [Send(error_frame(received, received.id))]
+                return [SendFrame(error_frame(received, received.id))]
             case NotAFrame():
-                return [Send(error_frame(received))]
+                return [SendFrame(error_frame(received))]
 
-    def _hello_again(self, hello: HelloFrame) -> Actions:
+    def _hello_again(self, hello: HelloFrame) -> ConnectionActions:
         if hello.session is not None or hello.resume is not None:
             fault = RelayError(
                 Code.BAD_FRAME, "hello: session and resume are due in the first frame only"
             )
-            return [Send(error_frame(fault))]
+            return [SendFrame(error_frame(fault))]
         if hello.token is not None:
             return [Renew(hello.token)]
         return self._greet()
 
-    def _resume_one(self, frame: ResumeFrame) -> Actions:
+    def _resume_one(self, frame: ResumeFrame) -> ConnectionActions:
         if frame.stream is None and frame.conversation is None:
             assert frame.id is not None
             return self._with_room(frame.id, Find(frame.id, frame.after))
-        link = Link(frame.id, frame.stream, frame.conversation, frame.after)
+        link = LinkStream(frame.id, frame.stream, frame.conversation, frame.after)
         return self._with_room(frame.id or frame.stream, link)
 
-    def _with_room(self, id: str | None, action: StartChat | Find | Link) -> Actions:
+    def _with_room(
+        self, id: str | None, action: StartChat | Find | LinkStream
+    ) -> ConnectionActions:
         if id not in self._reading and len(self._reading) >= self.max_readers:
             fault = RelayError(
                 Code.TOO_MANY_STREAMS,
                 f"this connection reads {len(self._reading)} streams already",
                 retryable=True,
             )
-            return [Send(error_frame(fault, id))]
+            return [SendFrame(error_frame(fault, id))]
         return [action]
 
     # What became of the actions
 
-    def opened(self, session: str, subject: str | None, *, resumed: bool) -> Actions:
+    def opened(self, session: str, subject: str | None, *, resumed: bool) -> ConnectionActions:
         """The session is open."""
-        self.phase = Phase.OPEN
+        self.phase = ConnectionPhase.OPEN
         self.session, self.subject, self._resumed = session, subject, resumed
         actions = self._greet()
         for id, after in self._resume.items():
@@ -283,54 +287,54 @@ class Connection:
             actions += self._received(received)
         return actions
 
-    def _greet(self) -> Actions:
+    def _greet(self) -> ConnectionActions:
         assert self.session is not None
         return [Greet(self.session, self._resumed)]
 
-    def renewed(self, subject: str | None) -> Actions:
+    def renewed(self, subject: str | None) -> ConnectionActions:
         """The token of a later `hello` is good. It may not name somebody else."""
         if subject != self.subject:
             fault = RelayError(Code.FORBIDDEN, "the token belongs to somebody else")
             return self._end(fault, CloseCode.FORBIDDEN)
         return self._greet()
 
-    def refused(self, error: RelayError) -> Actions:
+    def refused(self, error: RelayError) -> ConnectionActions:
         """The session could not be opened, or a token is not good."""
         return self._end(error, CLOSE_ON_REFUSAL.get(error.code, CloseCode.INTERNAL))
 
-    def started(self, id: str, stream: str) -> Actions:
+    def started(self, id: str, stream: str) -> ConnectionActions:
         """The chat runs, or ran before. A stream that is already read here under this id
         goes on as it does."""
         return [] if id in self._reading else self.found(id, stream, -1)
 
-    def found(self, id: str, stream: str, after: int) -> Actions:
+    def found(self, id: str, stream: str, after: int) -> ConnectionActions:
         """The stream that is to be read under `id` is known."""
         first = id not in self._reading
         self._reading.add(id)
-        return [Attach(id, stream, after, first)]
+        return [AttachCursor(id, stream, after, first)]
 
     def failed(
-        self, action: StartChat | Attach | Find | Link | Cancel, error: RelayError
-    ) -> Actions:
+        self, action: StartChat | AttachCursor | Find | LinkStream | Cancel, error: RelayError
+    ) -> ConnectionActions:
         """An action could not be carried out."""
-        if isinstance(action, Attach) and action.first:
+        if isinstance(action, AttachCursor) and action.first:
             self._reading.discard(action.id)
-        id = action.stream if isinstance(action, Link) and action.id is None else action.id
-        return [Send(error_frame(error, id))]
+        id = action.stream if isinstance(action, LinkStream) and action.id is None else action.id
+        return [SendFrame(error_frame(error, id))]
 
     def detached(self, id: str) -> None:
         """Nothing more is read under `id`: its terminal record was sent, or it failed."""
         self._reading.discard(id)
 
-    def hello_late(self) -> Actions:
+    def hello_late(self) -> ConnectionActions:
         """The time for the first `hello` is over. Nothing where it came."""
-        if self.phase is not Phase.LOCKED:
+        if self.phase is not ConnectionPhase.LOCKED:
             return []
         fault = RelayError(Code.UNAUTHORIZED, "no hello with a token came in time")
         return self._end(fault, CloseCode.HELLO_LATE)
 
     def ended(self) -> None:
         """The connection is gone: whatever still happens leads to nothing."""
-        self.phase = Phase.CLOSED
+        self.phase = ConnectionPhase.CLOSED
         self._held.clear()
         self._reading.clear()

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from relay.protocol.chat import ID_PATTERN, MAX_NAME_CHARS, Chat, Strict, refuse
+from relay.protocol.chat import ID_PATTERN, MAX_NAME_CHARS, ChatFields, Strict, refuse
 
 PROTOCOL: Literal["relay.v1"] = "relay.v1"
 """The WebSocket subprotocol, and `ready.protocol`."""
@@ -119,7 +119,7 @@ class HelloFrame(Strict):
         return self
 
 
-class ChatFrame(Chat):
+class ChatFrame(ChatFields):
     """Asks for an answer. Sent again with the same `id` it attaches to the first."""
 
     type: Literal["chat"]

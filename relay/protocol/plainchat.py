@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.protocol.chat import MAX_ID_CHARS, MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
 
 MAX_PLAIN_CHARS = 65_536
@@ -101,11 +101,11 @@ def _asked(chat: _PlainChat, provider: str) -> ReadChat | None:
     return ReadChat(chat.id, request)
 
 
-def _turns(messages: str | list[_Turn]) -> tuple[Message, ...] | None:
+def _turns(messages: str | list[_Turn]) -> tuple[Turn, ...] | None:
     """None where nobody but the system says anything."""
     if isinstance(messages, str):
-        return (Message("user", messages),)
+        return (Turn("user", messages),)
     for turn in messages:
         if turn.role != "system":
-            return tuple([Message(turn.role, turn.content) for turn in messages])
+            return tuple([Turn(turn.role, turn.content) for turn in messages])
     return None

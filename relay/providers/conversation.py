@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.core.request import ChatRequest, ImagePart, Message, Part, TextPart, text_of
+from relay.core.request import ChatRequest, ContentPart, ImageContent, TextContent, Turn, text_of
 
 OPENING = "…"
 """The user's turn put before a conversation that begins with the assistant's."""
@@ -22,10 +22,10 @@ class Inline(NamedTuple):
     data: str
 
 
-def parts_of(content: str | tuple[Part, ...]) -> tuple[Part, ...]:
+def parts_of(content: str | tuple[ContentPart, ...]) -> tuple[ContentPart, ...]:
     """A message's content as parts, empty texts left out."""
-    parts = (TextPart(content),) if isinstance(content, str) else content
-    return tuple(part for part in parts if not isinstance(part, TextPart) or part.text)
+    parts = (TextContent(content),) if isinstance(content, str) else content
+    return tuple(part for part in parts if not isinstance(part, TextContent) or part.text)
 
 
 def system_of(request: ChatRequest) -> str:
@@ -35,19 +35,19 @@ def system_of(request: ChatRequest) -> str:
     return "\n\n".join(text for text in texts if text.strip())
 
 
-def spoken(messages: Sequence[Message]) -> list[Message]:
+def spoken(messages: Sequence[Turn]) -> list[Turn]:
     """The turns that say something, system messages left out."""
     return [m for m in messages if m.role != "system" and _says_something(m)]
 
 
-def _says_something(message: Message) -> bool:
+def _says_something(message: Turn) -> bool:
     if message.role == "tool" or message.tool_calls:
         return True
     parts = parts_of(message.content)
-    return any(isinstance(part, ImagePart) or part.text.strip() for part in parts)
+    return any(isinstance(part, ImageContent) or part.text.strip() for part in parts)
 
 
-def inline(image: ImagePart) -> Inline | None:
+def inline(image: ImageContent) -> Inline | None:
     """The image's bytes in base64, from its `data` or a `data:` URL (RFC 2397); None where
     it is a URL to fetch."""
     if image.data is not None:

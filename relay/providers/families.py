@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from relay.core.provider import Form
 
-Vendor = Literal["openai", "anthropic", "gemini", "compatible"]
+VendorFamily = Literal["openai", "anthropic", "gemini", "compatible"]
 
 CONTINUES = (Form.PREFILL, Form.TURN, Form.RESTART)
 ASKED_TO = (Form.TURN, Form.RESTART)
@@ -35,7 +35,7 @@ class Family(NamedTuple):
     signed_calls: bool = False
 
 
-FAMILIES: dict[Vendor, tuple[Family, ...]] = {
+FAMILIES: dict[VendorFamily, tuple[Family, ...]] = {
     "openai": (
         Family(r"gpt-6-luna", effort="none", effort_with_tools="none", developer=True),
         Family(r"gpt-(5\.6|[6-9])", effort_with_tools="none", developer=True),
@@ -58,7 +58,7 @@ FAMILIES: dict[Vendor, tuple[Family, ...]] = {
 
 
 @cache
-def family(vendor: Vendor, model: str) -> Family:
+def family(vendor: VendorFamily, model: str) -> Family:
     """The row of `model`; path prefixes such as `models/` do not count.
     Models are the configuration's, so that there are few to keep."""
     name = model.rpartition("/")[2]

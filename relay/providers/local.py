@@ -15,8 +15,8 @@ from msgspec import structs
 
 from relay.core.errors import Code, Fault
 from relay.core.provider import Call, Caller, Form, Provider, Take, UpstreamCall
-from relay.core.request import ChatRequest, ImagePart
-from relay.engine.process import Endpoint, Engine, EngineFailed
+from relay.core.request import ChatRequest, ImageContent
+from relay.engine.process import Engine, EngineEndpoint, EngineFailed
 from relay.engine.window import PROMPT_CHARACTERS, recent
 from relay.providers.awaited import AwaitedCalls, ask
 
@@ -35,7 +35,7 @@ class EngineLike(Protocol):
         """Begin to start, unless that was done."""
         ...
 
-    async def ready(self) -> Endpoint:
+    async def ready(self) -> EngineEndpoint:
         """Wait until it takes calls. Raises `EngineFailed`."""
         ...
 
@@ -118,7 +118,7 @@ class LocalProvider:
         return self._wire
 
 
-def _connect(name: str, endpoint: Endpoint) -> Provider:
+def _connect(name: str, endpoint: EngineEndpoint) -> Provider:
     from relay.providers.openai.provider import compatible
 
     return compatible(name, endpoint.api_key, URL, endpoint.socket, prefill=True)
@@ -136,7 +136,7 @@ def legible(request: ChatRequest) -> ChatRequest:
     room = PROMPT_CHARACTERS - len(request.system or "")
     messages = recent(request.messages, room)
     parts = [part for message in messages for part in message.content]
-    if any(isinstance(part, ImagePart) for part in parts):
+    if any(isinstance(part, ImageContent) for part in parts):
         raise _beyond("can't see images: leave them out")
     prompted = request.system or any(message.role == "system" for message in messages)
     system = request.system if prompted else SYSTEM

@@ -17,13 +17,13 @@ from lab.upstreams import Upstream
 from relay.core.errors import Code, Fault
 from relay.core.events import Event, Text
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.providers.awaited import AwaitedCall, ask
 from relay.providers.http.call import LeanCall
 from relay.providers.registry import build
 from relay.providers.vendor import VendorProvider
 
-CALL = Call("some-model", ChatRequest("p", (Message("user", "Hi"),)), 64)
+CALL = Call("some-model", ChatRequest("p", (Turn("user", "Hi"),)), 64)
 PATIENCE = 10.0
 ANY = pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini"])
 BY_ANY_WAY = pytest.mark.parametrize("way", ["sdk", "cold", "warm"])

@@ -28,7 +28,7 @@ from relay.core.events import (
     Usage,
 )
 from relay.core.provider import Call, Form, Provider
-from relay.core.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, PastCall, TextContent, Turn
 from relay.providers.registry import build
 
 VENDORS = ["openai", "anthropic", "gemini", "compatible"]
@@ -101,7 +101,7 @@ class Heard(list[list[Event]]):
 
 
 def call(kind: str, content="Hi", *, form: Form = Form.RESTART, **fields) -> Call:
-    messages = fields.pop("messages", (Message("user", content),))
+    messages = fields.pop("messages", (Turn("user", content),))
     request = ChatRequest("p", messages, **fields)
     return Call(MODELS[kind], request, max_tokens=64, form=form)
 
@@ -227,10 +227,10 @@ async def test_a_break_in_the_middle_of_a_tool_call_hands_nothing_over(kind):
 @ANY
 async def test_images_are_passed_on_as_data_and_as_url(kind):
     parts = (
-        TextPart("What is it?"),
-        ImagePart("image/png", data="aGk="),
-        ImagePart("image/png", url="data:image/jpeg;base64,aG8="),
-        ImagePart("image/webp", url="https://example.org/a.webp"),
+        TextContent("What is it?"),
+        ImageContent("image/png", data="aGk="),
+        ImageContent("image/png", url="data:image/jpeg;base64,aG8="),
+        ImageContent("image/webp", url="https://example.org/a.webp"),
     )
     async with connected(kind) as (upstream, provider):
         await hear(provider, call(kind, parts))
@@ -241,7 +241,7 @@ async def test_images_are_passed_on_as_data_and_as_url(kind):
 
 @ANY
 async def test_system_tools_stop_and_max_tokens_reach_the_vendor(kind):
-    tool = Tool("weather", "Tells it", {"properties": {"city": {"type": "string"}}})
+    tool = OfferedTool("weather", "Tells it", {"properties": {"city": {"type": "string"}}})
     asked = call(kind, system="Be kind.", tools=(tool,), tool_choice="weather", stop=("END",))
     async with connected(kind) as (upstream, provider):
         await hear(provider, asked)
@@ -356,7 +356,7 @@ async def test_a_retry_after_date_becomes_seconds(kind):
 
 @ANY
 async def test_a_refused_prefill_is_told_from_a_malformed_request(kind):
-    messages = (Message("user", "Go"), Message("assistant", "Once upon"))
+    messages = (Turn("user", "Go"), Turn("assistant", "Once upon"))
     script = up.refuses_prefill(up.answer("a"))
     async with connected(kind, script) as (_, provider):
         fault, _ = await fail(provider, call(kind, messages=messages, form=Form.PREFILL))
@@ -553,9 +553,9 @@ async def test_geminis_signature_comes_back_with_the_call():
         assert made.state != "c2lnbmVk"
         past = PastCall("c1", "weather", {}, made.state)
         messages = (
-            Message("user", "Weather?"),
-            Message("assistant", tool_calls=(past,)),
-            Message("tool", "sun", call_id="c1"),
+            Turn("user", "Weather?"),
+            Turn("assistant", tool_calls=(past,)),
+            Turn("tool", "sun", call_id="c1"),
         )
         await hear(provider, call("gemini", messages=messages))
         part = upstream.requests[1].body["contents"][1]["parts"][0]
@@ -564,7 +564,7 @@ async def test_geminis_signature_comes_back_with_the_call():
 
 async def test_gemini_serves_latest_aliases_from_the_version_that_knows_them():
     async with connected("gemini") as (upstream, provider):
-        request = ChatRequest("p", (Message("user", "Hi"),))
+        request = ChatRequest("p", (Turn("user", "Hi"),))
         await hear(provider, Call("gemini-flash-latest", request, 64))
         await hear(provider, call("gemini"))
     assert upstream.requests[0].path.startswith("/v1beta/")

@@ -14,7 +14,7 @@ from lab import upstreams as up
 from relay.core.errors import Code, Fault
 from relay.core.events import Event, Finish, FinishReason, Served, Text
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.providers import awaited, registry
 from relay.providers.decoding.reasons import REASONS
 from relay.providers.families import FAMILIES
@@ -22,7 +22,7 @@ from relay.providers.families import FAMILIES
 DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-CALL = Call("acme-1", ChatRequest("acme", (Message("user", "Hi"),)), 64)
+CALL = Call("acme-1", ChatRequest("acme", (Turn("user", "Hi"),)), 64)
 ANSWER = b'data: {"model": "acme-1b"}\n\ndata: {"text": "Hi"}\n\ndata: {"text": " you"}\n\n'
 END = b'data: {"end": true}\n\n'
 

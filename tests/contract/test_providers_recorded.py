@@ -15,7 +15,7 @@ from lab.upstreams.wires import WIRES
 from relay.core.errors import Code, Fault
 from relay.core.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.providers.anthropic.decoder import AnthropicDecoder
 from relay.providers.awaited import ask
 from relay.providers.decoding.decoder import Decoder
@@ -160,7 +160,7 @@ async def test_a_recorded_stream_passes_through_the_real_sdk(name, split, expect
     events: list[Event] = []
     async with up.Upstream([up.Raw(recorded(name))], split=split) as upstream:
         provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind), lean=False)
-        request = ChatRequest("p", (Message("user", "Hi"),))
+        request = ChatRequest("p", (Turn("user", "Hi"),))
         async with asyncio.timeout(20):
             await ask(provider, Call("m", request, 64), events.extend)
         await provider.close()
@@ -173,7 +173,7 @@ async def test_a_recorded_break_is_a_fault_through_the_real_sdk(name, expected):
     events: list[Event] = []
     async with up.Upstream([up.Raw(recorded(name))]) as upstream:
         provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind), lean=False)
-        request = ChatRequest("p", (Message("user", "Hi"),))
+        request = ChatRequest("p", (Turn("user", "Hi"),))
         with pytest.raises(Fault) as caught:
             async with asyncio.timeout(20):
                 await ask(provider, Call("m", request, 64), events.extend)

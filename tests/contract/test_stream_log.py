@@ -22,7 +22,7 @@ from relay.core.events import (
     Usage,
 )
 from relay.core.records import MAX_RECORD_CHARS, Chunk, shown, unescape
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Cursor, Existing, Spec, StreamLog, Writer
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.stores.memory.log import SESSION_BYTES
@@ -198,7 +198,7 @@ async def bench(make_bench: Callable[..., Awaitable[Bench]]) -> Bench:
 
 
 def ask(text: str = "hi", conversation: str | None = None) -> ChatRequest:
-    return ChatRequest("gpt", (Message("user", text),), conversation=conversation)
+    return ChatRequest("gpt", (Turn("user", text),), conversation=conversation)
 
 
 def spec(

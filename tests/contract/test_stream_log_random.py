@@ -24,7 +24,7 @@ from lab.redis_process import RedisProcess
 from relay.core.errors import RelayError, StreamExpired
 from relay.core.events import Done, FinishReason, Start, Text, Timing, Usage
 from relay.core.records import unescape
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Cursor, Existing, Spec, Writer
 from tests.contract.test_stream_log import BENCHES, Bench, MemoryBench, settled
 
@@ -108,7 +108,7 @@ class StreamLogMachine(RuleBasedStateMachine):
         return Answer(name, id, claim.writer)
 
     def _spec(self, name: str, id: str) -> Spec:
-        return Spec(name, SESSION, id, None, ChatRequest("gpt", (Message("user", id),)), 300)
+        return Spec(name, SESSION, id, None, ChatRequest("gpt", (Turn("user", id),)), 300)
 
     @rule(answer=answers)
     def chat_again(self, answer: Answer) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay.core.errors import Fault
 from relay.core.events import Alive, Text
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, PastCall, TextContent, Turn
 from relay.providers.awaited import ask
 from relay.providers.registry import build
 
@@ -34,26 +34,26 @@ GOOD["compatible"] = GOOD["openai"]
 
 PIXEL = "iVBORw0KGgo="
 REQUESTS = {
-    "plain": ChatRequest(provider="x", messages=(Message("user", "Grüße, 世界 🌍"),)),
+    "plain": ChatRequest(provider="x", messages=(Turn("user", "Grüße, 世界 🌍"),)),
     "system and stop": ChatRequest(
-        provider="x", system="Be brief.", stop=("END",), messages=(Message("user", "hi"),)
+        provider="x", system="Be brief.", stop=("END",), messages=(Turn("user", "hi"),)
     ),
     "image": ChatRequest(
         provider="x",
-        messages=(Message("user", (TextPart("what is it?"), ImagePart("image/png", data=PIXEL))),),
+        messages=(
+            Turn("user", (TextContent("what is it?"), ImageContent("image/png", data=PIXEL))),
+        ),
     ),
     "tools": ChatRequest(
         provider="x",
-        tools=(Tool("look", "Looks.", {"type": "object", "properties": {}}),),
+        tools=(OfferedTool("look", "Looks.", {"type": "object", "properties": {}}),),
         tool_choice="look",
         messages=(
-            Message("user", "look"),
-            Message(
-                "assistant", tool_calls=(PastCall("c1", "look", {"at": "日本"}, state="AQ=="),)
-            ),
-            Message("tool", "seen", call_id="c1"),
-            Message("assistant", "I saw"),
-            Message("user", "go on"),
+            Turn("user", "look"),
+            Turn("assistant", tool_calls=(PastCall("c1", "look", {"at": "日本"}, state="AQ=="),)),
+            Turn("tool", "seen", call_id="c1"),
+            Turn("assistant", "I saw"),
+            Turn("user", "go on"),
         ),
     ),
 }

@@ -20,7 +20,7 @@ from relay.core.events import Done, FinishReason, Start, Timing, Usage
 from relay.core.request import ChatRequest
 from relay.core.streamlog import Existing, Spec, Writer
 from relay.edges import http
-from relay.edges.delivery.http_body import Service
+from relay.edges.delivery.http_body import HttpService
 from relay.edges.delivery.outlet import Pace
 from relay.edges.http_server import HttpRunner
 from relay.edges.openai.chat import PREFIX, OpenAIChatEdge, openai_shape
@@ -97,7 +97,7 @@ async def serving(pace=PACE, max_body=64 * 1024, limits=LIMITS, clock=time.monot
     log = MemoryLog(limits, clock)
     dispatcher = HandDispatcher(log)
     relay = HttpRelay(dispatcher, log)
-    service = Service(dispatcher, log, pace, TimerWheel(time.monotonic), max_body)
+    service = HttpService(dispatcher, log, pace, TimerWheel(time.monotonic), max_body)
     app = web.Application(middlewares=[http.errors], client_max_size=max_body)
     http.shape_errors(app, PREFIX, openai_shape)
     if prepare:

@@ -11,7 +11,7 @@ from typing import Any
 from relay.core.errors import RelayError
 from relay.core.events import Done, FinishReason, Start, Text, Timing, Usage
 from relay.core.records import unescape
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Cursor, Spec, StreamLog, Writer
 from relay.stores.redis import RedisLimits, RedisLog, redis_client
 from relay.stores.redis.stream import RedisStream
@@ -36,7 +36,7 @@ async def started(url: str, **limits: Any) -> RedisLog:
 
 
 def spec(stream: str = "st1", id: str = "a", text: str = "hi") -> Spec:
-    return Spec(stream, SESSION, id, None, ChatRequest("gpt", (Message("user", text),)), 300)
+    return Spec(stream, SESSION, id, None, ChatRequest("gpt", (Turn("user", text),)), 300)
 
 
 async def settled(writer: Writer) -> None:

@@ -28,7 +28,7 @@ from relay.core.events import Event, Finish, FinishReason, Served, Target, Text,
 from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.edges import http
 from relay.edges.http_server import HttpRunner
-from relay.edges.relay_v1.websocket import Limits, WebSocketEdge
+from relay.edges.relay_v1.websocket import SocketLimits, WebSocketEdge
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.providers.awaited import AwaitedCalls
@@ -188,7 +188,7 @@ def by_token(token: str | None) -> str | None:
 async def serving(
     script: Script,
     *,
-    limits: Limits | None = None,
+    limits: SocketLimits | None = None,
     log_limits: MemoryLimits | None = None,
     authenticate: Callable[[str | None], str | None] = lambda token: None,
     handler_cancellation: bool = False,
@@ -209,7 +209,7 @@ async def serving(
     edge = WebSocketEdge(
         log,
         dispatcher,
-        limits or by_default(Limits),
+        limits or by_default(SocketLimits),
         wheel=TimerWheel(time.monotonic),
         authenticate=authenticate,
         observer=told,

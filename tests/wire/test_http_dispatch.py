@@ -16,7 +16,7 @@ from relay.answering.timerwheel import TimerWheel
 from relay.core.errors import Code, Fault
 from relay.core.events import Target, Text
 from relay.edges import http
-from relay.edges.delivery.http_body import Service
+from relay.edges.delivery.http_body import HttpService
 from relay.edges.delivery.outlet import Pace
 from relay.edges.openai.chat import PREFIX, OpenAIChatEdge, openai_shape
 from relay.edges.relay_v1.sse import SseEdge
@@ -65,7 +65,9 @@ class Relay:
 @asynccontextmanager
 async def serving(script):
     relay = Relay(script)
-    service = Service(relay.dispatcher, relay.log, Pace(), TimerWheel(time.monotonic), 64 * 1024)
+    service = HttpService(
+        relay.dispatcher, relay.log, Pace(), TimerWheel(time.monotonic), 64 * 1024
+    )
     app = web.Application(middlewares=[http.errors])
     http.shape_errors(app, PREFIX, openai_shape)
     app.add_routes([*SseEdge(service).routes(), *OpenAIChatEdge(service).routes()])

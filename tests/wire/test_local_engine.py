@@ -15,7 +15,7 @@ from lab.waiting import until
 from relay.core.errors import Code, Fault
 from relay.core.events import Event, Finish, FinishReason, Served, Text, Usage
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, Message, Tool
+from relay.core.request import ChatRequest, OfferedTool, Turn
 from relay.engine.model import MODEL_NAME
 from relay.engine.process import Engine
 from relay.providers import awaited
@@ -42,7 +42,7 @@ async def provider(engine):
 
 
 def ask(text: str, max_tokens: int = 24, **fields) -> Call:
-    messages = fields.pop("messages", (Message("user", text),))
+    messages = fields.pop("messages", (Turn("user", text),))
     return Call(MODEL_NAME, ChatRequest("local", messages, **fields), max_tokens)
 
 
@@ -100,18 +100,18 @@ async def test_a_cap_on_tokens_ends_the_answer_as_too_long(provider):
 
 
 async def test_it_goes_on_from_an_unfinished_assistant_turn(provider):
-    turns = (Message("user", "Count from one to nine."), Message("assistant", "one, two, three,"))
+    turns = (Turn("user", "Count from one to nine."), Turn("assistant", "one, two, three,"))
     events = await answer(provider, ask("", messages=turns))
     assert text_of(events).strip().startswith("four")
 
 
 async def test_it_answers_beside_offered_tools_and_past_calls(provider):
     turns = (
-        Message("user", "What is the weather?"),
-        Message("tool", "sunny", call_id="1"),
-        Message("user", "Say hello."),
+        Turn("user", "What is the weather?"),
+        Turn("tool", "sunny", call_id="1"),
+        Turn("user", "Say hello."),
     )
-    assert text_of(await answer(provider, ask("", messages=turns, tools=(Tool("weather"),))))
+    assert text_of(await answer(provider, ask("", messages=turns, tools=(OfferedTool("weather"),))))
 
 
 async def test_several_answers_run_at_once(provider):
@@ -126,8 +126,8 @@ async def test_a_question_beyond_its_context_is_context_length(provider):
 
 
 async def test_a_long_history_is_cut_to_what_it_can_read(provider):
-    past = [Message(role, "sky " * 300) for _ in range(20) for role in ("user", "assistant")]
-    turns = (*past, Message("user", "Say hello."))
+    past = [Turn(role, "sky " * 300) for _ in range(20) for role in ("user", "assistant")]
+    turns = (*past, Turn("user", "Say hello."))
     assert text_of(await answer(provider, ask("", 4, messages=turns)))
 
 

@@ -20,7 +20,7 @@ from relay.core.events import (
     ToolCall,
     Usage,
 )
-from relay.core.request import ImagePart, Message, PastCall, TextPart, Tool
+from relay.core.request import ImageContent, OfferedTool, PastCall, TextContent, Turn
 from relay.edges.delivery.outlet import Pace
 from tests.wire.http_relay import DONE, PATIENCE, client, serving
 
@@ -239,17 +239,17 @@ async def test_tools_go_both_ways(relay, sdk):
         model="gpt", messages=[*HELLO, whole.choices[0].message, *results], tools=[TOOL]
     )
     first, *_, last = relay.dispatcher.requests
-    assert first.tools == (Tool("look", "Looks.", {"type": "object"}),)
+    assert first.tools == (OfferedTool("look", "Looks.", {"type": "object"}),)
     assert (first.tool_choice, last.tool_choice) == ("look", "auto")
     assert last.messages == (
-        Message("user", "Hello!"),
-        Message(
+        Turn("user", "Hello!"),
+        Turn(
             "assistant",
             "Let me see.",
             (PastCall("c1", "look", {"at": "ö"}, "sig"), PastCall("c2", "look", {})),
         ),
-        Message("tool", "nothing", call_id="c1"),
-        Message("tool", "nothing", call_id="c2"),
+        Turn("tool", "nothing", call_id="c1"),
+        Turn("tool", "nothing", call_id="c2"),
     )
 
 
@@ -291,14 +291,14 @@ async def test_every_field_that_matters_reaches_the_dispatcher(relay, sdk):
     (request,) = relay.dispatcher.requests
     assert (request.provider, request.max_tokens, request.stop) == ("gpt", 77, ("END",))
     assert request.messages == (
-        Message("system", "Be brief."),
-        Message(
+        Turn("system", "Be brief."),
+        Turn(
             "user",
             (
-                TextPart("What is this?"),
-                ImagePart("image/png", data="QUJD"),
-                ImagePart("image/webp", url="https://x.example/a.webp?b=c"),
-                ImagePart("image/jpeg", url="https://x.example/a"),
+                TextContent("What is this?"),
+                ImageContent("image/png", data="QUJD"),
+                ImageContent("image/webp", url="https://x.example/a.webp?b=c"),
+                ImageContent("image/jpeg", url="https://x.example/a"),
             ),
         ),
     )

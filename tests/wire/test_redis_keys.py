@@ -12,7 +12,7 @@ from lab.redis_process import RedisProcess
 from relay.core.account import Account
 from relay.core.errors import Code, RelayError, StreamExpired
 from relay.core.events import EndedAttempt, Start, Text
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Spec, Writer
 from relay.stores.redis import RedisLog, scripts
 from relay.stores.redis.limits import ERASE_LINGER
@@ -30,7 +30,7 @@ GRACE = 300.0
 
 
 async def begun(log: RedisLog, stream: str = "st1", id: str = "a") -> Writer:
-    request = ChatRequest("gpt", (Message("user", PROMPT),), conversation="a talk")
+    request = ChatRequest("gpt", (Turn("user", PROMPT),), conversation="a talk")
     claim = await log.create(Spec(stream, SESSION, id, "ann", request, GRACE))
     assert isinstance(claim, Created)
     claim.writer.append([Start(stream, "gpt", "m"), Text(ANSWER)])
@@ -188,7 +188,7 @@ async def test_a_session_forgets_its_oldest_ids_beyond_the_limit(
 async def test_a_larger_request_than_the_limit_is_not_kept(
     make_node: MakeNode, store: sync_redis.Redis
 ) -> None:
-    request = ChatRequest("gpt", (Message("user", "x" * 200),))
+    request = ChatRequest("gpt", (Turn("user", "x" * 200),))
     for limit, kept in ((150, False), (1_000, True)):
         log = await make_node(max_kept_request=limit)
         await log.create(Spec(f"st{limit}", SESSION, f"id{limit}", None, request, 300))

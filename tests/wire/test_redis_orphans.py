@@ -12,7 +12,7 @@ from lab.redis_process import RedisProcess
 from lab.waiting import until
 from relay.core.errors import Code
 from relay.core.events import Start, Text
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Orphan, Spec, Writer
 from relay.stores.redis import RedisLog
 from relay.stores.redis.health import unanswered
@@ -36,7 +36,7 @@ def limits() -> dict[str, float]:
 
 
 async def begun(log: RedisLog) -> Writer:
-    request = ChatRequest("gpt", (Message("user", "hi"),), conversation="a talk")
+    request = ChatRequest("gpt", (Turn("user", "hi"),), conversation="a talk")
     await log.open_session(SESSION, None)
     claim = await log.create(Spec("st1", SESSION, "a", None, request, GRACE))
     assert isinstance(claim, Created)

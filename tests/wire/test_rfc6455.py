@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from lab.waiting import until
-from relay.edges.relay_v1.websocket import Limits
+from relay.edges.relay_v1.websocket import SocketLimits
 from tests.by_default import by_default
 from tests.wire.http_relay import RawClient
 from tests.wire.socket_relay import RawSocket, SocketRelay, masked, says, serving
@@ -30,7 +30,7 @@ HANDSHAKE = {
 @pytest.fixture
 async def relay() -> AsyncIterator[SocketRelay]:
     async with serving(
-        says("Hel", "lo"), limits=by_default(Limits, max_frame_bytes=100_000)
+        says("Hel", "lo"), limits=by_default(SocketLimits, max_frame_bytes=100_000)
     ) as served:
         yield served
 

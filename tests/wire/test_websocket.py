@@ -15,7 +15,7 @@ from lab.waiting import until
 from relay.core.errors import Code, RelayError
 from relay.core.events import Text
 from relay.core.provider import Call, Take
-from relay.edges.relay_v1.websocket import Limits
+from relay.edges.relay_v1.websocket import SocketLimits
 from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
 from tests.wire.socket_relay import (
@@ -48,7 +48,7 @@ async def test_chat_as_the_first_frame_is_answered_behind_ready() -> None:
 
 
 async def test_the_server_says_nothing_before_the_first_frame() -> None:
-    async with serving(says("x"), limits=by_default(Limits, heartbeat=0.05)) as relay:
+    async with serving(says("x"), limits=by_default(SocketLimits, heartbeat=0.05)) as relay:
         client = await relay.connect()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
@@ -56,7 +56,9 @@ async def test_the_server_says_nothing_before_the_first_frame() -> None:
 
 
 async def test_ready_tells_what_a_client_has_to_know() -> None:
-    limits = by_default(Limits, max_frame_bytes=1_000, max_streams_per_session=3, resume_window=60)
+    limits = by_default(
+        SocketLimits, max_frame_bytes=1_000, max_streams_per_session=3, resume_window=60
+    )
     async with serving(says("x"), limits=limits) as relay:
         client = await relay.connect()
         await client.send("hello")
@@ -432,7 +434,7 @@ async def test_without_a_good_token_nobody_gets_in(first: dict[str, Any]) -> Non
 
 
 async def test_a_hello_that_does_not_come_closes_with_4408() -> None:
-    limits = by_default(Limits, hello_timeout=0.05)
+    limits = by_default(SocketLimits, hello_timeout=0.05)
     async with serving(says("x"), authenticate=by_token, limits=limits) as relay:
         client = await relay.connect()
         assert await client.closed() == 4408
@@ -533,7 +535,9 @@ async def test_a_frame_may_be_as_large_as_the_limit_and_no_larger() -> None:
         frame = json.dumps({"type": "chat", "messages": ""})
         return frame.replace('""', '"' + "x" * (size - len(frame)) + '"')
 
-    async with serving(says("x"), limits=by_default(Limits, max_frame_bytes=100_000)) as relay:
+    async with serving(
+        says("x"), limits=by_default(SocketLimits, max_frame_bytes=100_000)
+    ) as relay:
         client = await relay.connect()
         await client.ws.send(sized(100_000))
         await client.until("done")
@@ -542,7 +546,7 @@ async def test_a_frame_may_be_as_large_as_the_limit_and_no_larger() -> None:
 
 
 async def test_a_frame_far_too_large_is_closed_with_1009_before_it_is_read() -> None:
-    async with serving(says("x"), limits=by_default(Limits, max_frame_bytes=1_000)) as relay:
+    async with serving(says("x"), limits=by_default(SocketLimits, max_frame_bytes=1_000)) as relay:
         raw = await RawSocket.connect(relay)
         await raw.send(b"\x81\xff" + (1 << 40).to_bytes(8, "big") + bytes(4) + b"x" * 10)
         head = (await raw.rest())[:4]
@@ -581,7 +585,7 @@ async def test_an_answer_goes_on_without_its_reader_also_where_handlers_are_canc
 
 
 async def test_a_peer_that_answers_no_ping_is_found_dead() -> None:
-    async with serving(says("x"), limits=by_default(Limits, heartbeat=0.1)) as relay:
+    async with serving(says("x"), limits=by_default(SocketLimits, heartbeat=0.1)) as relay:
         raw = await RawSocket.connect(relay)
         await until(lambda: relay.edge.connections == 1)
         await raw.rest()
@@ -590,7 +594,7 @@ async def test_a_peer_that_answers_no_ping_is_found_dead() -> None:
 
 
 async def test_a_browser_sees_a_ping_each_interval() -> None:
-    async with serving(says("x"), limits=by_default(Limits, heartbeat=0.05)) as relay:
+    async with serving(says("x"), limits=by_default(SocketLimits, heartbeat=0.05)) as relay:
         client = await relay.connect()
         await client.send("hello")
         await client.until("ready")

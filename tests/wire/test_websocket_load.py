@@ -14,7 +14,7 @@ from lab.waiting import until
 from relay.core.events import Text
 from relay.core.provider import Call, Take
 from relay.edges.delivery.outlet import HIGH_WATER, MAX_REPLIES, MAX_WRITE
-from relay.edges.relay_v1.websocket import Limits
+from relay.edges.relay_v1.websocket import SocketLimits
 from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
 from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving
@@ -129,7 +129,7 @@ async def test_a_slow_reader_loses_its_stream_only_to_others_that_are_read(
 
 
 async def test_a_reader_that_takes_nothing_in_time_is_cut_and_may_come_back() -> None:
-    limits = by_default(Limits, write_timeout=0.2)
+    limits = by_default(SocketLimits, write_timeout=0.2)
     session = "s" * 22
     async with serving(long_answer(4_096), limits=limits) as relay:
         raw = await RawSocket.connect(relay, SMALL_BUFFER)
@@ -162,7 +162,7 @@ async def flooding(relay: SocketRelay):
 
 async def test_a_client_that_asks_and_does_not_read_is_cut_in_time() -> None:
     async with (
-        serving(says("x"), limits=by_default(Limits, write_timeout=0.2)) as relay,
+        serving(says("x"), limits=by_default(SocketLimits, write_timeout=0.2)) as relay,
         flooding(relay),
     ):
         await until(lambda: relay.told.closed != [])

@@ -34,7 +34,7 @@ Attach: TypeAlias = Callable[[Callable[[], None]], Awaitable[Cursor]]
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class HttpService:
     """What an HTTP dialect stands on. `wheel` keeps the deadlines of its connections;
     `max_body` is in bytes (`MAX_FRAME_BYTES`)."""
 
@@ -54,7 +54,7 @@ class HttpBody:
         request: web.Request,
         response: web.StreamResponse,
         encoder: Encoder,
-        service: Service,
+        service: HttpService,
         heartbeat: Heartbeat = COMMENTS,
     ) -> None:
         self._request = request

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from aiohttp import web
 
 
-class Listener(Protocol):
+class LinkListener(Protocol):
     """Who is told what happens to a connection. Called from the event loop; does not wait."""
 
     def on_writable(self) -> None:
@@ -26,7 +26,7 @@ class Listener(Protocol):
 class Link(Protocol):
     """A connection that tells one listener at a time."""
 
-    listener: Listener | None
+    listener: LinkListener | None
 
     @property
     def writing_paused(self) -> bool:

@@ -84,7 +84,7 @@ class Heartbeat:
     in_silence: bool
 
 
-class Reader:
+class StreamReader:
     """One stream that a connection reads. Its `wake` goes to `StreamLog.attach`."""
 
     __slots__ = ("_outlet", "cursor", "encoder", "id", "marked")
@@ -166,8 +166,8 @@ class Outlet:
         self._ended = ended
         self._lost = lost
         self._loop = asyncio.get_running_loop()
-        self._readers: dict[str, Reader] = {}
-        self._marked: list[Reader] = []
+        self._readers: dict[str, StreamReader] = {}
+        self._marked: list[StreamReader] = []
         self._replies: list[bytes] = []
         self._reply_bytes = 0
         self._room: asyncio.Future[None] | None = None
@@ -204,12 +204,12 @@ class Outlet:
         self._reply_bytes += len(message)
         self._schedule()
 
-    def reader(self, id: str, encoder: Encoder) -> Reader:
+    def reader(self, id: str, encoder: Encoder) -> StreamReader:
         """A reader to attach a cursor for; give both to `read` then. `id` tells the readers
         of one connection apart."""
-        return Reader(self, id, encoder)
+        return StreamReader(self, id, encoder)
 
-    def read(self, reader: Reader, cursor: Cursor) -> None:
+    def read(self, reader: StreamReader, cursor: Cursor) -> None:
         """Deliver what `cursor` yields, in place of what was read under the same id."""
         if self._closed:
             cursor.close()
@@ -251,7 +251,7 @@ class Outlet:
 
     # Emptying
 
-    def mark(self, reader: Reader) -> None:
+    def mark(self, reader: StreamReader) -> None:
         """`reader` has more to take: flush in the next turn of the loop."""
         self._marked.append(reader)
         self._schedule()
@@ -307,7 +307,7 @@ class Outlet:
             else:
                 marked.append(reader)
 
-    def _next_message(self, reader: Reader) -> bytes:
+    def _next_message(self, reader: StreamReader) -> bytes:
         """What a reader's client is sent next; empty where there is nothing."""
         if reader.cursor is None:
             return b""
@@ -322,7 +322,7 @@ class Outlet:
             self._end(reader)
         return reader.encoder.encode(chunk)
 
-    def _end(self, reader: Reader) -> None:
+    def _end(self, reader: StreamReader) -> None:
         self._drop(reader.id)
         self._ended(reader.id)
 

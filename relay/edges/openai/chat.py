@@ -34,7 +34,7 @@ from relay.core.events import (
     ToolCall,
 )
 from relay.core.records import Chunk, decode
-from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, Service, read_whole
+from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, HttpService, read_whole
 from relay.edges.http import STATUS, HttpError, json_object, json_response, read_body
 from relay.edges.openai import request as openai_request
 from relay.edges.openai.request import InvalidRequest
@@ -275,7 +275,7 @@ class Completion:
 class OpenAIChatEdge:
     """The routes. `clock` gives seconds since the epoch."""
 
-    def __init__(self, service: Service, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, service: HttpService, clock: Callable[[], float] = time.time) -> None:
         self._service = service
         self._clock = clock
         self._started = int(clock())

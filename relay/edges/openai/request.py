@@ -16,9 +16,9 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from relay.core.errors import Code
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.edges.http import HttpError
-from relay.protocol.chat import IMAGE_TYPE, MAX_OUTPUT, Chat, to_request
+from relay.protocol.chat import IMAGE_TYPE, MAX_OUTPUT, ChatFields, to_request
 from relay.protocol.codec import MAX_DEPTH, explain
 from relay.protocol.plainchat import MAX_PLAIN_CHARS
 
@@ -172,13 +172,13 @@ def read_plain(data: bytes) -> tuple[OpenAIBody, ChatRequest] | None:
     return body, ChatRequest(body.model, tuple(plain), max_tokens=most)
 
 
-def _plain_turn(turn: OpenAITurn) -> Message | None:
+def _plain_turn(turn: OpenAITurn) -> Turn | None:
     role = _PLAIN_ROLES.get(turn.role)
     if role is None or not isinstance(turn.content, str) or not turn.content:
         return None
     if turn.tool_calls is not None or turn.tool_call_id is not None:
         return None
-    return Message(role, turn.content)
+    return Turn(role, turn.content)
 
 
 def _only_text(body: OpenAIBody) -> bool:
@@ -195,7 +195,7 @@ def read(fields: Fields) -> tuple[OpenAIBody, ChatRequest]:
     _refuse_what_is_not_to_be_had(body)
     chat = {name: value for name, value in _chat_fields(body).items() if value is not None}
     try:
-        return body, to_request(Chat.model_validate(chat), body.model)
+        return body, to_request(ChatFields.model_validate(chat), body.model)
     except ValidationError as error:
         _, message = explain(error)
         place = _PLACE.match(message)

@@ -23,25 +23,25 @@ from relay.core.streamlog import StreamInfo
 from relay.edges.delivery.framing import TEXT_FRAMES
 from relay.edges.delivery.link import link_of
 from relay.edges.delivery.outlet import Heartbeat, Outlet
-from relay.edges.relay_v1.service import Service
+from relay.edges.relay_v1.service import SocketService
 from relay.edges.rfc6455 import close_answer
 from relay.protocol.actions import (
-    Action,
-    Actions,
-    Attach,
+    AttachCursor,
     Cancel,
-    Close,
     CloseCode,
+    CloseConnection,
+    ConnectionAction,
+    ConnectionActions,
     Find,
     Greet,
-    Link,
-    Open,
+    LinkStream,
+    OpenSession,
     Renew,
-    Send,
+    SendFrame,
     StartChat,
 )
 from relay.protocol.codec import FrameEncoder, encode
-from relay.protocol.connection import Connection, Phase
+from relay.protocol.connection import ConnectionPhase, ConnectionRules
 from relay.protocol.frames import (
     PROTOCOL,
     AnySent,
@@ -106,7 +106,7 @@ class ServedSocket:
 
     def __init__(
         self,
-        service: Service,
+        service: SocketService,
         request: web.Request,
         transport: asyncio.Transport,
         ws: web.WebSocketResponse,
@@ -121,7 +121,7 @@ class ServedSocket:
         self._drain_frame = drain_frame
         self._transport = transport
         self._session: str | None = None
-        self._rules = Connection(
+        self._rules = ConnectionRules(
             new_id=_new_id,
             subject=subject,
             token_required=service.token_required and subject is None,
@@ -140,7 +140,7 @@ class ServedSocket:
 
     async def run(self) -> None:
         """Serve until either side ends it; `close_code` tells how, None for without a word."""
-        if self._rules.phase is Phase.LOCKED:
+        if self._rules.phase is ConnectionPhase.LOCKED:
             self._set_deadline(self._service.limits.hello_timeout)
         try:
             await self._receive_all()
@@ -151,7 +151,7 @@ class ServedSocket:
             await self._end()
 
     async def _receive_all(self) -> None:
-        while self._rules.phase is not Phase.CLOSED:
+        while self._rules.phase is not ConnectionPhase.CLOSED:
             try:
                 message = await self.ws.receive()
             except ConnectionError:  # the client was gone before aiohttp had answered its ping
@@ -215,7 +215,7 @@ class ServedSocket:
     def tick(self) -> None:
         """The deadline has come: of the first frame where there was none, else of the end."""
         self._due = None
-        if self._rules.phase is Phase.CLOSED:
+        if self._rules.phase is ConnectionPhase.CLOSED:
             self._transport.abort()
         else:
             self._late = asyncio.create_task(self._perform(self._rules.hello_late()))
@@ -223,27 +223,27 @@ class ServedSocket:
     def tell_drain(self) -> None:
         """Tell the client, where it has been greeted, that this process goes away."""
         frame = self._drain_frame()
-        if frame is not None and self._rules.phase is Phase.OPEN:
+        if frame is not None and self._rules.phase is ConnectionPhase.OPEN:
             self._outlet.send(encode(frame))
 
     # Actions
 
-    async def _perform(self, actions: Iterable[Action]) -> None:
+    async def _perform(self, actions: Iterable[ConnectionAction]) -> None:
         """Carry out actions in order; those that an outcome leads to come first. Nothing
-        follows a `Close`."""
+        follows a `CloseConnection`."""
         todo = deque(actions)
         while todo and not self.ws.closed:
             todo.extendleft(reversed(await self._carry_out(todo.popleft())))
 
-    async def _carry_out(self, action: Action) -> Actions:
+    async def _carry_out(self, action: ConnectionAction) -> ConnectionActions:
         match action:
-            case Send(frame=frame):
+            case SendFrame(frame=frame):
                 self._send(frame)
-            case Close(code=code, reason=reason):
+            case CloseConnection(code=code, reason=reason):
                 await self.close(code, reason)
             case Greet():
                 return await self._greet(action)
-            case Open() | Renew():
+            case OpenSession() | Renew():
                 return await self._admit(action)
             case _:
                 return await self._try(action)
@@ -254,7 +254,7 @@ class ServedSocket:
             self._service.observer.refused(self.name, Code(frame.code))
         self._outlet.send(encode(frame))
 
-    async def _admit(self, action: Open | Renew) -> Actions:
+    async def _admit(self, action: OpenSession | Renew) -> ConnectionActions:
         try:
             subject = self._subject(action.token)
             if isinstance(action, Renew):
@@ -278,16 +278,18 @@ class ServedSocket:
             raise RelayError(Code.FORBIDDEN, "the token belongs to somebody else")
         return subject
 
-    async def _try(self, action: StartChat | Attach | Find | Link | Cancel) -> Actions:
+    async def _try(
+        self, action: StartChat | AttachCursor | Find | LinkStream | Cancel
+    ) -> ConnectionActions:
         try:
             match action:
                 case StartChat():
                     return await self._start(action)
-                case Attach():
+                case AttachCursor():
                     await self._attach(action)
                 case Find(id=id, after=after):
                     return self._rules.found(id, await self._find(id), after)
-                case Link():
+                case LinkStream():
                     return await self._link(action)
                 case Cancel(id=id):
                     await self._service.log.cancel(await self._find(id), self._rules.subject)
@@ -299,7 +301,7 @@ class ServedSocket:
             return self._rules.failed(action, fault)
         return []
 
-    async def _start(self, action: StartChat) -> Actions:
+    async def _start(self, action: StartChat) -> ConnectionActions:
         session = self._of_session()
         with self._service.observer.naming(self.name, session):
             stream = await self._service.dispatcher.start(
@@ -310,7 +312,7 @@ class ServedSocket:
             )
         return self._rules.started(action.id, stream)
 
-    async def _attach(self, action: Attach) -> None:
+    async def _attach(self, action: AttachCursor) -> None:
         reader = self._outlet.reader(action.id, FrameEncoder(action.id))
         cursor = await self._service.log.attach(
             action.stream, action.after, reader.wake, self._rules.subject
@@ -320,7 +322,7 @@ class ServedSocket:
     async def _find(self, id: str) -> str:
         return await self._service.log.find(self._of_session(), id)
 
-    async def _link(self, action: Link) -> Actions:
+    async def _link(self, action: LinkStream) -> ConnectionActions:
         log, session, subject = self._service.log, self._of_session(), self._rules.subject
         stream = action.stream
         if stream is None:
@@ -333,7 +335,7 @@ class ServedSocket:
         assert self._session is not None
         return self._session
 
-    async def _greet(self, greet: Greet) -> Actions:
+    async def _greet(self, greet: Greet) -> ConnectionActions:
         try:
             streams = await self._listed(greet.session) if greet.resumed else None
         except RelayError as error:

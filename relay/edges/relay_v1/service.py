@@ -15,7 +15,7 @@ from relay.edges.delivery.outlet import Pace
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SocketLimits:
     """Bytes, counts and seconds; the settings of the same names."""
 
     max_frame_bytes: int
@@ -26,7 +26,7 @@ class Limits:
     hello_timeout: float = 10.0
 
 
-class Observer(Protocol):
+class SocketObserver(Protocol):
     """Who is told what happens on connections: logs and metrics. Never per frame that
     goes out. `connection` is a short name made for the purpose."""
 
@@ -56,16 +56,16 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class SocketService:
     """What a socket stands on. `wheel` keeps its deadlines. `authenticate` takes a token, or
     None for none, and returns the subject or raises `RelayError(UNAUTHORIZED)`;
     `token_required` is whether it refuses None."""
 
     log: StreamLog
     dispatcher: Dispatcher
-    limits: Limits
+    limits: SocketLimits
     pace: Pace
     wheel: TimerWheel
     authenticate: Callable[[str | None], str | None]
-    observer: Observer
+    observer: SocketObserver
     token_required: bool

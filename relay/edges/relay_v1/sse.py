@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from relay.access.guard import SUBJECT
 from relay.core.errors import Code, RelayError
 from relay.core.records import Chunk
-from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, Service
+from relay.edges.delivery.http_body import STREAM_HEADERS, HttpBody, HttpService
 from relay.edges.http import json_object, read_body
 from relay.protocol.chat import ChatBody, to_request
 from relay.protocol.codec import FrameEncoder, explain
@@ -48,7 +48,7 @@ class SseEncoder:
 class SseEdge:
     """`POST /chat/{provider}`; `GET` and `DELETE /streams/{stream}`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: HttpService) -> None:
         self._service = service
 
     def routes(self) -> list[web.RouteDef]:

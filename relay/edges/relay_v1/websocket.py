@@ -16,12 +16,12 @@ from relay.core.streamlog import StreamLog
 from relay.edges.delivery.outlet import HIGH_WATER, Pace
 from relay.edges.http import HttpError
 from relay.edges.relay_v1.served_socket import CLOSE_TIMEOUT, ServedSocket
-from relay.edges.relay_v1.service import Limits, Observer, Service
+from relay.edges.relay_v1.service import SocketLimits, SocketObserver, SocketService
 from relay.edges.rfc6455 import VERSION, chosen_subprotocol, key_fault
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import PROTOCOL, DrainFrame
 
-__all__ = ["Limits", "Observer", "WebSocketEdge"]
+__all__ = ["SocketLimits", "SocketObserver", "WebSocketEdge"]
 
 NO_UPGRADE = (
     "this path takes WebSockets only; a proxy before it has to pass Upgrade and Connection on"
@@ -52,15 +52,15 @@ class WebSocketEdge:
         self,
         log: StreamLog,
         dispatcher: Dispatcher,
-        limits: Limits,
+        limits: SocketLimits,
         *,
         wheel: TimerWheel,
         authenticate: Callable[[str | None], str | None],
-        observer: Observer,
+        observer: SocketObserver,
     ) -> None:
         required = _refuses_anonymous(authenticate)
         pace = Pace(limits.heartbeat, limits.write_timeout)
-        self._service = Service(
+        self._service = SocketService(
             log, dispatcher, limits, pace, wheel, authenticate, observer, required
         )
         self._drain_within: float | None = None

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from relay.core.provider import Call
-from relay.core.request import ImagePart, Message, Part, Tool
+from relay.core.request import ContentPart, ImageContent, OfferedTool, Turn
 from relay.providers.conversation import OPENING, inline, parts_of, schema, spoken, system_of
 
 _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
@@ -36,7 +36,7 @@ def request_body(call: Call) -> dict[str, Any]:
     return body
 
 
-def _turns(messages: list[Message]) -> list[dict[str, Any]]:
+def _turns(messages: list[Turn]) -> list[dict[str, Any]]:
     """Turns that alternate, begin with the user's, and don't end in white space: an
     assistant's turn at the end is a prefill, which must not."""
     turns: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ def _turns(messages: list[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def _blocks(message: Message) -> list[Block]:
+def _blocks(message: Turn) -> list[Block]:
     if message.role == "tool":
         return [_result(message)]
     blocks = [_block(part) for part in _visible(message.content)]
@@ -65,12 +65,12 @@ def _blocks(message: Message) -> list[Block]:
     return blocks
 
 
-def _visible(content: str | tuple[Part, ...]) -> list[Part]:
+def _visible(content: str | tuple[ContentPart, ...]) -> list[ContentPart]:
     """The parts that show something: a text block of white space alone is refused."""
-    return [p for p in parts_of(content) if isinstance(p, ImagePart) or p.text.strip()]
+    return [p for p in parts_of(content) if isinstance(p, ImageContent) or p.text.strip()]
 
 
-def _result(message: Message) -> Block:
+def _result(message: Turn) -> Block:
     result: Block = {"type": "tool_result", "tool_use_id": _id(message.call_id or "")}
     if blocks := [_block(part) for part in _visible(message.content)]:
         result["content"] = blocks
@@ -82,8 +82,8 @@ def _id(call_id: str) -> str:
     return _NOT_IN_IDS.sub("_", call_id)
 
 
-def _block(part: Part) -> Block:
-    if not isinstance(part, ImagePart):
+def _block(part: ContentPart) -> Block:
+    if not isinstance(part, ImageContent):
         return {"type": "text", "text": part.text}
     if data := inline(part):
         source = {"type": "base64", "media_type": data.media_type, "data": data.data}
@@ -91,7 +91,7 @@ def _block(part: Part) -> Block:
     return {"type": "image", "source": {"type": "url", "url": part.url}}
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: OfferedTool) -> dict[str, Any]:
     described = {"description": tool.description} if tool.description else {}
     return {"name": tool.name, **described, "input_schema": schema(tool.parameters)}
 

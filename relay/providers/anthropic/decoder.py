@@ -13,7 +13,13 @@ import msgspec
 from relay.core.errors import Fault
 from relay.core.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
 from relay.core.provider import Call
-from relay.providers.anthropic.types import Block, Counts, Delta, Message, StreamEvent
+from relay.providers.anthropic.types import (
+    AnthropicDelta,
+    AnthropicMessage,
+    AnthropicUsage,
+    Block,
+    StreamEvent,
+)
 from relay.providers.decoding.decoder import Decoder
 from relay.providers.decoding.failures import message
 from relay.providers.decoding.faults import Reply, bad_arguments, bad_event, refused
@@ -82,7 +88,7 @@ class AnthropicDecoder(Decoder):
                 if event.content_block is not None:
                     self._block(event.index, event.content_block, out)
             case "message_start":
-                self._started(event.message or Message(), out)
+                self._started(event.message or AnthropicMessage(), out)
             case "message_delta":
                 self._message_delta(event, out)
             case "message_stop":
@@ -117,7 +123,7 @@ class AnthropicDecoder(Decoder):
         ):
             self._object(event, out)
 
-    def _delta(self, index: int | None, delta: Delta, out: list[Event]) -> None:
+    def _delta(self, index: int | None, delta: AnthropicDelta, out: list[Event]) -> None:
         if delta.text:
             self._said = True
             out.append(Text(delta.text))
@@ -144,7 +150,7 @@ class AnthropicDecoder(Decoder):
         else:
             self._passed_over.add(index)
 
-    def _started(self, message: Message, out: list[Event]) -> None:
+    def _started(self, message: AnthropicMessage, out: list[Event]) -> None:
         if message.model:
             out.append(Served(message.model))
         if message.usage is not None:
@@ -171,7 +177,7 @@ class AnthropicDecoder(Decoder):
             if reason is not None:
                 self._finish(reason, out)
 
-    def _count_input(self, usage: Counts) -> None:
+    def _count_input(self, usage: AnthropicUsage) -> None:
         """Input as one sum: the vendor counts what it read from or wrote to its cache apart."""
         if usage.input_tokens is None:
             return

@@ -6,36 +6,34 @@ msgspec makes. Source: the official SDK's types (`anthropic.types.raw_message_st
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from msgspec import Struct
 
-from relay.providers.decoding.tolerant import COUNT, SHOWN, WORDS
-
-Count: TypeAlias = Annotated[int, COUNT]
+from relay.providers.decoding.tolerant import SHOWN, WORDS, Count
 
 
-class OutputDetails(Struct, gc=False):
+class AnthropicOutputDetails(Struct, gc=False):
     """Of the answer's tokens."""
 
     thinking_tokens: Count | None = None
 
 
-class Counts(Struct, gc=False):
+class AnthropicUsage(Struct, gc=False):
     """What the answer cost so far, in tokens."""
 
     input_tokens: Count | None = None
     cache_creation_input_tokens: Count | None = None
     cache_read_input_tokens: Count | None = None
     output_tokens: Count | None = None
-    output_tokens_details: OutputDetails | None = None
+    output_tokens_details: AnthropicOutputDetails | None = None
 
 
-class Message(Struct, gc=False):
+class AnthropicMessage(Struct, gc=False):
     """The message that begins."""
 
     model: str | None = None
-    usage: Counts | None = None
+    usage: AnthropicUsage | None = None
 
 
 class Block(Struct, gc=False):
@@ -49,7 +47,7 @@ class Block(Struct, gc=False):
     input: Any = None
 
 
-class Delta(Struct, gc=False):
+class AnthropicDelta(Struct, gc=False):
     """What an event adds to a block, or to the message."""
 
     type: str = ""
@@ -65,8 +63,8 @@ class StreamEvent(Struct, gc=False):
 
     type: str = ""
     index: int | None = None
-    message: Message | None = None
+    message: AnthropicMessage | None = None
     content_block: Annotated[Block | None, WORDS] = None
-    delta: Annotated[Delta | None, WORDS] = None
-    usage: Counts | None = None
+    delta: Annotated[AnthropicDelta | None, WORDS] = None
+    usage: AnthropicUsage | None = None
     error: Any = None

@@ -2,7 +2,7 @@
 
 The decoders read events strictly, which is fast. What the strict way refuses comes here: JSON
 that only a generous parser takes, and fields of another type than the vendor documents. A
-field that carries words (marked `WORDS` in the `*_types` modules) is read if any text can be
+field that carries words (marked `WORDS` in the `types` modules) is read if any text can be
 made of it, and is else an error, because text would be lost. Any other field that can't be
 read is left out.
 """
@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, inspect
@@ -28,8 +28,8 @@ MAX_COUNT = 2**53 - 1
 """The largest token count that is believed, the largest whole number that every JSON reader
 takes as it is (RFC 8259 §6)."""
 
-COUNT = Meta(ge=0, le=MAX_COUNT)
-"""Marks a token count."""
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+"""A token count."""
 
 _Shape = TypeVar("_Shape", bound=Struct)
 _UNFINISHED = re.compile(

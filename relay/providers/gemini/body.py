@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay.core.provider import Call
-from relay.core.request import ImagePart, Message, Part, PastCall, Tool, text_of
+from relay.core.request import ContentPart, ImageContent, OfferedTool, PastCall, Turn, text_of
 from relay.providers.conversation import OPENING, inline, parts_of, schema, spoken, system_of
 from relay.providers.families import family
 
@@ -55,7 +55,7 @@ def api_version(model: str) -> str | None:
     return "v1beta" if model.endswith("-latest") else None
 
 
-def _contents(messages: list[Message], names: dict[str, str], signed: bool) -> list[dict[str, Any]]:
+def _contents(messages: list[Turn], names: dict[str, str], signed: bool) -> list[dict[str, Any]]:
     contents: list[dict[str, Any]] = []
     for message in messages:
         role = "model" if message.role == "assistant" else "user"
@@ -69,7 +69,7 @@ def _contents(messages: list[Message], names: dict[str, str], signed: bool) -> l
     return contents
 
 
-def _parts(message: Message, names: dict[str, str], signed: bool) -> list[dict[str, Any]]:
+def _parts(message: Turn, names: dict[str, str], signed: bool) -> list[dict[str, Any]]:
     if message.role == "tool":
         return [_response(message, names)]
     parts = [_part(part) for part in parts_of(message.content)]
@@ -88,21 +88,21 @@ def _call(call: PastCall, stand_in: str | None) -> dict[str, Any]:
     return part
 
 
-def _response(message: Message, names: dict[str, str]) -> dict[str, Any]:
+def _response(message: Turn, names: dict[str, str]) -> dict[str, Any]:
     call_id = message.call_id or ""
     response = {"id": call_id, "name": names.get(call_id, call_id)}
     return {"functionResponse": {**response, "response": {"result": text_of(message.content)}}}
 
 
-def _part(part: Part) -> dict[str, Any]:
-    if not isinstance(part, ImagePart):
+def _part(part: ContentPart) -> dict[str, Any]:
+    if not isinstance(part, ImageContent):
         return {"text": part.text}
     if data := inline(part):
         return {"inlineData": {"mimeType": data.media_type, "data": data.data}}
     return {"fileData": {"mimeType": part.media_type, "fileUri": part.url}}
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: OfferedTool) -> dict[str, Any]:
     described = {"description": tool.description} if tool.description else {}
     return {"name": tool.name, **described, "parametersJsonSchema": schema(tool.parameters)}
 

@@ -36,9 +36,9 @@ from relay.providers.decoding.verdicts import (
     by_words,
 )
 from relay.providers.gemini.body import STATE_TAG
-from relay.providers.gemini.types import Candidate, Chunk, Counts, Part
+from relay.providers.gemini.types import Candidate, GeminiChunk, GeminiPart, GeminiUsage
 
-_decode = msgspec.json.Decoder(Chunk).decode
+_decode = msgspec.json.Decoder(GeminiChunk).decode
 
 _KNOWN = frozenset(
     {"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime"}
@@ -63,7 +63,7 @@ class GeminiDecoder(Decoder):
         self._handed = 0
         self._unreliable = False
         self._calls: list[ToolCall] = []
-        self._usage: Counts | None = None
+        self._usage: GeminiUsage | None = None
 
     def _payload(self, payload: bytes, out: list[Event]) -> None:
         chunk = _decode(payload)
@@ -72,19 +72,19 @@ class GeminiDecoder(Decoder):
         self._counted(chunk, out)
 
     def _object(self, value: dict[str, Any], out: list[Event]) -> None:
-        chunk = fit(value, Chunk)
+        chunk = fit(value, GeminiChunk)
         if not chunk.candidates:
             self._strange(value, out, _KNOWN)
         self._counted(chunk, out)
 
-    def _counted(self, chunk: Chunk, out: list[Event]) -> None:
+    def _counted(self, chunk: GeminiChunk, out: list[Event]) -> None:
         try:
             if not self.ended:
                 self._chunk(chunk, out)
         finally:
             self._count(out)
 
-    def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
+    def _chunk(self, chunk: GeminiChunk, out: list[Event]) -> None:
         if chunk.error:
             self._error(chunk.error, out)
         if chunk.model_version and not self._model:
@@ -110,7 +110,7 @@ class GeminiDecoder(Decoder):
             if reason is not None:
                 self._finish(reason, out)
 
-    def _part(self, part: Part, prefix: str, out: list[Event]) -> bool:
+    def _part(self, part: GeminiPart, prefix: str, out: list[Event]) -> bool:
         """Take one part; whether it said anything."""
         if part.text:
             out.append(Reasoning(part.text) if part.thought else Text(part.text))

@@ -6,13 +6,11 @@ msgspec makes. Source: the official SDK's types (`google.genai.types`).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from msgspec import Struct
 
-from relay.providers.decoding.tolerant import COUNT, WORDS
-
-Count: TypeAlias = Annotated[int, COUNT]
+from relay.providers.decoding.tolerant import WORDS, Count
 
 
 class FunctionCall(Struct, gc=False):
@@ -23,7 +21,7 @@ class FunctionCall(Struct, gc=False):
     args: Annotated[dict[str, Any] | None, WORDS] = None
 
 
-class Part(Struct, rename="camel", gc=False):
+class GeminiPart(Struct, rename="camel", gc=False):
     """A part of the answer."""
 
     text: Annotated[str | None, WORDS] = None
@@ -35,7 +33,7 @@ class Part(Struct, rename="camel", gc=False):
 class Content(Struct, gc=False):
     """What a chunk adds to a candidate."""
 
-    parts: Annotated[list[Part] | None, WORDS] = None
+    parts: Annotated[list[GeminiPart] | None, WORDS] = None
 
 
 class Candidate(Struct, rename="camel", gc=False):
@@ -53,7 +51,7 @@ class Feedback(Struct, rename="camel", gc=False):
     block_reason: Annotated[str | None, WORDS] = None
 
 
-class Counts(Struct, rename="camel", gc=False):
+class GeminiUsage(Struct, rename="camel", gc=False):
     """What the answer cost so far, in tokens."""
 
     prompt_token_count: Count | None = None
@@ -63,12 +61,12 @@ class Counts(Struct, rename="camel", gc=False):
     cached_content_token_count: Count | None = None
 
 
-class Chunk(Struct, rename="camel", gc=False):
+class GeminiChunk(Struct, rename="camel", gc=False):
     """One event."""
 
     candidates: Annotated[list[Candidate] | None, WORDS] = None
     prompt_feedback: Feedback | None = None
-    usage_metadata: Counts | None = None
+    usage_metadata: GeminiUsage | None = None
     model_version: str | None = None
     response_id: str | None = None
     error: Any = None

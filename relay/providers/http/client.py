@@ -18,7 +18,7 @@ import ssl
 from functools import cache
 from typing import Any
 
-from relay.providers.http.exchange import Connection, Reader, Response
+from relay.providers.http.exchange import BodyReader, Response, UpstreamConnection
 from relay.providers.http.http1 import ConnectTimeout, Endpoint, Interrupted, Origin, Unreachable
 
 CONNECT_TIMEOUT = 5.0
@@ -55,15 +55,15 @@ class Client:
         self._connect_timeout = connect_timeout
         self._idle_limit = idle_limit
         self._max_idle = max_idle
-        self._idle: dict[Origin, list[Connection]] = {}
-        self._busy: set[Connection] = set()
+        self._idle: dict[Origin, list[UpstreamConnection]] = {}
+        self._busy: set[UpstreamConnection] = set()
         self._opening: dict[asyncio.Task[None], Response] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         # Bound once, and not for every connection.
         self._callbacks = (self._done, self._lost)
 
-    def post(self, endpoint: Endpoint, body: bytes, reader: Reader) -> Response:
+    def post(self, endpoint: Endpoint, body: bytes, reader: BodyReader) -> Response:
         """Send `body`: now, where there is a connection to use again, else as soon as one
         is opened. `reader` hears of the response, never from within this call.
 
@@ -107,20 +107,20 @@ class Client:
             response.fail(Interrupted("the connection was given up before it was open"))
         await asyncio.gather(asyncio.sleep(0), *opening, return_exceptions=True)
 
-    def _done(self, connection: Connection, reusable: bool) -> None:
+    def _done(self, connection: UpstreamConnection, reusable: bool) -> None:
         self._busy.discard(connection)
         if reusable:
             self._checkin(connection)
         else:
             connection.abort()
 
-    def _lost(self, connection: Connection) -> None:
+    def _lost(self, connection: UpstreamConnection) -> None:
         self._busy.discard(connection)
         idle = self._idle.get(connection.origin, [])
         if connection in idle:
             idle.remove(connection)
 
-    def _checkout(self, origin: Origin) -> Connection | None:
+    def _checkout(self, origin: Origin) -> UpstreamConnection | None:
         # The one used last is the one least likely to have been closed by the peer.
         idle = self._idle.get(origin)
         now = asyncio.get_running_loop().time()
@@ -131,7 +131,7 @@ class Client:
             connection.abort()
         return None
 
-    def _checkin(self, connection: Connection) -> None:
+    def _checkin(self, connection: UpstreamConnection) -> None:
         idle = self._idle.setdefault(connection.origin, [])
         if self._closed or connection.closing or len(idle) >= self._max_idle:
             connection.abort()
@@ -156,7 +156,7 @@ class Client:
             self._sweeper = loop.call_later(self._idle_limit, self._sweep)
 
     def _send(
-        self, connection: Connection, endpoint: Endpoint, body: bytes, response: Response
+        self, connection: UpstreamConnection, endpoint: Endpoint, body: bytes, response: Response
     ) -> None:
         self._busy.add(connection)
         connection.send(endpoint.request(body), response)
@@ -174,7 +174,7 @@ class Client:
         # moment, and then nobody would close it.
         self._checkin(await self._connect(origin))
 
-    async def _connect(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin) -> UpstreamConnection:
         tls = (self._tls or _sdk_trust()) if origin.scheme == "https" else None
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -187,10 +187,10 @@ class Client:
             where = f"{origin.host}:{origin.port}"
             raise Unreachable(f"cannot connect to {where}: {reason}") from None
 
-    async def _open(self, origin: Origin, tls: ssl.SSLContext | None) -> Connection:
+    async def _open(self, origin: Origin, tls: ssl.SSLContext | None) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         name = origin.host if tls else None
-        connection = Connection(origin, *self._callbacks)
+        connection = UpstreamConnection(origin, *self._callbacks)
         try:
             if self._uds is not None:
                 await loop.create_unix_connection(

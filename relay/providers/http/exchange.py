@@ -1,6 +1,6 @@
 """One request and its response on one connection: the hot path of the streaming client.
 
-A read of the socket is `Connection.data_received`, `Response.received`, the parser, the
+A read of the socket is `UpstreamConnection.data_received`, `Response.received`, the parser, the
 reader's callback: plain calls, one after the other, with nothing to wake up in between.
 """
 
@@ -23,7 +23,7 @@ and end markers, for which an answer need not wait but after which its connectio
 _POLLS = hasattr(select, "poll")  # not on Windows
 
 
-class Reader(Protocol):
+class BodyReader(Protocol):
     """Who a response is for."""
 
     def take(self, body: bytes) -> bool:
@@ -38,8 +38,8 @@ class Reader(Protocol):
         ...
 
 
-Done: TypeAlias = Callable[["Connection", bool], None]
-Lost: TypeAlias = Callable[["Connection"], None]
+OnDone: TypeAlias = Callable[["UpstreamConnection", bool], None]
+OnLost: TypeAlias = Callable[["UpstreamConnection"], None]
 
 
 class Response:
@@ -51,11 +51,11 @@ class Response:
 
     __slots__ = ("_connection", "_content", "_opening", "_parser", "_reader", "_timer")
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader: Reader | None = reader
+    def __init__(self, reader: BodyReader) -> None:
+        self._reader: BodyReader | None = reader
         self._parser = ResponseParser()
         self._content = b""
-        self._connection: Connection | None = None
+        self._connection: UpstreamConnection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -78,7 +78,7 @@ class Response:
         """The task that is opening the connection."""
         self._opening = opening
 
-    def carried_by(self, connection: Connection) -> None:
+    def carried_by(self, connection: UpstreamConnection) -> None:
         """The connection that its request is sent on."""
         self._opening = None
         self._connection = connection
@@ -150,7 +150,7 @@ class Response:
         parser.release()
 
 
-class Connection(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """One socket and the response it is carrying, if any.
 
     `done` is called when a response is over, with whether the connection may carry
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
     the server said that it keeps it unused; `expires` belongs to the pool.
     """
 
-    def __init__(self, origin: Origin, done: Done, lost: Lost) -> None:
+    def __init__(self, origin: Origin, done: OnDone, lost: OnLost) -> None:
         self.origin = origin
         self.expires = 0.0
         self.keep_alive = float("inf")

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.providers.http.client import Client
-from relay.providers.http.exchange import Reader, Response
+from relay.providers.http.exchange import BodyReader, Response
 from relay.providers.http.http1 import Endpoint, TransportError, endpoint, supports
 from relay.providers.http.sdk_client import rehearse
 
@@ -44,7 +44,7 @@ class LeanTransport:
         make them."""
         return self._endpoints.get(model)
 
-    def post(self, endpoint: Endpoint, body: Mapping[str, Any], reader: Reader) -> Response:
+    def post(self, endpoint: Endpoint, body: Mapping[str, Any], reader: BodyReader) -> Response:
         """Send `body`; `reader` hears of the response, never from within this call."""
         return self._client.post(endpoint, _encode(body), reader)
 
@@ -87,4 +87,4 @@ class LeanTransport:
 
 def greeting(model: str) -> Call:
     """The smallest call there is, to see what an SDK makes of it."""
-    return Call(model, ChatRequest(provider="", messages=(Message("user", "Hello"),)), 1)
+    return Call(model, ChatRequest(provider="", messages=(Turn("user", "Hello"),)), 1)

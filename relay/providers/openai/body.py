@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from relay.core.provider import Call
-from relay.core.request import ImagePart, Message, Part, Tool, text_of
+from relay.core.request import ContentPart, ImageContent, OfferedTool, Turn, text_of
 from relay.providers.conversation import inline, parts_of, schema
 from relay.providers.families import Family, family
 
@@ -75,7 +75,7 @@ def _effort(row: Family, tools: bool) -> str:
     return row.effort_with_tools if tools else row.effort
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: OfferedTool) -> dict[str, Any]:
     function = {"name": tool.name, "parameters": schema(tool.parameters)}
     if tool.description:
         function["description"] = tool.description
@@ -88,7 +88,7 @@ def _tool_choice(choice: str) -> str | dict[str, Any]:
     return {"type": "function", "function": {"name": choice}}
 
 
-def _message(message: Message, system_role: str) -> dict[str, Any]:
+def _message(message: Turn, system_role: str) -> dict[str, Any]:
     match message.role:
         case "user":
             return {"role": "user", "content": _content(message.content)}
@@ -101,7 +101,7 @@ def _message(message: Message, system_role: str) -> dict[str, Any]:
             return _assistant(message)
 
 
-def _assistant(message: Message) -> dict[str, Any]:
+def _assistant(message: Turn) -> dict[str, Any]:
     text = text_of(message.content)
     if not message.tool_calls:
         return {"role": "assistant", "content": text}
@@ -119,17 +119,17 @@ def _assistant(message: Message) -> dict[str, Any]:
     return {"role": "assistant", "content": text or None, "tool_calls": calls}
 
 
-def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
+def _content(content: str | tuple[ContentPart, ...]) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
         return content
     parts = parts_of(content)
-    if not any(isinstance(part, ImagePart) for part in parts):
+    if not any(isinstance(part, ImageContent) for part in parts):
         return text_of(content)
     return [_part(part) for part in parts]
 
 
-def _part(part: Part) -> dict[str, Any]:
-    if not isinstance(part, ImagePart):
+def _part(part: ContentPart) -> dict[str, Any]:
+    if not isinstance(part, ImageContent):
         return {"type": "text", "text": part.text}
     data = inline(part)
     url = f"data:{data.media_type};base64,{data.data}" if data else part.url

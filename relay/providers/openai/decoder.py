@@ -35,9 +35,17 @@ from relay.providers.decoding.verdicts import (
     by_status,
     by_words,
 )
-from relay.providers.openai.types import CallDelta, Choice, Chunk, Counts, Delta, Function, Piece
+from relay.providers.openai.types import (
+    CallDelta,
+    Choice,
+    Function,
+    OpenAIStreamChunk,
+    OpenAIStreamDelta,
+    OpenAIStreamUsage,
+    Piece,
+)
 
-_decode = msgspec.json.Decoder(Chunk).decode
+_decode = msgspec.json.Decoder(OpenAIStreamChunk).decode
 
 _KNOWN = frozenset(
     {
@@ -83,12 +91,12 @@ class OpenAIDecoder(Decoder):
             super()._tolerantly(payload, out)
 
     def _object(self, value: dict[str, Any], out: list[Event]) -> None:
-        chunk = fit(value, Chunk)
+        chunk = fit(value, OpenAIStreamChunk)
         if _is_wordless(chunk):
             self._strange(value, out, _KNOWN)
         self._chunk(chunk, out)
 
-    def _chunk(self, chunk: Chunk, out: list[Event]) -> None:
+    def _chunk(self, chunk: OpenAIStreamChunk, out: list[Event]) -> None:
         if self.ended:
             return
         if chunk.error:
@@ -116,7 +124,7 @@ class OpenAIDecoder(Decoder):
             if reason is not None:
                 self._finish(reason, out)
 
-    def _delta(self, delta: Delta, out: list[Event]) -> None:
+    def _delta(self, delta: OpenAIStreamDelta, out: list[Event]) -> None:
         if thought := delta.reasoning_content or delta.reasoning:
             out.append(Reasoning(thought))
         if content := delta.content:
@@ -134,14 +142,14 @@ class OpenAIDecoder(Decoder):
         """Take the whole message of a server that does not stream, or a piece of the older
         wire's text. A message that repeats what was streamed says nothing."""
         if choice.text:
-            self._delta(Delta(content=choice.text), out)
+            self._delta(OpenAIStreamDelta(content=choice.text), out)
         elif choice.message is not None:
             if self._told is None and not self._said and not self._calls.begun:
                 self._told = ""
             if self._told is not None:
                 self._message(choice.message, self._told, out)
 
-    def _message(self, message: Delta, told: str, out: list[Event]) -> None:
+    def _message(self, message: OpenAIStreamDelta, told: str, out: list[Event]) -> None:
         """Take a message where no delta said anything: the answer, a piece of it, or all of it
         so far. `told` is what earlier messages said."""
         if isinstance(message.content, str):
@@ -150,7 +158,7 @@ class OpenAIDecoder(Decoder):
             message = msgspec.structs.replace(message, content=new)
         self._delta(message, out)
 
-    def _called(self, delta: Delta) -> None:
+    def _called(self, delta: OpenAIStreamDelta) -> None:
         named: list[PartialCall] = []
         pieces = delta.tool_calls or [CallDelta(function=delta.function_call)]
         for piece in pieces:
@@ -171,7 +179,7 @@ class OpenAIDecoder(Decoder):
         return _judge(200, error)
 
 
-def _is_wordless(chunk: Chunk) -> bool:
+def _is_wordless(chunk: OpenAIStreamChunk) -> bool:
     """Whether a chunk says nothing, or the end: then it is looked at once more, for a failure
     that it may tell of in fields which are not read otherwise."""
     if not chunk.choices:
@@ -199,7 +207,7 @@ def _pieces(pieces: list[Piece | str], out: list[Event]) -> None:
                 out.append(Reasoning(text))
 
 
-def _count(usage: Counts, out: list[Event]) -> None:
+def _count(usage: OpenAIStreamUsage, out: list[Event]) -> None:
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return
     cached, reasoning = usage.prompt_tokens_details, usage.completion_tokens_details

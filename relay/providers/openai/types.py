@@ -6,13 +6,11 @@ msgspec makes. Source: the official SDK's types (`openai.types.chat`).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from msgspec import Struct
 
-from relay.providers.decoding.tolerant import COUNT, SHOWN, WORDS
-
-Count: TypeAlias = Annotated[int, COUNT]
+from relay.providers.decoding.tolerant import SHOWN, WORDS, Count
 
 
 class Function(Struct, gc=False):
@@ -40,7 +38,7 @@ class Piece(Struct, gc=False):
     thinking: list[Any] | None = None
 
 
-class Delta(Struct, gc=False):
+class OpenAIStreamDelta(Struct, gc=False):
     """What a chunk adds to the message."""
 
     content: Annotated[str | list[Piece | str] | None, WORDS] = None
@@ -56,9 +54,9 @@ class Choice(Struct, gc=False):
     stream, or speak the older completions wire; `error` is OpenRouter's."""
 
     index: int | None = None
-    delta: Annotated[Delta | None, WORDS] = None
+    delta: Annotated[OpenAIStreamDelta | None, WORDS] = None
     finish_reason: Annotated[str | None, WORDS] = None
-    message: Annotated[Delta | None, WORDS] = None
+    message: Annotated[OpenAIStreamDelta | None, WORDS] = None
     text: Annotated[str | None, WORDS] = None
     error: Any = None
 
@@ -69,26 +67,26 @@ class InputDetails(Struct, gc=False):
     cached_tokens: Count | None = None
 
 
-class OutputDetails(Struct, gc=False):
+class OpenAIOutputDetails(Struct, gc=False):
     """Of the answer's tokens."""
 
     reasoning_tokens: Count | None = None
 
 
-class Counts(Struct, gc=False):
+class OpenAIStreamUsage(Struct, gc=False):
     """What the answer cost, in tokens."""
 
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     prompt_tokens_details: InputDetails | None = None
-    completion_tokens_details: OutputDetails | None = None
+    completion_tokens_details: OpenAIOutputDetails | None = None
 
 
-class Chunk(Struct, gc=False):
+class OpenAIStreamChunk(Struct, gc=False):
     """One event. `base_resp` is MiniMax' own status."""
 
     choices: Annotated[list[Choice] | None, WORDS] = None
     model: str | None = None
-    usage: Counts | None = None
+    usage: OpenAIStreamUsage | None = None
     error: Any = None
     base_resp: Any = None

@@ -17,7 +17,7 @@ from relay.stores.redis.connection import RETRY_PAUSE, RedisConnection, end
 from relay.stores.redis.courier import PendingWork
 from relay.stores.redis.health import TROUBLE
 from relay.stores.redis.limits import RedisTerms
-from relay.stores.redis.listener import Channels, HeldStreams, Listener
+from relay.stores.redis.listener import Channels, HeldStreams, StreamListener
 from relay.stores.redis.scripts import Command, Look, Renewal, ScriptVerdict
 from relay.stores.redis.sessions import Claims, Sessions, UsedSession
 from relay.stores.redis.stream import RedisStream
@@ -78,7 +78,7 @@ class LeaseKeeper:
         self._terms = terms
         self._ending: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener = Listener(connection, channels, self)
+        self._listener = StreamListener(connection, channels, self)
 
     async def start(self) -> None:
         """Subscribe and begin to tick. Raises `RedisError`."""

@@ -135,7 +135,7 @@ class Subscriber(Protocol):
         ...
 
 
-class Listener:
+class StreamListener:
     """Keeps the channels subscribed, on one connection for all of them."""
 
     def __init__(

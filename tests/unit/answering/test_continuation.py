@@ -3,21 +3,21 @@
 from relay.answering.continuation import REPEATED_TOKENS, call_of, continued
 from relay.core.events import Target
 from relay.core.provider import Form
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.failover.policy import Launch
 
-ASKED = ChatRequest("gpt", (Message("user", "Erzähl mir was."),), system="Du bist ein Pirat.")
+ASKED = ChatRequest("gpt", (Turn("user", "Erzähl mir was."),), system="Du bist ein Pirat.")
 PROMPT = "Weiter!"
 
 
 def test_a_prefill_ends_in_the_unfinished_turn_and_nothing_else():
     request = continued(ASKED, Form.PREFILL, "Arr, ich", PROMPT)
-    assert request.messages == (*ASKED.messages, Message("assistant", "Arr, ich"))
+    assert request.messages == (*ASKED.messages, Turn("assistant", "Arr, ich"))
 
 
 def test_a_turn_asks_in_the_configured_words_behind_the_unfinished_one():
     request = continued(ASKED, Form.TURN, "Arr, ich", PROMPT)
-    offered = (Message("assistant", "Arr, ich"), Message("user", PROMPT))
+    offered = (Turn("assistant", "Arr, ich"), Turn("user", PROMPT))
     assert request.messages == (*ASKED.messages, *offered)
 
 

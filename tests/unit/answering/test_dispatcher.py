@@ -35,7 +35,7 @@ from relay.core.events import (
 )
 from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.core.records import Shown, decode
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Orphan, Spec
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
@@ -143,7 +143,7 @@ class House:
         return time.monotonic() + getattr(self, "late", 0.0)
 
     async def start(self, id: str = "a", text: str = "hi", provider: str = "") -> str:
-        request = ChatRequest(provider, (Message("user", text),))
+        request = ChatRequest(provider, (Turn("user", text),))
         return await self.dispatcher.start(request, session="s" * 22, id=id, subject=None)
 
     async def records(self, stream: str) -> list[Record]:
@@ -588,7 +588,7 @@ async def test_a_writer_that_lost_its_stream_closes_the_upstream_and_says_nothin
     assert (await house.log.info(stream, None)).seq == 0
 
 
-ASKED = ChatRequest("gpt", (Message("user", "hi"),))
+ASKED = ChatRequest("gpt", (Turn("user", "hi"),))
 
 
 def orphan_of(house: House, writer: object, request: ChatRequest | None, **fields: Any) -> Orphan:
@@ -600,7 +600,7 @@ def orphan_of(house: House, writer: object, request: ChatRequest | None, **field
 
 
 async def owned(house: House, *texts: str) -> tuple[object, ChatRequest]:
-    request = ChatRequest("gpt", (Message("user", "hi"),))
+    request = ChatRequest("gpt", (Turn("user", "hi"),))
     claim = await house.log.create(Spec("o1", "s" * 22, "a", None, request, 300))
     writer = claim.writer  # type: ignore[union-attr]
     writer.append([Start("o1", "gpt", "gpt-model"), *[Text(text) for text in texts]])

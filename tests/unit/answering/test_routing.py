@@ -7,7 +7,7 @@ from relay.answering.routing import Route, apply_route
 from relay.configuration.routes import RoutesError, Rules, build_routes
 from relay.core.errors import Code, RelayError
 from relay.core.events import Target
-from relay.core.request import ChatRequest, ImagePart, Message, TextPart, Tool
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, TextContent, Turn
 from tests.by_default import by_default, open_route
 
 MODELS = {"gpt": ("g1", "g2"), "claude": ("c1", "c2"), "ollama": ("llama3:8b",)}
@@ -159,7 +159,7 @@ TARGET = (Target("gpt", "g1"),)
 
 
 def chat(**fields):
-    return ChatRequest("a", (Message("user", "hi"),), **fields)
+    return ChatRequest("a", (Turn("user", "hi"),), **fields)
 
 
 def route(**fields):
@@ -182,7 +182,7 @@ def test_a_clients_prompt_is_refused_where_the_route_forbids_it():
 
 
 def test_a_system_turn_counts_as_the_clients_prompt():
-    turns = (Message("user", "hi"), Message("system", (TextPart("mine"),)))
+    turns = (Turn("user", "hi"), Turn("system", (TextContent("mine"),)))
     request = ChatRequest("a", turns)
     with pytest.raises(RelayError, match=r"^messages\.1\.role: "):
         apply_route(request, route(client_system="forbid"))
@@ -192,7 +192,7 @@ def test_a_system_turn_counts_as_the_clients_prompt():
 
 
 def test_an_empty_system_turn_forbids_nothing():
-    turns = (Message("system", ""), Message("user", (ImagePart("image/png", data="x"),)))
+    turns = (Turn("system", ""), Turn("user", (ImageContent("image/png", data="x"),)))
     assert apply_route(ChatRequest("a", turns), route(client_system="forbid")).messages == turns
 
 
@@ -206,9 +206,9 @@ def test_a_clients_prompt_goes_behind_the_routes_or_in_its_place():
 
 def test_tools_are_refused_where_the_route_forbids_them():
     with pytest.raises(RelayError, match=r"^tools: ") as error:
-        apply_route(chat(tools=(Tool("f"),)), route(client_tools=False))
+        apply_route(chat(tools=(OfferedTool("f"),)), route(client_tools=False))
     assert error.value.code is Code.BAD_REQUEST
-    assert apply_route(chat(tools=(Tool("f"),)), route()).tools
+    assert apply_route(chat(tools=(OfferedTool("f"),)), route()).tools
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 10), (5, 5), (10, 10), (11, 10)])

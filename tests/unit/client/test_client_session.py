@@ -12,10 +12,10 @@ from relay.client.answer import Answer, ConnectionFailed
 from relay.client.session import (
     MAX_ASKS,
     MAX_DELAY,
-    Action,
-    Open,
-    Send,
+    OpenLink,
+    SendOnLink,
     Session,
+    SessionAction,
     backoff,
 )
 
@@ -49,7 +49,7 @@ def test_giving_up_fails_what_waits_and_the_next_chat_connects_again() -> None:
     session.closed(1)
     session.give_up(ConnectionFailed("unreachable", "gone"))
     assert isinstance(answer.failure, ConnectionFailed)
-    assert isinstance(session.add(Answer("b", REQUEST))[0], Open)
+    assert isinstance(session.add(Answer("b", REQUEST))[0], OpenLink)
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
@@ -82,17 +82,17 @@ class _Wire:
         self.log, self.link, self.cursor = log, 0, 0
         self.session = Session(SECRET)
 
-    def obey(self, actions: list[Action]) -> None:
+    def obey(self, actions: list[SessionAction]) -> None:
         for action in actions:
             match action:
-                case Open():
+                case OpenLink():
                     self.link, self.cursor = self.link + 1, len(self.log)
                     self.obey(self.session.opened(self.link))
-                case Send(_, {"type": "hello", "resume": {"a": last}}):
+                case SendOnLink(_, {"type": "hello", "resume": {"a": last}}):
                     self.cursor = last + 1
-                case Send(_, {"type": "chat"}):
+                case SendOnLink(_, {"type": "chat"}):
                     self.cursor = 0
-                case Send(_, {"type": "resume", "after": last}):
+                case SendOnLink(_, {"type": "resume", "after": last}):
                     self.cursor = last + 1
 
     def step(self, fate: str) -> None:

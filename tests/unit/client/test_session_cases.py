@@ -10,13 +10,13 @@ import pytest
 
 from relay.client.answer import Answer
 from relay.client.session import (
-    Action,
-    Close,
-    Open,
+    CloseLink,
+    OpenLink,
     Problem,
     Ready,
-    Send,
+    SendOnLink,
     Session,
+    SessionAction,
     Stop,
     Tell,
     after_close,
@@ -28,16 +28,16 @@ from relay.client.session import (
 TABLE = json.loads((Path(__file__).parents[2] / "cases" / "session_cases.json").read_text("utf-8"))
 
 
-def plain(action: Action) -> list[Any]:
+def plain(action: SessionAction) -> list[Any]:
     """An action as the table has it."""
     match action:
-        case Send(link, frame):
+        case SendOnLink(link, frame):
             return ["send", link, frame]
-        case Open(attempt, None):
+        case OpenLink(attempt, None):
             return ["open", "attempt", attempt]
-        case Open(_, delay):
+        case OpenLink(_, delay):
             return ["open", "delay", delay * 1000]
-        case Close(link):
+        case CloseLink(link):
             return ["close", link]
         case Tell(answer, event):
             return ["tell", answer.id, event.frame["type"] if event else "error"]

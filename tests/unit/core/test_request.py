@@ -2,13 +2,21 @@
 
 import msgspec
 
-from relay.core.request import ChatRequest, Message, TextPart, Tool, estimate_input_characters
+from relay.core.request import (
+    ChatRequest,
+    OfferedTool,
+    TextContent,
+    Turn,
+    estimate_input_characters,
+)
 
 ASKED = ChatRequest(
     "gpt",
-    (Message("system", "Be brief."), Message("user", (TextPart("Grüß"), TextPart(" Gott")))),
+    (Turn("system", "Be brief."), Turn("user", (TextContent("Grüß"), TextContent(" Gott")))),
     system="Always.",
-    tools=(Tool("weather", "tells it", {"type": "object", "properties": {"b": {}, "a": {}}}),),
+    tools=(
+        OfferedTool("weather", "tells it", {"type": "object", "properties": {"b": {}, "a": {}}}),
+    ),
 )
 
 
@@ -19,12 +27,12 @@ def test_the_fingerprint_of_a_chat_is_the_same_in_every_version_that_shares_a_re
 
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_a_schema_s_fields():
-    other = Tool("weather", "tells it", {"properties": {"a": {}, "b": {}}, "type": "object"})
+    other = OfferedTool("weather", "tells it", {"properties": {"a": {}, "b": {}}, "type": "object"})
     assert msgspec.structs.replace(ASKED, tools=(other,)).fingerprint() == ASKED.fingerprint()
 
 
 def test_the_fingerprint_tells_chats_of_other_content_apart():
-    other = msgspec.structs.replace(ASKED, messages=(Message("user", "Grüß Gott"),))
+    other = msgspec.structs.replace(ASKED, messages=(Turn("user", "Grüß Gott"),))
     assert other.fingerprint() != ASKED.fingerprint()
 
 

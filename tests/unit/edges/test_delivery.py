@@ -15,7 +15,7 @@ from relay.core.errors import RelayError, StreamExpired
 from relay.core.events import Done, FinishReason, Record, Text, Timing, Usage
 from relay.core.records import Chunk, Records, encode
 from relay.edges.delivery.framing import CHUNKS, TEXT_FRAMES, UNFRAMED, Framing, text_frame_head
-from relay.edges.delivery.link import Listener
+from relay.edges.delivery.link import LinkListener
 from relay.edges.delivery.outlet import (
     HIGH_WATER,
     LOW_WATER,
@@ -119,7 +119,7 @@ class Bench:
         self.now = 1_000.0
         self.framing = framing
         self.transport = RememberingTransport()
-        self.listener: Listener | None = None
+        self.listener: LinkListener | None = None
         self.ended: list[str] = []
         self.losses = 0
         self.wheel = TimerWheel(lambda: self.now)

@@ -1,17 +1,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.request import Message
+from relay.core.request import Turn
 from relay.engine.window import PROMPT_CHARACTERS, recent
 
 ROLES = st.sampled_from(["user", "assistant", "tool", "system"])
-TURNS = st.lists(st.builds(Message, role=ROLES, content=st.text(max_size=30)), max_size=12)
+TURNS = st.lists(st.builds(Turn, role=ROLES, content=st.text(max_size=30)), max_size=12)
 
 
-def turns(*spoken: str) -> list[Message]:
+def turns(*spoken: str) -> list[Turn]:
     """`u:…` is a user turn, `a:…` an assistant's, `s:…` a system turn."""
     roles = {"u": "user", "a": "assistant", "s": "system"}
-    return [Message(roles[text[0]], text[2:]) for text in spoken]
+    return [Turn(roles[text[0]], text[2:]) for text in spoken]
 
 
 def kept(messages, room):

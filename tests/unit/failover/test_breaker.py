@@ -11,7 +11,7 @@ from relay.failover.breaker import (
     RATE_MINIMUM,
     RATE_WINDOW,
     Breakers,
-    State,
+    BreakerState,
 )
 
 T, U = Target("gpt", "m"), Target("claude", "m")
@@ -32,7 +32,7 @@ def opened(now: float = 0.0, **kwargs) -> Breakers:
 def test_an_unknown_target_is_closed():
     breakers = Breakers()
     assert breakers.admits(T, 0.0)
-    assert breakers.state(T, 0.0).state is State.CLOSED
+    assert breakers.state(T, 0.0).state is BreakerState.CLOSED
     assert breakers.states(0.0) == {}
 
 
@@ -69,9 +69,9 @@ def test_it_rests_for_the_cooldown_and_then_lets_exactly_one_probe_through():
     breakers = opened()
     assert not breakers.admits(T, 9.99)
     condition = breakers.state(T, 9.99)
-    assert (condition.state, condition.retry_at, condition.code) == (State.OPEN, 10.0, DOWN)
+    assert (condition.state, condition.retry_at, condition.code) == (BreakerState.OPEN, 10.0, DOWN)
     assert breakers.admits(T, 10.0)
-    assert breakers.state(T, 10.0).state is State.HALF_OPEN
+    assert breakers.state(T, 10.0).state is BreakerState.HALF_OPEN
     probe = breakers.enter(T, 10.0)
     assert probe.probe
     assert not breakers.admits(T, 10.0)

@@ -21,7 +21,7 @@ from loguru import logger
 from relay.core.errors import Code
 from relay.core.events import Done, EndedAttempt, Failed, FinishReason, Timing, Usage
 from relay.core.records import Shown
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.observability import logs
 
 KEY = "zz-configured-key-0123456789"
@@ -184,7 +184,7 @@ def test_a_traceback_shows_no_variable_and_no_quoted_input(tmp_path):
 
 def test_message_text_is_logged_only_where_the_operator_asked(tmp_path):
     def log():
-        logs.log_asked(STREAM, ChatRequest("gpt", (Message("user", "the user's words"),)))
+        logs.log_asked(STREAM, ChatRequest("gpt", (Turn("user", "the user's words"),)))
         logs.log_answered(STREAM, lambda: Shown("the model's words", "", ()))
 
     assert written(tmp_path, log) == []
@@ -203,7 +203,7 @@ def test_message_text_breaks_no_line_and_holds_no_secret(tmp_path, format):
     forged = f'x"\n2026-01-01 ERROR forged\r\x1b[31m\x00\u2028\u202e {KEY} sk-proj-{"a1" * 20}'
 
     def log():
-        logs.log_asked(STREAM, ChatRequest("gpt", (Message("user", forged),), system=forged))
+        logs.log_asked(STREAM, ChatRequest("gpt", (Turn("user", forged),), system=forged))
         logs.log_answered(STREAM, lambda: Shown(forged, forged, ()))
 
     lines = written(tmp_path, log, content=True, secrets=(KEY,), format=format)

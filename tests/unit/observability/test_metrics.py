@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.core.errors import Code
 from relay.core.events import Done, EndedAttempt, Failed, FinishReason, Target, Timing, Usage
-from relay.failover.breaker import State
+from relay.failover.breaker import BreakerState
 from relay.observability.metrics import BREAKER_STATES, CONTENT_TYPE, Metrics
 
 GPT, CLAUDE = Target("gpt", "g1"), Target("claude", "c1")
@@ -116,7 +116,11 @@ def test_connections_are_counted_while_they_are_open():
 
 
 def test_breakers_are_read_when_asked():
-    states = {GPT: State.CLOSED, CLAUDE: State.OPEN, Target("x", "y"): State.OPEN}
+    states = {
+        GPT: BreakerState.CLOSED,
+        CLAUDE: BreakerState.OPEN,
+        Target("x", "y"): BreakerState.OPEN,
+    }
     told = metrics(breakers=states.items)
 
     def held(target):
@@ -124,13 +128,13 @@ def test_breakers_are_read_when_asked():
         return [value(told, "relay_breaker_state", **labels, state=s) for s in BREAKER_STATES]
 
     assert held(CLAUDE) == [0, 0, 1]
-    states[CLAUDE] = State.HALF_OPEN
+    states[CLAUDE] = BreakerState.HALF_OPEN
     assert held(CLAUDE) == [0, 1, 0]
     assert held(Target("x", "y")) == [None, None, None]
 
 
 def test_the_gauge_knows_every_state_of_a_breaker():
-    assert set(BREAKER_STATES) == set(State)
+    assert set(BREAKER_STATES) == set(BreakerState)
 
 
 def test_the_page_is_one_that_prometheus_can_read():

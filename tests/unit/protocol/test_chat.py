@@ -16,7 +16,7 @@ from relay.protocol.chat import (
     MAX_STOP_CHARS,
     MAX_TOOLS,
     MAX_URL_CHARS,
-    Chat,
+    ChatFields,
     to_request,
 )
 from relay.protocol.codec import explain
@@ -24,8 +24,8 @@ from relay.protocol.codec import explain
 PNG = base64.b64encode(b"\x89PNG").decode()
 
 
-def chat(**fields: Any) -> Chat:
-    return Chat.model_validate({"messages": "hi"} | fields)
+def chat(**fields: Any) -> ChatFields:
+    return ChatFields.model_validate({"messages": "hi"} | fields)
 
 
 def fault(**fields: Any) -> str:
@@ -46,7 +46,7 @@ CALL = {"call_id": "c1", "name": "f", "arguments": {"a": 1}, "state": "opaque"}
 
 
 def test_a_string_is_one_user_message() -> None:
-    assert to_request(chat(), "gpt").messages == (request.Message("user", "hi"),)
+    assert to_request(chat(), "gpt").messages == (request.Turn("user", "hi"),)
 
 
 def test_every_field_reaches_the_request() -> None:
@@ -69,17 +69,17 @@ def test_every_field_reaches_the_request() -> None:
     assert to_request(asked, "gpt") == request.ChatRequest(
         provider="gpt",
         messages=(
-            request.Message("system", "be kind"),
-            request.Message(
-                "user", (request.TextPart("what is"), request.ImagePart("image/png", PNG))
+            request.Turn("system", "be kind"),
+            request.Turn(
+                "user", (request.TextContent("what is"), request.ImageContent("image/png", PNG))
             ),
-            request.Message("assistant", "", (request.PastCall("c1", "f", {"a": 1}, "opaque"),)),
-            request.Message("tool", "42", call_id="c1"),
+            request.Turn("assistant", "", (request.PastCall("c1", "f", {"a": 1}, "opaque"),)),
+            request.Turn("tool", "42", call_id="c1"),
         ),
         system="sys",
         max_tokens=7,
         stop=("a", "b"),
-        tools=(request.Tool("f", "d", {"type": "object"}),),
+        tools=(request.OfferedTool("f", "d", {"type": "object"}),),
         tool_choice="f",
         conversation="talk",
         fallback=False,
@@ -87,7 +87,7 @@ def test_every_field_reaches_the_request() -> None:
 
 
 def test_what_is_left_out_takes_the_defaults() -> None:
-    assert to_request(chat(), "gpt") == request.ChatRequest("gpt", (request.Message("user", "hi"),))
+    assert to_request(chat(), "gpt") == request.ChatRequest("gpt", (request.Turn("user", "hi"),))
 
 
 @pytest.mark.parametrize("model", ["gpt-4", None, 5, {"a": [1]}])

@@ -8,20 +8,27 @@ import pytest
 
 from relay.core.errors import Code, RelayError, StreamExpired
 from relay.protocol.actions import (
-    Action,
-    Attach,
+    AttachCursor,
     Cancel,
-    Close,
     CloseCode,
+    CloseConnection,
+    ConnectionAction,
     Find,
     Greet,
-    Link,
-    Open,
+    LinkStream,
+    OpenSession,
     Renew,
-    Send,
+    SendFrame,
     StartChat,
 )
-from relay.protocol.connection import MAX_STRIKES, RULES, Connection, Input, Phase, Rule
+from relay.protocol.connection import (
+    MAX_STRIKES,
+    RULES,
+    ConnectionPhase,
+    ConnectionRules,
+    Input,
+    Rule,
+)
 from relay.protocol.frames import ErrorFrame, PongFrame
 
 SESSION = "s" * 22
@@ -30,30 +37,30 @@ CHAT = {"type": "chat", "id": "a", "messages": "hi"}
 EXPIRED = StreamExpired()
 
 
-def connection(**options: Any) -> Connection:
+def connection(**options: Any) -> ConnectionRules:
     numbers = count()
-    return Connection(new_id=lambda: f"made-{next(numbers)}", **options)
+    return ConnectionRules(new_id=lambda: f"made-{next(numbers)}", **options)
 
 
-def say(rules: Connection, frame: Any) -> list[Action]:
+def say(rules: ConnectionRules, frame: Any) -> list[ConnectionAction]:
     return rules.receive(frame if isinstance(frame, str) else json.dumps(frame))
 
 
-def opened(**options: Any) -> Connection:
+def opened(**options: Any) -> ConnectionRules:
     rules = connection(**options)
     say(rules, HELLO)
     rules.opened(SESSION, rules.subject, resumed=False)
     return rules
 
 
-def error(actions: list[Action]) -> ErrorFrame:
+def error(actions: list[ConnectionAction]) -> ErrorFrame:
     send = actions[0]
-    assert isinstance(send, Send)
+    assert isinstance(send, SendFrame)
     assert isinstance(send.frame, ErrorFrame)
     return send.frame
 
 
-def reading(rules: Connection, id: str = "a") -> Connection:
+def reading(rules: ConnectionRules, id: str = "a") -> ConnectionRules:
     say(rules, CHAT | {"id": id})
     rules.started(id, f"stream-{id}")
     return rules
@@ -64,22 +71,22 @@ def reading(rules: Connection, id: str = "a") -> Connection:
 
 def test_hello_opens_a_session_and_ready_answers_it() -> None:
     rules = connection()
-    assert say(rules, HELLO) == [Open(None, None)]
+    assert say(rules, HELLO) == [OpenSession(None, None)]
     assert rules.opened(SESSION, None, resumed=False) == [Greet(SESSION, False)]
 
 
 def test_another_first_frame_is_answered_behind_ready() -> None:
     rules = connection()
-    assert say(rules, {"type": "ping", "t": 1}) == [Open(None, None)]
+    assert say(rules, {"type": "ping", "t": 1}) == [OpenSession(None, None)]
     assert rules.opened(SESSION, None, resumed=False) == [
         Greet(SESSION, False),
-        Send(PongFrame(type="pong", t=1)),
+        SendFrame(PongFrame(type="pong", t=1)),
     ]
 
 
 def test_a_faulty_first_frame_is_answered_behind_ready() -> None:
     rules = connection()
-    assert say(rules, {"type": "nope"}) == [Open(None, None)]
+    assert say(rules, {"type": "nope"}) == [OpenSession(None, None)]
     greet, *rest = rules.opened(SESSION, None, resumed=False)
     assert greet == Greet(SESSION, False)
     assert error(rest).code == "bad_frame"
@@ -88,8 +95,8 @@ def test_a_faulty_first_frame_is_answered_behind_ready() -> None:
 def test_a_faulty_hello_may_be_put_right() -> None:
     rules = connection()
     assert error(say(rules, HELLO | {"session": "short"})).code == "bad_frame"
-    assert rules.phase is Phase.FRESH
-    assert say(rules, HELLO | {"session": SESSION}) == [Open(SESSION, None)]
+    assert rules.phase is ConnectionPhase.FRESH
+    assert say(rules, HELLO | {"session": SESSION}) == [OpenSession(SESSION, None)]
 
 
 def test_frames_that_come_while_the_session_is_opened_are_held_in_order() -> None:
@@ -125,14 +132,14 @@ def test_a_later_hello_without_anything_is_answered_by_ready() -> None:
 def test_a_later_hello_cannot_take_up_a_session(extra: dict[str, Any]) -> None:
     rules = opened()
     assert error(say(rules, HELLO | extra)).code == "bad_frame"
-    assert rules.phase is Phase.OPEN
+    assert rules.phase is ConnectionPhase.OPEN
 
 
 def test_a_renewed_token_of_somebody_else_ends_the_connection() -> None:
     rules = opened(subject="alice")
     actions = rules.renewed("bob")
     assert error(actions).code == "forbidden"
-    assert actions[1] == Close(CloseCode.FORBIDDEN, "forbidden")
+    assert actions[1] == CloseConnection(CloseCode.FORBIDDEN, "forbidden")
 
 
 # Tokens
@@ -145,7 +152,7 @@ def test_where_a_token_is_due_nothing_comes_before_hello(frame: dict[str, Any]) 
     rules = connection(token_required=True)
     actions = say(rules, frame)
     assert error(actions).code == "unauthorized"
-    assert actions[1] == Close(CloseCode.UNAUTHORIZED, "unauthorized")
+    assert actions[1] == CloseConnection(CloseCode.UNAUTHORIZED, "unauthorized")
     assert say(rules, HELLO) == []
 
 
@@ -161,16 +168,16 @@ def test_where_a_token_is_due_nothing_comes_before_hello(frame: dict[str, Any]) 
 )
 def test_a_session_that_cannot_be_opened_closes_with_its_code(code: Code, close: int) -> None:
     rules = connection(token_required=True)
-    assert say(rules, HELLO | {"token": "t"}) == [Open(None, "t")]
+    assert say(rules, HELLO | {"token": "t"}) == [OpenSession(None, "t")]
     actions = rules.refused(RelayError(code, "no"))
     assert error(actions).code == code.value
-    assert actions[1] == Close(CloseCode(close), code.value)
+    assert actions[1] == CloseConnection(CloseCode(close), code.value)
 
 
 def test_a_hello_that_does_not_come_closes_with_4408() -> None:
     actions = connection(token_required=True).hello_late()
     assert error(actions).code == "unauthorized"
-    assert actions[1] == Close(CloseCode.HELLO_LATE, "unauthorized")
+    assert actions[1] == CloseConnection(CloseCode.HELLO_LATE, "unauthorized")
 
 
 def test_a_hello_that_came_is_not_late() -> None:
@@ -188,23 +195,23 @@ def test_what_is_no_frame_is_told_so_until_the_last_strike_closes() -> None:
     rules = opened()
     for _ in range(MAX_STRIKES - 1):
         assert error(say(rules, "nonsense")).code == "bad_frame"
-        assert rules.phase is Phase.OPEN
+        assert rules.phase is ConnectionPhase.OPEN
     actions = rules.receive_binary()
     assert error(actions).code == "bad_frame"
-    assert actions[1] == Close(CloseCode.NOT_A_FRAME, "bad_frame")
+    assert actions[1] == CloseConnection(CloseCode.NOT_A_FRAME, "bad_frame")
 
 
 def test_a_frame_takes_strikes_away_also_a_faulty_one() -> None:
     rules = opened()
     for frame in ["x", "[]", {"type": "nope"}] * MAX_STRIKES:
         say(rules, frame)
-    assert rules.phase is Phase.OPEN
+    assert rules.phase is ConnectionPhase.OPEN
 
 
 def test_noise_alone_is_no_reason_to_open_a_session() -> None:
     rules = connection()
     assert error(say(rules, "nonsense")).code == "bad_frame"
-    assert rules.phase is Phase.FRESH
+    assert rules.phase is ConnectionPhase.FRESH
 
 
 # Streams
@@ -215,7 +222,7 @@ def test_a_chat_is_started_then_read_from_its_beginning() -> None:
     (start,) = say(rules, CHAT)
     assert isinstance(start, StartChat)
     assert start.id == "a"
-    assert rules.started("a", "st") == [Attach("a", "st", -1, True)]
+    assert rules.started("a", "st") == [AttachCursor("a", "st", -1, True)]
 
 
 def test_a_chat_without_an_id_gets_one() -> None:
@@ -234,20 +241,20 @@ def test_a_chat_whose_answer_was_sent_whole_is_read_again_from_its_beginning() -
     rules = reading(opened())
     rules.detached("a")
     say(rules, CHAT)
-    assert rules.started("a", "stream-a") == [Attach("a", "stream-a", -1, True)]
+    assert rules.started("a", "stream-a") == [AttachCursor("a", "stream-a", -1, True)]
 
 
 def test_a_resume_moves_a_reader_that_is_there() -> None:
     rules = reading(opened())
     assert say(rules, {"type": "resume", "id": "a", "after": 3}) == [Find("a", 3)]
-    assert rules.found("a", "stream-a", 3) == [Attach("a", "stream-a", 3, False)]
+    assert rules.found("a", "stream-a", 3) == [AttachCursor("a", "stream-a", 3, False)]
 
 
 def test_a_resume_that_fails_leaves_the_reader_that_was_there() -> None:
     rules = reading(opened())
     say(rules, {"type": "resume", "id": "a", "after": 99})
     (attach,) = rules.found("a", "stream-a", 99)
-    assert isinstance(attach, Attach)
+    assert isinstance(attach, AttachCursor)
     rules.failed(attach, RelayError(Code.BAD_REQUEST, "never reached"))
     assert rules.started("a", "stream-a") == []
 
@@ -255,23 +262,23 @@ def test_a_resume_that_fails_leaves_the_reader_that_was_there() -> None:
 def test_a_first_reader_that_fails_is_none() -> None:
     rules = opened()
     (attach,) = rules.found("a", "st", 99)
-    assert isinstance(attach, Attach)
+    assert isinstance(attach, AttachCursor)
     assert error(rules.failed(attach, EXPIRED)).id == "a"
-    assert rules.found("a", "st", 0) == [Attach("a", "st", 0, True)]
+    assert rules.found("a", "st", 0) == [AttachCursor("a", "st", 0, True)]
 
 
 @pytest.mark.parametrize(
     ("frame", "action", "told_id"),
     [
         ({"id": "a", "after": 1}, Find("a", 1), "a"),
-        ({"stream": "st", "after": 1}, Link(None, "st", None, 1), "st"),
-        ({"stream": "st", "id": "b"}, Link("b", "st", None, -1), "b"),
-        ({"conversation": "t"}, Link(None, None, "t", -1), None),
-        ({"conversation": "t", "id": "b"}, Link("b", None, "t", -1), "b"),
+        ({"stream": "st", "after": 1}, LinkStream(None, "st", None, 1), "st"),
+        ({"stream": "st", "id": "b"}, LinkStream("b", "st", None, -1), "b"),
+        ({"conversation": "t"}, LinkStream(None, None, "t", -1), None),
+        ({"conversation": "t", "id": "b"}, LinkStream("b", None, "t", -1), "b"),
     ],
 )
 def test_each_way_to_resume_leads_to_its_action_and_its_own_error(
-    frame: dict[str, Any], action: Find | Link, told_id: str | None
+    frame: dict[str, Any], action: Find | LinkStream, told_id: str | None
 ) -> None:
     rules = opened()
     assert say(rules, {"type": "resume"} | frame) == [action]
@@ -303,7 +310,7 @@ def test_a_frame_that_is_refused_names_its_stream() -> None:
 
 def test_ping_is_answered_and_pong_is_not() -> None:
     rules = opened()
-    assert say(rules, {"type": "ping", "t": "x"}) == [Send(PongFrame(type="pong", t="x"))]
+    assert say(rules, {"type": "ping", "t": "x"}) == [SendFrame(PongFrame(type="pong", t="x"))]
     assert say(rules, {"type": "pong"}) == []
 
 
@@ -316,7 +323,7 @@ def test_after_the_end_nothing_leads_to_anything() -> None:
 
 
 def test_the_table_is_whole() -> None:
-    assert set(RULES) == set(Phase)
+    assert set(RULES) == set(ConnectionPhase)
     for row in RULES.values():
         assert set(row) == set(Input)
         assert all(isinstance(rule, Rule) for rule in row.values())

@@ -11,19 +11,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.core.errors import Code, RelayError, StreamExpired
 from relay.protocol.actions import (
-    Action,
-    Attach,
+    AttachCursor,
     Cancel,
-    Close,
+    CloseConnection,
+    ConnectionAction,
     Find,
     Greet,
-    Link,
-    Open,
+    LinkStream,
+    OpenSession,
     Renew,
-    Send,
+    SendFrame,
     StartChat,
 )
-from relay.protocol.connection import MAX_STRIKES, Connection, Phase
+from relay.protocol.connection import MAX_STRIKES, ConnectionPhase, ConnectionRules
 
 SESSION = "s" * 22
 ids = st.sampled_from(["a", "b", "c", "d"])
@@ -50,22 +50,24 @@ class Talk(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rules: Connection | None = None
-        self.todo: list[Action] = []
-        self.done: list[Action] = []
+        self.rules: ConnectionRules | None = None
+        self.todo: list[ConnectionAction] = []
+        self.done: list[ConnectionAction] = []
         self.reading: set[str] = set()
         self.hellos_answered = 0
         self.noise_in_a_row = 0
 
-    def of(self) -> Connection:
+    def of(self) -> ConnectionRules:
         if self.rules is None:
-            self.rules = Connection(new_id=lambda: "made", max_readers=3)
+            self.rules = ConnectionRules(new_id=lambda: "made", max_readers=3)
         return self.rules
 
     @rule(required=st.booleans())
     def begin(self, required: bool) -> None:
         if self.rules is None:
-            self.rules = Connection(new_id=lambda: "made", token_required=required, max_readers=3)
+            self.rules = ConnectionRules(
+                new_id=lambda: "made", token_required=required, max_readers=3
+            )
 
     @rule(frame=frames)
     def say(self, frame: dict[str, Any]) -> None:
@@ -78,7 +80,7 @@ class Talk(RuleBasedStateMachine):
 
     def hear(self, text: str) -> None:
         rules = self.of()
-        closed = rules.phase is Phase.CLOSED
+        closed = rules.phase is ConnectionPhase.CLOSED
         actions = rules.receive(text)
         assert not (closed and actions)
         self.todo += actions
@@ -92,16 +94,18 @@ class Talk(RuleBasedStateMachine):
         self.done.append(action)
         self.todo[:0] = self.outcome(action, good, subject)
 
-    def outcome(self, action: Action, good: bool, subject: str | None) -> list[Action]:
+    def outcome(
+        self, action: ConnectionAction, good: bool, subject: str | None
+    ) -> list[ConnectionAction]:
         rules = self.of()
         match action:
-            case Open() if good:
+            case OpenSession() if good:
                 return rules.opened(SESSION, subject, resumed=False)
             case Renew() if good:
                 return rules.renewed(subject)
-            case Open() | Renew():
+            case OpenSession() | Renew():
                 return rules.refused(RelayError(Code.UNAUTHORIZED, "no"))
-            case Attach():
+            case AttachCursor():
                 if good:
                     self.reading.add(action.id)
                     return []
@@ -110,21 +114,21 @@ class Talk(RuleBasedStateMachine):
                 return rules.started(id, f"stream-{id}")
             case Find(id=id, after=after) if good:
                 return rules.found(id, f"stream-{id}", after)
-            case Link(stream=stream) if good:
+            case LinkStream(stream=stream) if good:
                 return rules.found(stream or "x", stream or "x", -1)
-            case StartChat() | Find() | Link():
+            case StartChat() | Find() | LinkStream():
                 return rules.failed(action, StreamExpired())
             case Cancel():
                 return [] if good else rules.failed(action, StreamExpired())
-            case Send() | Greet():
+            case SendFrame() | Greet():
                 return []
-            case Close():
+            case CloseConnection():
                 self.todo.clear()
                 return []
 
     @rule()
     def a_stream_ends(self) -> None:
-        if self.reading and self.of().phase is Phase.OPEN:
+        if self.reading and self.of().phase is ConnectionPhase.OPEN:
             self.of().detached(self.reading.pop())
 
     @rule()
@@ -133,31 +137,31 @@ class Talk(RuleBasedStateMachine):
 
     @invariant()
     def ready_comes_before_everything_but_refusals(self) -> None:
-        said = [action for action in self.done if isinstance(action, Greet | Attach | Cancel)]
+        said = [action for action in self.done if isinstance(action, Greet | AttachCursor | Cancel)]
         assert not said or isinstance(said[0], Greet)
 
     @invariant()
     def one_session_is_opened_at_most(self) -> None:
-        assert sum(isinstance(action, Open) for action in self.done + self.todo) <= 1
+        assert sum(isinstance(action, OpenSession) for action in self.done + self.todo) <= 1
 
     @invariant()
     def nothing_follows_a_close(self) -> None:
         for before in self.done[:-1]:
-            assert not isinstance(before, Close)
+            assert not isinstance(before, CloseConnection)
 
     @invariant()
     def a_closing_connection_is_closed_for_good(self) -> None:
-        if any(isinstance(action, Close) for action in self.done + self.todo):
-            assert self.of().phase is Phase.CLOSED
+        if any(isinstance(action, CloseConnection) for action in self.done + self.todo):
+            assert self.of().phase is ConnectionPhase.CLOSED
 
     @invariant()
     def an_open_connection_has_a_session(self) -> None:
-        if self.rules is not None and self.rules.phase is Phase.OPEN:
+        if self.rules is not None and self.rules.phase is ConnectionPhase.OPEN:
             assert self.rules.session == SESSION
 
     @invariant()
     def strikes_stay_below_their_limit_while_open(self) -> None:
-        if self.rules is not None and self.rules.phase is not Phase.CLOSED:
+        if self.rules is not None and self.rules.phase is not ConnectionPhase.CLOSED:
             assert self.rules._strikes < MAX_STRIKES
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.protocol.chat import MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
 from relay.protocol.codec import read_by_schema
 from relay.protocol.plainchat import MAX_PLAIN_CHARS, read_plain
@@ -45,7 +45,7 @@ def test_what_is_read_is_what_was_asked() -> None:
     asked = read_plain(json.dumps(PLAIN | {"provider": "gpt", "max_tokens": 7}))
     assert asked is not None
     assert asked.id == "a"
-    assert asked.request == ChatRequest("gpt", (Message("user", "hi"),), max_tokens=7)
+    assert asked.request == ChatRequest("gpt", (Turn("user", "hi"),), max_tokens=7)
 
 
 @pytest.mark.parametrize(

@@ -5,31 +5,31 @@ import pytest
 
 from relay.core.errors import Code, Fault
 from relay.core.provider import Call, Form
-from relay.core.request import ChatRequest, ImagePart, Message, TextPart, Tool
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, TextContent, Turn
 from relay.engine.window import PROMPT_CHARACTERS
 from relay.providers.local import SYSTEM, LocalProvider, legible
 
-IMAGE = ImagePart("image/png", data="aGk=")
-WEATHER = Tool("weather")
+IMAGE = ImageContent("image/png", data="aGk=")
+WEATHER = OfferedTool("weather")
 
 
-def request(*messages: Message, **fields) -> ChatRequest:
-    return ChatRequest("local", messages or (Message("user", "hello"),), **fields)
+def request(*messages: Turn, **fields) -> ChatRequest:
+    return ChatRequest("local", messages or (Turn("user", "hello"),), **fields)
 
 
 def test_a_plain_chat_reaches_the_model_as_it_is():
-    asked = request(Message("user", "hello"), system="be brief", stop=("x",), max_tokens=5)
+    asked = request(Turn("user", "hello"), system="be brief", stop=("x",), max_tokens=5)
     assert legible(asked) == asked
 
 
 def test_a_chat_without_a_system_prompt_gets_one_that_suits_the_model():
     assert legible(request()).system == SYSTEM
-    asked = request(Message("system", "be brief"), Message("user", "hello"))
+    asked = request(Turn("system", "be brief"), Turn("user", "hello"))
     assert legible(asked) == asked
 
 
 def test_text_parts_reach_the_model():
-    asked = request(Message("user", (TextPart("a"), TextPart("b"))), system="be brief")
+    asked = request(Turn("user", (TextContent("a"), TextContent("b"))), system="be brief")
     assert legible(asked) == asked
 
 
@@ -46,17 +46,17 @@ def test_a_demanded_tool_call_is_refused_and_may_go_elsewhere(choice):
 
 def test_an_image_is_refused_and_may_go_elsewhere():
     with pytest.raises(Fault, match="can't see images") as refusal:
-        legible(request(Message("user", (TextPart("what is this?"), IMAGE))))
+        legible(request(Turn("user", (TextContent("what is this?"), IMAGE))))
     assert (refusal.value.code, refusal.value.remedy) == (Code.BAD_REQUEST, "fallback")
 
 
 def test_an_image_in_a_turn_that_is_left_out_does_not_matter():
-    past = [Message("user", (IMAGE,)), Message("assistant", "x" * PROMPT_CHARACTERS)]
-    assert legible(request(*past, Message("user", "hello"))) == request(system=SYSTEM)
+    past = [Turn("user", (IMAGE,)), Turn("assistant", "x" * PROMPT_CHARACTERS)]
+    assert legible(request(*past, Turn("user", "hello"))) == request(system=SYSTEM)
 
 
 def test_the_system_prompt_takes_its_part_of_the_room():
-    turns = [Message("user", "old"), Message("assistant", "old"), Message("user", "new")]
+    turns = [Turn("user", "old"), Turn("assistant", "old"), Turn("user", "new")]
     assert legible(request(*turns, system="s" * (PROMPT_CHARACTERS - 9))).messages == tuple(turns)
     assert legible(request(*turns, system="s" * (PROMPT_CHARACTERS - 8))).messages == (turns[-1],)
 
@@ -109,7 +109,7 @@ async def turns(count: int) -> None:
 async def test_what_the_model_cannot_read_is_told_as_the_end_of_its_call():
     engine, told = Starting(), Told()
     provider = LocalProvider(engine)
-    provider.begin(Call("m", request(Message("user", (IMAGE,))), 9), told)
+    provider.begin(Call("m", request(Turn("user", (IMAGE,))), 9), told)
     assert told.ends == []
     await turns(3)
     (fault,) = told.ends

@@ -5,23 +5,25 @@ from __future__ import annotations
 import pytest
 
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, ImagePart, Message, PastCall, TextPart, Tool
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, PastCall, TextContent, Turn
 from relay.providers.anthropic import body as anthropic_request
 from relay.providers.gemini import body as gemini_request
 from relay.providers.openai import body as openai_request
 from relay.providers.openai.body import BEHIND_A_GATEWAY, COMPATIBLE, OPENAI
 
-TOOL = Tool("weather", "Tells it", {"type": "object", "properties": {"city": {"type": "string"}}})
+TOOL = OfferedTool(
+    "weather", "Tells it", {"type": "object", "properties": {"city": {"type": "string"}}}
+)
 PAST = PastCall("toolu:1/a", "weather", {"city": "Kyōto"}, "gemini:c2ln")
 TALK = (
-    Message("user", "Weather?"),
-    Message("assistant", "Let me see.", tool_calls=(PAST,)),
-    Message("tool", "sun", call_id="toolu:1/a"),
-    Message("user", "And tomorrow?"),
+    Turn("user", "Weather?"),
+    Turn("assistant", "Let me see.", tool_calls=(PAST,)),
+    Turn("tool", "sun", call_id="toolu:1/a"),
+    Turn("user", "And tomorrow?"),
 )
 
 
-def call(*messages: Message, model: str = "m", **fields) -> Call:
+def call(*messages: Turn, model: str = "m", **fields) -> Call:
     return Call(model, ChatRequest("p", messages, **fields), max_tokens=64)
 
 
@@ -38,7 +40,7 @@ def gemini(asked: Call) -> dict:
 
 
 def test_openai_gets_a_plain_conversation_as_it_is():
-    body = openai(call(Message("user", "Hi"), system="Be kind.", stop=("END",)))
+    body = openai(call(Turn("user", "Hi"), system="Be kind.", stop=("END",)))
     assert body == {
         "model": "m",
         "messages": [
@@ -53,7 +55,7 @@ def test_openai_gets_a_plain_conversation_as_it_is():
 
 
 def test_only_openai_itself_is_told_of_obfuscation_and_the_developer_role():
-    asked = call(Message("user", "Hi"), system="S", model="gpt-6.1-terra")
+    asked = call(Turn("user", "Hi"), system="S", model="gpt-6.1-terra")
     own, gateway = openai(asked, OPENAI), openai(asked, BEHIND_A_GATEWAY)
     assert own["stream_options"] == {"include_usage": True, "include_obfuscation": False}
     assert own["messages"][0]["role"] == "developer"
@@ -63,13 +65,13 @@ def test_only_openai_itself_is_told_of_obfuscation_and_the_developer_role():
 
 
 def test_an_older_model_of_openais_keeps_the_system_role():
-    asked = call(Message("system", "S"), Message("user", "Hi"), model="gpt-4.1-mini")
+    asked = call(Turn("system", "S"), Turn("user", "Hi"), model="gpt-4.1-mini")
     assert openai(asked, OPENAI)["messages"][0] == {"role": "system", "content": "S"}
 
 
 def test_stream_options_can_be_left_out_for_servers_that_refuse_them():
     plain = openai_request.Dialect(include_usage=False)
-    assert "stream_options" not in openai(call(Message("user", "Hi")), plain)
+    assert "stream_options" not in openai(call(Turn("user", "Hi")), plain)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_stream_options_can_be_left_out_for_servers_that_refuse_them():
     ],
 )
 def test_reasoning_is_off_where_tools_would_be_refused_with_it(model, tools, effort):
-    asked = call(Message("user", "Hi"), model=model, tools=tools)
+    asked = call(Turn("user", "Hi"), model=model, tools=tools)
     assert openai(asked, OPENAI).get("reasoning_effort") == effort
     assert "reasoning_effort" not in openai(asked, COMPATIBLE)
 
@@ -139,7 +141,7 @@ def test_gemini_gets_calls_and_results_with_its_signature_and_the_calls_name():
 @pytest.mark.parametrize("state", [None, "anthropic:xyz", "c2ln"])
 def test_geminis_first_call_of_a_turn_is_signed_even_where_another_vendor_made_it(state):
     pair = (PastCall("a", "x", {}, state), PastCall("b", "x", {}, state))
-    asked = (Message("user", "?"), Message("assistant", tool_calls=pair))
+    asked = (Turn("user", "?"), Turn("assistant", tool_calls=pair))
     parts = gemini(call(*asked, model="gemini-3.8-flash"))["contents"][1]["parts"]
     assert [part.get("thoughtSignature") for part in parts] == [gemini_request.UNSIGNED, None]
     older = gemini(call(*asked, model="gemini-2.5-flash"))["contents"][1]["parts"]
@@ -151,7 +153,7 @@ def test_geminis_state_is_shown_to_no_other_vendor():
 
 
 def test_claude_and_gemini_get_one_system_prompt_of_all_system_messages():
-    asked = call(Message("user", "Hi"), Message("system", "B"), system="A")
+    asked = call(Turn("user", "Hi"), Turn("system", "B"), system="A")
     assert claude(asked)["system"] == "A\n\nB"
     assert gemini(asked)["systemInstruction"] == {"parts": [{"text": "A\n\nB"}]}
     assert len(claude(asked)["messages"]) == len(gemini(asked)["contents"]) == 1
@@ -159,47 +161,45 @@ def test_claude_and_gemini_get_one_system_prompt_of_all_system_messages():
 
 @pytest.mark.parametrize("system", [None, "", "  \n"])
 def test_an_empty_system_prompt_is_not_sent_to_those_who_refuse_it(system):
-    asked = call(Message("user", "Hi"), system=system)
+    asked = call(Turn("user", "Hi"), system=system)
     assert "system" not in claude(asked)
     assert "systemInstruction" not in gemini(asked)
 
 
 def test_turns_of_one_role_are_merged_and_empty_ones_left_out():
-    asked = call(
-        Message("user", "a"), Message("user", "b"), Message("assistant", " "), Message("user", "c")
-    )
+    asked = call(Turn("user", "a"), Turn("user", "b"), Turn("assistant", " "), Turn("user", "c"))
     assert [b["text"] for b in claude(asked)["messages"][0]["content"]] == ["a", "b", "c"]
     assert [p["text"] for p in gemini(asked)["contents"][0]["parts"]] == ["a", "b", "c"]
 
 
 def test_a_conversation_that_the_assistant_opened_is_given_a_users_turn_first():
-    asked = call(Message("assistant", "Welcome!"), Message("user", "Hi"))
+    asked = call(Turn("assistant", "Welcome!"), Turn("user", "Hi"))
     assert [m["role"] for m in claude(asked)["messages"]] == ["user", "assistant", "user"]
     assert [c["role"] for c in gemini(asked)["contents"]] == ["user", "model", "user"]
 
 
 def test_claudes_prefill_does_not_end_in_white_space_and_inner_turns_keep_theirs():
-    asked = call(Message("user", "Go "), Message("assistant", "Once upon \n"))
+    asked = call(Turn("user", "Go "), Turn("assistant", "Once upon \n"))
     assert claude(asked)["messages"][-1]["content"] == [{"type": "text", "text": "Once upon"}]
     assert claude(asked)["messages"][0]["content"] == [{"type": "text", "text": "Go "}]
 
 
 def test_geminis_and_openais_partial_turn_is_kept_as_it_is():
-    asked = call(Message("user", "Go"), Message("assistant", "Once upon "))
+    asked = call(Turn("user", "Go"), Turn("assistant", "Once upon "))
     assert gemini(asked)["contents"][-1]["parts"] == [{"text": "Once upon "}]
     assert openai(asked)["messages"][-1] == {"role": "assistant", "content": "Once upon "}
 
 
 IMAGES = (
-    TextPart("?"),
-    ImagePart("image/png", data="aGk="),
-    ImagePart("image/png", url="data:image/jpeg;base64,aG8="),
-    ImagePart("image/webp", url="https://example.org/a.webp"),
+    TextContent("?"),
+    ImageContent("image/png", data="aGk="),
+    ImageContent("image/png", url="data:image/jpeg;base64,aG8="),
+    ImageContent("image/webp", url="https://example.org/a.webp"),
 )
 
 
 def test_images_are_written_as_each_vendor_reads_them():
-    asked = call(Message("user", IMAGES))
+    asked = call(Turn("user", IMAGES))
     urls = [p["image_url"]["url"] for p in openai(asked)["messages"][0]["content"][1:]]
     assert urls == [
         "data:image/png;base64,aGk=",
@@ -233,14 +233,14 @@ def test_images_are_written_as_each_vendor_reads_them():
     ],
 )
 def test_tool_choice_is_said_in_each_vendors_words(choice, openais, claudes, geminis):
-    asked = call(Message("user", "Hi"), tools=(TOOL,), tool_choice=choice)
+    asked = call(Turn("user", "Hi"), tools=(TOOL,), tool_choice=choice)
     assert openai(asked)["tool_choice"] == openais
     assert claude(asked)["tool_choice"] == claudes
     assert gemini(asked)["toolConfig"] == {"functionCallingConfig": geminis}
 
 
 def test_without_tools_nothing_is_said_of_them():
-    asked = call(Message("user", "Hi"), tool_choice="none")
+    asked = call(Turn("user", "Hi"), tool_choice="none")
     assert not {"tools", "tool_choice", "toolConfig"} & {
         *openai(asked),
         *claude(asked),
@@ -249,7 +249,7 @@ def test_without_tools_nothing_is_said_of_them():
 
 
 def test_a_tool_without_parameters_still_has_a_schema():
-    asked = call(Message("user", "Hi"), tools=(Tool("now"),))
+    asked = call(Turn("user", "Hi"), tools=(OfferedTool("now"),))
     empty = {"type": "object", "properties": {}}
     assert openai(asked)["tools"][0]["function"] == {"name": "now", "parameters": empty}
     assert claude(asked)["tools"] == [{"name": "now", "input_schema": empty}]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.core.errors import StreamExpired
 from relay.core.events import Done, FinishReason, Start, Text, Timing, Usage
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Cursor, Spec, Writer
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.stores.memory.log import SESSION_BYTES
@@ -32,7 +32,7 @@ class Kept:
 
 
 async def begun(log: MemoryLog, name: str, letters: int) -> Writer:
-    request = ChatRequest("gpt", (Message("user", "hi"),))
+    request = ChatRequest("gpt", (Turn("user", "hi"),))
     claim = await log.create(Spec(name, name, "a", None, request, 300))
     assert isinstance(claim, Created)
     claim.writer.append([Start(name, "gpt", "m"), *([Text("x" * letters)] if letters else [])])

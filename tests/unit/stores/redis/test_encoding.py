@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from relay.core.account import Account
 from relay.core.events import Done, EndedAttempt, FinishReason, Kind, Start, Text, Timing, Usage
 from relay.core.records import encode
-from relay.core.request import ChatRequest, Message
+from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Spec
 from relay.stores.redis import keys
 from relay.stores.redis.encoding import (
@@ -103,7 +103,7 @@ def test_a_field_that_a_later_version_added_is_passed_over() -> None:
 
 
 def spec(conversation: str | None = "a talk", subject: str | None = "ann") -> Spec:
-    request = ChatRequest("gpt", (Message("user", "hi"),), conversation=conversation)
+    request = ChatRequest("gpt", (Turn("user", "hi"),), conversation=conversation)
     return Spec("st1", "a-secret", "a", subject, request, 300.0)
 
 
