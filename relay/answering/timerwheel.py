@@ -24,6 +24,9 @@ LOOP_TICK = 0.001
 """Seconds that the event loop's timers may come early by: uvloop counts whole milliseconds.
 Without it the timer would be armed again and again until the clock has come so far."""
 
+NO_CHAT = Context()
+"""What a member runs in whose deadlines belong to no chat."""
+
 
 class Member(Protocol):
     """Who has a deadline. `context` is what its `tick` runs in: the timer's own is that of

@@ -27,7 +27,7 @@ class TextFrames:
     close among them is what ends one, whatever `last` says."""
 
     def frame(self, messages: list[bytes], *, last: bool) -> bytes:
-        """See `Framing`."""
+        """A head before each message."""
         parts: list[bytes] = []
         for message in messages:
             size = len(message)
@@ -41,7 +41,7 @@ class Chunks:
     last chunk."""
 
     def frame(self, messages: list[bytes], *, last: bool) -> bytes:
-        """See `Framing`."""
+        """One chunk, and the last chunk behind it where the body ends."""
         data = b"".join(messages)
         return b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK if last else b"")
 
@@ -50,7 +50,7 @@ class Unframed:
     """Messages as they are: the body of HTTP/1.0, which the end of the connection closes."""
 
     def frame(self, messages: list[bytes], *, last: bool) -> bytes:
-        """See `Framing`."""
+        """The messages, joined."""
         return b"".join(messages)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-from relay.answering.timerwheel import TimerWheel
+from relay.answering.timerwheel import NO_CHAT, TimerWheel
 from relay.core import defaults
 from relay.core.errors import RelayError
 from relay.core.events import TERMINAL
@@ -49,8 +49,6 @@ silence only."""
 
 ROUNDING = 0.001
 """Seconds by which a difference of two times may be off."""
-
-_NOBODY = Context()
 
 
 class Encoder(Protocol):
@@ -186,8 +184,8 @@ class Outlet:
 
     @property
     def context(self) -> Context:
-        """No chat's: nothing of what a deadline does here belongs to one."""
-        return _NOBODY
+        """No chat's: a connection may read several."""
+        return NO_CHAT
 
     @property
     def full(self) -> bool:

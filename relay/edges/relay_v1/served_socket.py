@@ -18,6 +18,7 @@ from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from relay.access.guard import SUBJECT
+from relay.answering.timerwheel import NO_CHAT
 from relay.core.errors import Code, RelayError
 from relay.core.streamlog import StreamInfo
 from relay.edges.delivery.framing import TEXT_FRAMES
@@ -62,8 +63,6 @@ SESSION_BYTES = 24
 
 MAX_LISTED = 256
 """Streams of a resumed session that `ready` lists."""
-
-_NOBODY = Context()
 
 FEATURES: tuple[str, ...] = ()
 """What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
@@ -199,8 +198,8 @@ class ServedSocket:
 
     @property
     def context(self) -> Context:
-        """No chat's: a connection's deadlines belong to none."""
-        return _NOBODY
+        """No chat's: the deadlines are the connection's."""
+        return NO_CHAT
 
     def _set_deadline(self, seconds: float) -> None:
         self._drop_deadline()

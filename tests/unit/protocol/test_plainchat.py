@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.request import ChatRequest, Turn
+from relay.edges.relay_v1.sse import _read_by_schema as read_body_by_schema
 from relay.protocol.chat import MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
 from relay.protocol.codec import read_by_schema
-from relay.protocol.plainchat import MAX_PLAIN_CHARS, read_plain
+from relay.protocol.plainchat import MAX_PLAIN_CHARS, read_plain, read_plain_body
 
 PLAIN: dict[str, Any] = {"type": "chat", "id": "a", "messages": "hi"}
 
@@ -105,3 +106,41 @@ def test_both_ways_agree_on_whatever_is_read_here(chat: dict[str, Any]) -> None:
     plain = read_plain(text)
     if plain is not None:
         assert plain == read_by_schema(text)
+
+
+@given(_chat)
+def test_a_body_is_read_as_the_schema_reads_it_or_not_at_all(chat: dict[str, Any]) -> None:
+    fields = {name: value for name, value in chat.items() if name != "type"}
+    body = json.dumps(fields).encode()
+    plain = read_plain_body(body, "gpt")
+    if plain is not None:
+        assert plain == read_body_by_schema(body, "gpt")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"stream": True, "model": "gpt-4o"}, {"id": "a", "provider": "p", "max_tokens": 7}],
+    ids=lambda more: ",".join(more) or "least",
+)
+def test_a_plain_body_is_read_here(more: dict[str, Any]) -> None:
+    body = json.dumps({"messages": [turn()], **more}).encode()
+    plain = read_plain_body(body, "gpt")
+    assert plain is not None
+    assert plain == read_body_by_schema(body, "gpt")
+    assert plain.request.provider == "gpt"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"messages":"\xff"}',
+        b'{"messages":"hi","model":[]}',
+        b'{"messages":"hi","type":"chat"}',
+        b'{"messages":"' + b"x" * MAX_PLAIN_CHARS + b'"}',
+    ],
+    ids=["empty", "a list", "not UTF-8", "a model that is no name", "a field too many", "long"],
+)
+def test_a_body_that_is_not_plain_is_left_to_the_schema(body: bytes) -> None:
+    assert read_plain_body(body, "gpt") is None
