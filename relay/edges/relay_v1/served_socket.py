@@ -86,6 +86,25 @@ def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
     return [stream for _, stream in sorted(ranked[:MAX_LISTED], key=lambda at: at[0])]
 
 
+class _Cut:
+    """Cuts a transport that its client does not close in time. Holds nothing else of a socket
+    that has ended."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    @property
+    def context(self) -> Context:
+        """No chat's: all of them have let go."""
+        return NO_CHAT
+
+    def tick(self) -> None:
+        """The time is over."""
+        self._transport.abort()
+
+
 class ServedSocket:
     """One socket: reads frames and carries out what the rules say."""
 
@@ -179,7 +198,8 @@ class ServedSocket:
         self._outlet.close()
         self._drop_deadline()
         if not self._transport.is_closing() or self._transport.get_write_buffer_size():
-            self._set_deadline(CLOSE_TIMEOUT)
+            wheel = self._service.wheel
+            wheel.join(_Cut(self._transport), wheel.clock() + CLOSE_TIMEOUT)
         session, self._session = self._session, None
         if session is not None:
             # A store that is away forgets the session by itself, in time.
@@ -194,7 +214,7 @@ class ServedSocket:
         self._set_deadline(2 * CLOSE_TIMEOUT)
         await self.ws.close(code=code, message=reason.encode())
 
-    # Deadlines: that of the first frame, then that of the end
+    # Deadlines: that of the first frame, or that of an end which this side began
 
     @property
     def context(self) -> Context:
