@@ -21,6 +21,7 @@ from relay.edges.delivery.outlet import (
     LOW_WATER,
     MAX_REPLIES,
     MAX_WRITE,
+    Encoder,
     Heartbeat,
     Outlet,
     Pace,
@@ -93,21 +94,27 @@ class HandCursor:
         self.closed = True
 
 
-class Lines(FrameEncoder):
+class Lines:
     """Frames, each on a line: what a body without frames can be taken apart by."""
 
+    def __init__(self, id: str) -> None:
+        self._frames = FrameEncoder(id)
+
     def encode(self, chunk: Chunk) -> bytes:
-        return super().encode(chunk) + b"\n"
+        return self._frames.encode(chunk) + b"\n"
 
     def fault(self, error: RelayError) -> bytes:
-        return super().fault(error) + b"\n"
+        return self._frames.fault(error) + b"\n"
 
 
-class Mute(FrameEncoder):
-    """A dialect that has no word for text."""
+class Mute:
+    """A dialect that has a word for nothing."""
 
     def encode(self, chunk: Chunk) -> bytes:
-        return b"" if chunk.kind == "token" else super().encode(chunk)
+        return b""
+
+    def fault(self, error: RelayError) -> bytes:
+        return b""
 
 
 class Bench:
@@ -149,7 +156,7 @@ class Bench:
         if was_full and self.transport.unread <= LOW_WATER and self.listener:
             self.listener.on_writable()
 
-    def attach(self, id: str, encoder: FrameEncoder | None = None) -> HandCursor:
+    def attach(self, id: str, encoder: Encoder | None = None) -> HandCursor:
         plain = FrameEncoder if self.framing is TEXT_FRAMES else Lines
         reader = self.outlet.reader(id, encoder or plain(id))
         cursor = HandCursor(reader.wake)
@@ -535,7 +542,7 @@ async def test_a_body_whose_records_are_gone_is_closed_behind_the_fault() -> Non
 
 async def test_what_a_dialect_has_no_word_for_is_not_written(bench_of: MakeBench) -> None:
     bench = bench_of()
-    cursor = bench.attach("a", Mute("a"))
+    cursor = bench.attach("a", Mute())
     await turn()
     cursor.append(Text("x"))
     await turn()
@@ -569,14 +576,14 @@ async def test_after_the_end_the_link_has_no_listener(bench_of: MakeBench) -> No
 
 
 async def test_a_defect_of_a_dialect_ends_the_connection_and_is_told() -> None:
-    class Broken(FrameEncoder):
+    class Broken(Mute):
         def encode(self, chunk: Chunk) -> bytes:
             raise ZeroDivisionError
 
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, what: told.append(what))
     bench = Bench()
-    bench.attach("a", Broken("a")).append(Text("x"))
+    bench.attach("a", Broken()).append(Text("x"))
     await turn()
     assert bench.transport.aborted
     assert isinstance(told[0]["exception"], ZeroDivisionError)
