@@ -132,7 +132,9 @@ def test_every_class_and_method_named_exists(page: str) -> None:
     for name, member in re.findall(r"`([A-Z]\w*[a-z]\w*)\.([a-z][a-z_]*)`", prose):
         assert member in members().get(name, ()), f"{page}: {name}.{member}"
     for file, name in re.findall(r"\| `(relay/[\w/]+\.py)` \| `(\w+)", prose):
-        assert re.search(rf"^(?:class|def) {name}\b", text_of(file), re.M), f"{page}: {file}: {name}"
+        assert re.search(rf"^(?:class|def) {name}\b", text_of(file), re.M), (
+            f"{page}: {file}: {name}"
+        )
 
 
 def test_pictures_are_small_and_all_are_shown() -> None:
