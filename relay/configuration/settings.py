@@ -113,14 +113,16 @@ class Settings(BaseSettings):
     )
     host: Stripped = setting(
         "127.0.0.1",
-        "The address to bind to; beyond loopback `RELAY_TOKENS` is needed.",
+        "The address to bind to; beyond loopback it needs `RELAY_TOKENS` or "
+        "`RELAY_ALLOW_ANONYMOUS`.",
         takes="a loopback address, or any other together with RELAY_TOKENS",
     )
     workers: int = count(
         1, "How many processes share the port; resuming across them needs `REDIS_URL`."
     )
     heartbeat: float = seconds(
-        defaults.HEARTBEAT, "The pause between two pings; a peer missing two is cut."
+        defaults.HEARTBEAT,
+        "The pause between two pings; a WebSocket that answers none is cut within two pauses.",
     )
     drain_timeout: float = seconds(
         25, "How long running answers may go on after SIGTERM.", zero=True
@@ -163,7 +165,7 @@ class Settings(BaseSettings):
 
     first_token_timeout: float = seconds(
         defaults.FIRST_TOKEN_TIMEOUT,
-        "How long a model may stay silent before its first sign of life.",
+        "How long a model may take to its first text, visible reasoning or tool call.",
     )
     token_idle_timeout: float = seconds(
         defaults.TOKEN_IDLE_TIMEOUT,
@@ -197,7 +199,7 @@ class Settings(BaseSettings):
         defaults.MAX_ATTEMPTS, "How many upstream calls one answer may cost, hedges included."
     )
     max_output_tokens: int = count(
-        8192, "The longest answer that a client may ask for.", unit="tokens"
+        8192, "The longest answer; a client that asks for a longer one gets this.", unit="tokens"
     )
     retry_after_max: float = seconds(
         defaults.RETRY_AFTER_MAX,
@@ -214,7 +216,7 @@ class Settings(BaseSettings):
     )
     retained_bytes: ByteSize = size(
         defaults.RETAINED_BYTES,
-        "Memory for finished answers; the oldest go first, those that are still read last.",
+        "Memory for finished answers, without Redis; the oldest go first, those still read last.",
     )
     max_streams_per_session: int = count(
         defaults.MAX_STREAMS_PER_SESSION, "How many answers may run at once in one session."
@@ -222,7 +224,7 @@ class Settings(BaseSettings):
 
     redis_url: RedisUrl | None = setting(
         None,
-        "The Redis (7 or later, or Valkey) that nodes share, so that any serves any stream; "
+        "The Redis (7 or later, or Valkey) that nodes share, so that each serves every stream; "
         "unset: streams live in this process.",
         takes="a URL that begins with redis://, rediss:// or unix://",
         secret=True,
