@@ -1,4 +1,4 @@
-"""Upstream calls that have to be awaited: each is a task for as long as it takes."""
+"""Upstream calls that have to be awaited: each runs in a task of its own."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from relay.core.provider import Call, Caller, Provider, Take
 from relay.providers.decoding.faults import closed_early
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that a provider that closes waits for its calls to let go of their upstreams."""
+"""Seconds that a provider waits, when it closes, for its calls to close their upstreams."""
 
 
 Way: TypeAlias = Callable[[Take], Coroutine[None, None, None]]
-"""Makes one call and gives what is said to the `Take`. Raises what the call ends in; cancelling
-closes the upstream."""
+"""Makes one call and passes its events to the `Take`. Raises the error that the call ended in;
+cancelling it closes the upstream."""
 
 
 class AwaitedCall:
-    """One upstream call that `way` makes, in a task in its caller's context. The task is kept
-    among `tasks` while it runs."""
+    """One upstream call that `way` makes, in a task that runs in its caller's context. `tasks`
+    holds the task while it runs."""
 
     __slots__ = ("_caller", "_closed", "_task")
 
@@ -43,7 +43,7 @@ class AwaitedCall:
             self._task.cancel()
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        self._task = None  # an error's traceback leads here: no cycle for the collector
+        self._task = None  # the error's traceback refers to this object: avoid a reference cycle
         error = closed_early() if task.cancelled() else task.exception()
         if self._closed and (task.cancelled() or error is None):
             return
@@ -55,7 +55,7 @@ class AwaitedCall:
 
 
 class AwaitedCalls:
-    """The awaited calls of one provider that are under way. Keeps their tasks alive."""
+    """The awaited calls of one provider that are running. Keeps their tasks alive."""
 
     __slots__ = ("_tasks",)
 
@@ -63,11 +63,11 @@ class AwaitedCalls:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, way: Way, caller: Caller) -> AwaitedCall:
-        """Have `way` make a call."""
+        """Start a call that `way` makes."""
         return AwaitedCall(way, caller, self._tasks)
 
     def fail(self, error: Exception, caller: Caller) -> AwaitedCall:
-        """A call that ends in `error` as soon as the event loop gets to it."""
+        """A call that ends in `error` in the next turn of the event loop."""
 
         async def raises(take: Take) -> None:
             raise error
@@ -75,8 +75,8 @@ class AwaitedCalls:
         return self.begin(raises, caller)
 
     async def close(self) -> None:
-        """Close the calls that are under way; their callers are told that they broke. Returns
-        when their upstreams are closed. Idempotent."""
+        """Close the running calls; their callers get an error. Returns when their upstreams are
+        closed. Idempotent."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -84,7 +84,7 @@ class AwaitedCalls:
 
 
 async def ask(provider: Provider, call: Call, take: Take) -> None:
-    """Make one upstream call and wait for its end; raises what it ended in. Cancelling this
+    """Make one upstream call and wait for its end; raises the error it ended in. Cancelling this
     closes the call."""
     waiting = _Waiting(take)
     upstream = provider.begin(call, waiting)
@@ -97,7 +97,8 @@ async def ask(provider: Provider, call: Call, take: Take) -> None:
 
 
 class _Waiting:
-    """A caller that awaits: `end` is done when its call is, with what it ended in."""
+    """A caller that awaits. `end` is done when the call is over; its result is the call's error,
+    or None."""
 
     def __init__(self, take: Take) -> None:
         self.context: Context = copy_context()

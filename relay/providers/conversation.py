@@ -1,7 +1,7 @@
 """Conversations in the shape that strict vendors accept.
 
-Anthropic and Gemini want the system prompt apart, turns that are not empty, and a user's
-turn first. What they want alike is done here; their own words stand in `*_wire`.
+Anthropic and Gemini want the system prompt separate, no empty turns, and a user's turn first. What
+both need is done here; what is specific to one is in its `body` module.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from relay.core.request import ChatRequest, ContentPart, ImageContent, TextContent, Turn, text_of
 
 OPENING = "…"
-"""The user's turn put before a conversation that begins with the assistant's."""
+"""The user's turn that is put before a conversation which begins with the assistant's."""
 
 
 class Inline(NamedTuple):
@@ -29,14 +29,14 @@ def parts_of(content: str | tuple[ContentPart, ...]) -> tuple[ContentPart, ...]:
 
 
 def system_of(request: ChatRequest) -> str:
-    """The request's system prompt and every system message, apart by blank lines."""
+    """The request's system prompt and every system message, separated by blank lines."""
     texts = [request.system or ""]
     texts += [text_of(m.content) for m in request.messages if m.role == "system"]
     return "\n\n".join(text for text in texts if text.strip())
 
 
 def spoken(messages: Sequence[Turn]) -> list[Turn]:
-    """The turns that say something, system messages left out."""
+    """The turns that have content, without system messages."""
     return [m for m in messages if m.role != "system" and _says_something(m)]
 
 
@@ -48,8 +48,8 @@ def _says_something(message: Turn) -> bool:
 
 
 def inline(image: ImageContent) -> Inline | None:
-    """The image's bytes in base64, from its `data` or a `data:` URL (RFC 2397); None where
-    it is a URL to fetch."""
+    """The image's bytes in base64, from its `data` or a `data:` URL (RFC 2397); None if the image
+    is a URL that has to be fetched."""
     if image.data is not None:
         return Inline(image.media_type, image.data)
     head, comma, data = (image.url or "").partition(",")
@@ -59,5 +59,5 @@ def inline(image: ImageContent) -> Inline | None:
 
 
 def schema(parameters: dict[str, object]) -> dict[str, object]:
-    """A tool's parameters as the JSON Schema object that every vendor demands."""
+    """A tool's parameters as the JSON Schema object that every vendor requires."""
     return {"type": "object", "properties": {}} | parameters

@@ -1,7 +1,7 @@
-"""Capability rows: what a model family can do that its neighbours cannot.
+"""Capabilities of model families, as a table.
 
-One row a family, the first match counts. A model that no row knows gets the last row of
-its vendor, which promises least.
+One row a family; the first match counts. A model that no row matches gets the last row of its
+vendor, which has the fewest capabilities.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ASKED_TO = (Form.TURN, Form.RESTART)
 class Family(NamedTuple):
     """A row: models whose name begins with a match of `pattern` (case ignored).
 
-    `forms` are the ways to take up an unfinished answer, best first. `effort` is the
-    `reasoning_effort` to send always, `effort_with_tools` the one to send with tools;
-    empty for none. `developer`: the system prompt's role is `developer`. `signed_calls`:
-    a tool call in the history has to carry a thought signature.
+    `forms` are the ways to continue an unfinished answer, best first. `effort` is the
+    `reasoning_effort` to send always, `effort_with_tools` the one to send with tools; empty for
+    none. `developer`: the system prompt's role is `developer`. `signed_calls`: a tool call in the
+    history has to carry a thought signature.
     """
 
     pattern: str
@@ -59,7 +59,7 @@ FAMILIES: dict[VendorFamily, tuple[Family, ...]] = {
 
 @cache
 def family(vendor: VendorFamily, model: str) -> Family:
-    """The row of `model`; path prefixes such as `models/` do not count.
-    Models are the configuration's, so that there are few to keep."""
+    """The row of `model`; path prefixes such as `models/` are ignored. Results are cached: model
+    names come from the configuration only, so there are few."""
     name = model.rpartition("/")[2]
     return next(row for row in FAMILIES[vendor] if re.match(row.pattern, name, re.IGNORECASE))

@@ -1,7 +1,7 @@
-"""The embedded model as a provider: the common wire, spoken to a child process.
+"""The embedded model as a provider: OpenAI's wire, spoken to a child process.
 
-What is special about it is kept here: the child must be ready before a call, old turns are
-left out because it reads slowly, and what it can't do (images, tools) is refused or left out.
+What is special about it is handled here: the child must be ready before a call, old turns are left
+out because it reads slowly, and what it can't do (images, tools) is refused or left out.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from relay.providers.awaited import AwaitedCalls, ask
 
 MAYBE_A_CRASH = frozenset({Code.PROVIDER_INTERRUPTED, Code.PROVIDER_ERROR})
 SYSTEM = "You are a helpful assistant."
-"""Stands where a chat has no system prompt. The model's own template would put a longer one
-there, with which it answers simple questions wrong or in French."""
+"""The system prompt for a chat without one. The model's own template would add a longer one, with
+which it answers simple questions wrong or in French."""
 URL = "http://localhost/v1"
-"""The engine's API. The host is a form: the connection goes to a Unix socket."""
+"""The engine's API. The host is a placeholder: the connection goes to a Unix socket."""
 
 
 class EngineLike(Protocol):
-    """What the provider asks of an engine: an `Engine`, or one that another process runs."""
+    """What the provider needs of an engine: an `Engine`, or one that another process runs."""
 
     def start(self) -> None:
-        """Begin to start, unless that was done."""
+        """Start it in the background, unless that was done."""
         ...
 
     async def ready(self) -> EngineEndpoint:
@@ -40,18 +40,18 @@ class EngineLike(Protocol):
         ...
 
     async def settled(self) -> None:
-        """Wait until it is known whether it survived."""
+        """Wait until it is known whether it is still running."""
         ...
 
     async def close(self) -> None:
-        """End it, if it is the caller's to end."""
+        """Stop it, if the caller owns it."""
         ...
 
 
 class LocalProvider:
     """The offline demo model: no key, no network, one child process.
 
-    Call `start` when the server starts, so that the first chat finds the model loaded.
+    Call `start` when the server starts, so that the model is loaded before the first chat.
     `engine` is closed with the provider.
     """
 
@@ -63,17 +63,18 @@ class LocalProvider:
         self._warming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to load the model and the SDK in the background. Needs a running loop.
-        What fails shows in the calls."""
+        """Begin to load the model and the SDK in the background. Needs a running loop. Failures
+        are ignored; the calls will report them."""
         self._warming = self._warming or asyncio.create_task(self.warm(""), name="local-warm")
 
     def forms(self, model: str) -> tuple[Form, ...]:
-        """llama.cpp goes on with an unfinished assistant turn as if it had written it."""
+        """The ways to continue an unfinished answer: llama.cpp goes on with an assistant turn as
+        if it had written it."""
         return (Form.PREFILL, Form.RESTART)
 
     def begin(self, call: Call, caller: Caller) -> UpstreamCall:
-        """Waits for the engine where it is starting. Its crash is a `Fault(PROVIDER_INTERRUPTED)`,
-        and the next call starts it again."""
+        """Make a call; it waits while the engine starts. If the engine crashes, the call ends in
+        `Fault(PROVIDER_INTERRUPTED)`, and the next call starts the engine again."""
         return self._awaited.begin(partial(self._ask, call), caller)
 
     async def warm(self, model: str) -> None:
@@ -82,12 +83,12 @@ class LocalProvider:
             await self._ready()
 
     async def probe(self) -> None:
-        """Ask for the list of models; starts the engine where it is not running. Raises `Fault`."""
+        """Ask for the list of models; starts the engine if it is not running. Raises `Fault`."""
         wire = await self._ready()
         await wire.probe()
 
     async def close(self) -> None:
-        """End the child process, also in mid-answer. Idempotent."""
+        """Stop the child process, even in the middle of an answer. Idempotent."""
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.wait([self._warming])
@@ -112,7 +113,7 @@ class LocalProvider:
         except EngineFailed as failure:
             raise Fault(Code.PROVIDER_ERROR, str(failure), remedy="fallback") from None
         if self._wire is None:
-            # In a thread: the SDK's import takes up to a second.
+            # In a thread, because the SDK's import takes up to a second.
             wire = await asyncio.to_thread(_connect, self.name, endpoint)
             self._wire = self._wire or wire
         return self._wire
@@ -125,11 +126,11 @@ def _connect(name: str, endpoint: EngineEndpoint) -> Provider:
 
 
 def legible(request: ChatRequest) -> ChatRequest:
-    """What the embedded model can read of a request: its newest turns, without tools.
+    """The part of a request that the embedded model can read: its newest turns, without tools.
 
-    Its own system prompt stands in where there is none. Offered tools are left out, as by a
-    model that chooses to call none. Raises `Fault(BAD_REQUEST)` where a call is demanded, or
-    a turn that it would read holds an image; another target may do better.
+    A request without a system prompt gets `SYSTEM`. Offered tools are left out, as if the model
+    had chosen to call none. Raises `Fault(BAD_REQUEST)` if a call is required, or if a turn that
+    is kept holds an image; another target may be able to answer.
     """
     if request.tools and request.tool_choice not in ("auto", "none"):
         raise _beyond("can't call tools: set tool_choice to auto")

@@ -1,7 +1,7 @@
-"""Which vendors there are. A new one is one file and one row here.
+"""The table of vendors. A new one is one folder and one row here.
 
-A vendor's SDK takes up to a second and tens of megabytes to import, so a row names its
-module instead of importing it: only configured vendors are loaded.
+A vendor's SDK takes up to a second and tens of megabytes to import, so a row names its module
+instead of importing it: only configured vendors are loaded.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ VENDORS: tuple[Vendor, ...] = (
 )
 
 COMPATIBLE = "compatible"
-"""The kind of every provider that is no row: a server of OpenAI's chat.completions wire,
-configured by environment alone."""
+"""The kind of every provider without a row: a server of OpenAI's chat.completions wire, configured
+by environment variables alone."""
 
 _MODULES = {vendor.kind: vendor.module for vendor in VENDORS} | {
     COMPATIBLE: "relay.providers.openai.provider"
@@ -87,7 +87,7 @@ def build(
     server without its base URL.
     """
     if kind not in _MODULES:
-        raise ValueError(f"{kind!r} is no kind of provider; take one of {sorted(_MODULES)}")
+        raise ValueError(f"{kind!r} is not a kind of provider; expected one of {sorted(_MODULES)}")
     if kind == COMPATIBLE and not base_url:
         raise ValueError(f"provider {name!r} needs a base URL")
     if kind != COMPATIBLE and not api_key:

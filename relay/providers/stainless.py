@@ -1,4 +1,4 @@
-"""The SDKs that the Stainless generator writes, OpenAI's and Anthropic's, as senders."""
+"""Sends through the SDKs that the Stainless generator writes: OpenAI's and Anthropic's."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from relay.providers.http.sdk_client import transport_fault
 
 
 class StainlessSender:
-    """One SDK's client. `create` is its method that asks for an answer, in the form that leaves
-    the response to be streamed; `sdk` is its module, which has its errors."""
+    """One SDK's client. `create` is the SDK's method that asks for an answer and leaves the
+    response to be streamed; `sdk` is the SDK's module, which has its error classes."""
 
     def __init__(self, client: Any, create: Callable[..., Any], sdk: Any) -> None:
         self._client = client
@@ -30,7 +30,7 @@ class StainlessSender:
         return await self._raw(self._client.models.with_raw_response.list())
 
     async def close(self) -> None:
-        """Let go of the SDK's connections."""
+        """Close the SDK's connections."""
         await self._client.close()
 
     async def _raw(self, asking: Awaitable[Any]) -> httpx2.Response:

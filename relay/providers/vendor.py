@@ -1,7 +1,7 @@
-"""A provider by a vendor's own wire and official SDK.
+"""A provider that uses a vendor's own wire and official SDK.
 
-The lean way sends what the SDK would; where it cannot, the SDK does. Either way the body is
-read raw, because an SDK's typed events cost thirty times what the decoders here do.
+The lean way sends what the SDK would; calls that it can't make go through the SDK. Both read the
+raw body, because an SDK's typed events cost thirty times as much as the decoders here.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from relay.providers.http.sdk_client import reply_of, secret_kept, transport_fau
 
 
 class Wire(NamedTuple):
-    """What is asked of a vendor and how its answers are read; pure."""
+    """How requests to a vendor are built and its answers read; pure."""
 
     forms: Callable[[str], tuple[Form, ...]]
-    """The ways that a model can take up an unfinished answer, best first; ends in RESTART."""
+    """The ways that a model can continue an unfinished answer, best first; ends in RESTART."""
     body: Callable[[Call], dict[str, Any]]
-    """The JSON body of a call's request. Raises `Fault` where the vendor has no words for it."""
+    """The JSON body of a call's request. Raises `Fault` if the vendor has no way to express it."""
     decoder: Callable[[Call], Decoder]
     """A decoder for the call's answer."""
     classify: Callable[[Reply, Call | None], Fault]
-    """The `Fault` of a response without success, to the call if it was one."""
+    """The `Fault` for a response without success. The call is None for a request that is not
+    one."""
 
 
 class Sender(Protocol):
-    """An SDK, as what sends its requests. It returns each response as it came, also one
-    without success, whose body may still have to be read. Raises `Fault`, or httpx2's errors."""
+    """Sends an SDK's requests. It returns each response as it came, even one without success,
+    whose body may still have to be read. Raises `Fault`, or httpx2's errors."""
 
     async def send(self, call: Call, body: dict[str, Any]) -> httpx2.Response:
-        """Ask for an answer. Its body is left to be read as it comes."""
+        """Ask for an answer. The body is not read yet."""
         ...
 
     async def models(self) -> httpx2.Response:
@@ -49,14 +50,14 @@ class Sender(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the SDK's connections."""
+        """Close the SDK's connections."""
         ...
 
 
 class VendorProvider:
-    """A provider whose requests are an SDK's. `secret` is its key, which is kept out of
-    everything that is said. `uds` is the path of a Unix socket to connect to; `lean` False
-    sends every request through the SDK."""
+    """A provider whose requests are an SDK's. `secret` is its key, which is removed from error
+    messages. `uds` is the path of a Unix socket to connect to; `lean` False sends every request
+    through the SDK."""
 
     def __init__(
         self,
@@ -78,11 +79,11 @@ class VendorProvider:
         self._awaited = AwaitedCalls()
 
     def forms(self, model: str) -> tuple[Form, ...]:
-        """The ways `model` can take up an unfinished answer."""
+        """The ways `model` can continue an unfinished answer."""
         return self._wire.forms(model)
 
     def begin(self, call: Call, caller: Caller) -> UpstreamCall:
-        """Send the request now, where it is known what the SDK sends."""
+        """Send the request, at once if it is known what the SDK sends."""
         endpoint = self._lean.endpoint(call.model)
         if endpoint is None:
             return self._awaited.begin(partial(self._ask, call), caller)
@@ -94,16 +95,16 @@ class VendorProvider:
         return begun
 
     def classify(self, reply: Reply, call: Call | None) -> Fault:
-        """The `Fault` of a refusal."""
+        """The `Fault` for a refusal."""
         return self._wire.classify(reply, call)
 
     def step_aside(self, call: Call, caller: Caller) -> UpstreamCall:
-        """Make `call` through the SDK, and all others of its model from here on."""
+        """Make `call` through the SDK, and every later call of its model too."""
         self._lean.stand_aside(call.model)
         return self._awaited.begin(partial(self._ask_sdk, call), caller)
 
     async def warm(self, model: str) -> None:
-        """Learn what the SDK sends to `model` and open a connection."""
+        """Learn what the SDK sends for `model` and open a connection."""
         await self._lean.warm(model)
 
     async def probe(self) -> None:
@@ -122,7 +123,7 @@ class VendorProvider:
         await self._sender.close()
 
     async def _ask(self, call: Call, take: Take) -> None:
-        """Make the first call of a model, or one that the lean way cannot make."""
+        """Make the first call of a model, or one that the lean way can't make."""
         if await self._lean.learn(call.model) is None:
             await self._ask_sdk(call, take)
         else:

@@ -37,8 +37,8 @@ def request_body(call: Call) -> dict[str, Any]:
 
 
 def _turns(messages: list[Turn]) -> list[dict[str, Any]]:
-    """Turns that alternate, begin with the user's, and don't end in white space: an
-    assistant's turn at the end is a prefill, which must not."""
+    """Turns that alternate and begin with the user's. An assistant's turn at the end is a prefill,
+    which the vendor refuses if it ends in white space, so that is cut off."""
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
@@ -66,7 +66,7 @@ def _blocks(message: Turn) -> list[Block]:
 
 
 def _visible(content: str | tuple[ContentPart, ...]) -> list[ContentPart]:
-    """The parts that show something: a text block of white space alone is refused."""
+    """The parts to send. The vendor refuses a text block of white space alone."""
     return [p for p in parts_of(content) if isinstance(p, ImageContent) or p.text.strip()]
 
 

@@ -51,11 +51,11 @@ _NONE: frozenset[str] = frozenset()
 
 
 class AnthropicDecoder(Decoder):
-    """One Messages stream. Its end is a `stop_reason` or `message_stop`.
+    """One Messages stream. It ends with a `stop_reason` or `message_stop`.
 
-    Signatures of thinking blocks count as life and are not kept: only a request that
-    turns thinking on has to send them back. Unknown event types are passed over, as the
-    vendor asks of its clients, unless they tell of a failure.
+    Signatures of thinking blocks are dropped, since only a request that turns thinking on has to
+    send them back; they still count as a sign of life. Unknown event types are ignored, as the
+    vendor asks of its clients, unless they report a failure.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class AnthropicDecoder(Decoder):
             self._other(value, out)
 
     def _event(self, event: StreamEvent, out: list[Event]) -> bool:
-        """Take an event; False where its type is none that is taken."""
+        """Take an event; False if its type is unknown."""
         if event.error:
             self._error(event.error, out)
             return True
@@ -107,8 +107,8 @@ class AnthropicDecoder(Decoder):
             self._strange(value, out, _TYPED if typed else _NONE)
 
     def _unstreamed(self, whole: dict[str, Any], out: list[Event]) -> None:
-        """Take the message of a server that does not stream, as the events that it would be.
-        One that repeats what was streamed says nothing."""
+        """Take the whole message of a server that does not stream. Add nothing if it only repeats
+        what was streamed."""
         if self._said or self._calls.begun:
             whole = {**whole, "content": None}
         content = whole.get("content") or []
@@ -178,7 +178,8 @@ class AnthropicDecoder(Decoder):
                 self._finish(reason, out)
 
     def _count_input(self, usage: AnthropicUsage) -> None:
-        """Input as one sum: the vendor counts what it read from or wrote to its cache apart."""
+        """Input tokens as one sum. The vendor counts tokens read from or written to its cache
+        separately."""
         if usage.input_tokens is None:
             return
         self._cached = usage.cache_read_input_tokens
@@ -196,7 +197,7 @@ class AnthropicDecoder(Decoder):
 
 
 def _given(value: object) -> dict[str, Any] | None:
-    """A tool call's arguments that come with its block's begin; usually they come after it."""
+    """A tool call's arguments that come with the start of its block; usually they follow later."""
     if isinstance(value, str) and value:
         value = parse_arguments(value)
     elif not value:
@@ -221,13 +222,13 @@ _BY_TYPE: dict[str, Verdict] = {
 
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
-    """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
+    """The `Fault` to raise for an HTTP refusal. `call` is the call that was refused."""
     return refused(_judge, reply, call)
 
 
 def _judge(status: int, error: object) -> Refusal:
-    """What an error object means, by its type before its status. A conversation that is too
-    long, or not allowed, has no type of its own."""
+    """Classify an error object by its type, then by its status. The vendor has no type of its own
+    for a conversation that is too long, or one that its policy forbids."""
     if not isinstance(error, dict):
         return Refusal(by_words(by_status(status), error), says=error)
     mark, says = error.get("type"), message(error)

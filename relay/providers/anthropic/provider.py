@@ -27,8 +27,8 @@ WIRE = Wire(
 def anthropic(
     name: str, api_key: str, base_url: str | None, uds: str | None, *, lean: bool = True
 ) -> VendorProvider:
-    """Claude models. The key is passed explicitly, so that the SDK searches neither the
-    environment nor profile files for one."""
+    """Claude models. The key is passed explicitly, so that the SDK does not look for one in the
+    environment or in profile files."""
     warnings.filterwarnings("ignore", "The model .* is deprecated", DeprecationWarning)
     client = AsyncAnthropic(
         api_key=api_key,

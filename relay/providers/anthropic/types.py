@@ -1,7 +1,7 @@
-"""What of a Messages stream's events the decoder reads, as msgspec decodes it.
+"""The fields of a Messages stream's events that the decoder reads, as msgspec structs.
 
-Apart from the decoder, because compiling it (`scripts/compile.py`) is not for classes that
-msgspec makes. Source: the official SDK's types (`anthropic.types.raw_message_stream_event`).
+In a module of its own because mypyc (`scripts/compile.py`) can't compile classes that msgspec
+makes. Source: the official SDK's types (`anthropic.types.raw_message_stream_event`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from relay.providers.decoding.tolerant import SHOWN, WORDS, Count
 
 
 class AnthropicOutputDetails(Struct, gc=False):
-    """Of the answer's tokens."""
+    """Details of the output token count."""
 
     thinking_tokens: Count | None = None
 
 
 class AnthropicUsage(Struct, gc=False):
-    """What the answer cost so far, in tokens."""
+    """Tokens used so far."""
 
     input_tokens: Count | None = None
     cache_creation_input_tokens: Count | None = None
@@ -30,14 +30,14 @@ class AnthropicUsage(Struct, gc=False):
 
 
 class AnthropicMessage(Struct, gc=False):
-    """The message that begins."""
+    """The message that a stream begins with."""
 
     model: str | None = None
     usage: AnthropicUsage | None = None
 
 
 class Block(Struct, gc=False):
-    """A content block that begins."""
+    """A content block, as its first event describes it."""
 
     type: str = ""
     text: Annotated[str | None, WORDS] = None

@@ -1,1 +1,1 @@
-"""What every vendor's decoder is built of: event streams, faults and what they mean, tool calls."""
+"""What the vendors' decoders share: event streams, faults and their classification, tool calls."""

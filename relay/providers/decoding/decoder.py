@@ -1,4 +1,4 @@
-"""What the vendors' decoders share: events out of a body, and how a body may end."""
+"""What the vendors' decoders share: reading events from a body, and the ways a body may end."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from relay.providers.decoding.tolerant import Joiner, Unreadable, parse
 from relay.providers.decoding.verdicts import REFUSED, Refusal
 
 DRAIN_TIMEOUT = 0.1
-"""Seconds that the end of a body is waited for once the end marker came."""
+"""Seconds to wait for the end of a body after the end marker."""
 
 
 _DATA = re.compile(rb"\A(?:data:\s*)+")
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What the strict way raises for an event that has not its declared shape."""
+"""What strict decoding raises for an event that does not have its declared shape."""
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)  # a vendor's may stay as it is written
+@mypyc_attr(allow_interpreted_subclasses=True)  # a vendor's subclass may run uncompiled
 class Decoder(ABC):
     """One answer's body, turned into events. Pure: bytes in, events out.
 
-    After every `feed` and after `eof` look at `fault`: when it is set the answer broke
-    there, and the events just returned came before the break. Once `ended` is true
-    nothing more needs to be read. `finished` says that the vendor's finish was seen, so
-    that a connection which breaks from here on breaks nothing.
+    After every `feed` and after `eof` check `fault`: if it is set, the answer broke at this point,
+    and the events just returned came before the break. Once `ended` is true nothing more needs to
+    be read. `finished` means that the vendor's finish was seen: if the connection breaks after
+    that, the answer is still whole.
 
-    Events are read strictly first. One that does not have its declared shape is read again
-    with tolerance, and is a break only if it may have carried words that can't be read.
+    Events are first decoded strictly. An event that does not have its declared shape is decoded
+    again with tolerance. It is a break only if it may have carried text that can't be read.
     """
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class Decoder(ABC):
         self._joiners: dict[type, Joiner] | None = None
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes; one `Alive` where it completes only empty ones.
-        The hot path."""
+        """The events that `data` completes; a single `Alive` if it completes only empty ones. The
+        hot path."""
         out: list[Event] = []
         try:
             payloads = self._splitter.feed(data)
@@ -64,7 +64,8 @@ class Decoder(ABC):
         return out
 
     def eof(self) -> list[Event]:
-        """What the body's end leaves. A body that ends before its finish sets `fault`."""
+        """The events that the body's end completes. A body that ends before its finish sets
+        `fault`."""
         out: list[Event] = []
         if self.ended or self.fault:
             return out
@@ -102,8 +103,11 @@ class Decoder(ABC):
             raise closed_early()
 
     def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
-        """Take an event that the strict way refused; while half a character is held, any."""
-        if payload.startswith(b"data:"):  # once more, as by a server behind another
+        """Take an event that strict decoding refused. While half a character is held, every event
+        is taken here."""
+        if payload.startswith(
+            b"data:"
+        ):  # a server behind another one may have added the prefix a second time
             self._take([_DATA.sub(b"", payload)], out)
             return
         if not payload or is_life(payload.strip(b' "[]').decode(errors="replace")):
@@ -117,8 +121,7 @@ class Decoder(ABC):
             self._take(lines, out)  # events with no blank line between them
 
     def _anything(self, value: object, out: list[Event]) -> None:
-        """Take a JSON value that stands for an event, or for several. One that is empty
-        carries nothing."""
+        """Take a JSON value that is an event, or a list of events. An empty value is ignored."""
         found: list[Event] = []
         try:
             for each in value if isinstance(value, list) else [value]:
@@ -130,8 +133,8 @@ class Decoder(ABC):
             self._join(found, out)
 
     def _join(self, found: list[Event], out: list[Event]) -> None:
-        """Add what was found, with characters whole that were cut between two events. From
-        the first half on, all events come this way until none is held."""
+        """Add the events `found`, after joining characters that were cut between two events. Once
+        the first half of a character came, all events pass through here until no half is held."""
         joiners = self._joiners or {}
         for event in found:
             if isinstance(event, Text | Reasoning):
@@ -146,7 +149,7 @@ class Decoder(ABC):
         self._joiners = joiners if waiting else None
 
     def _aside(self, aside: Aside, out: list[Event]) -> None:
-        """Take what the upstream said beside its events. After the finish it means nothing."""
+        """Take what the upstream sent outside its events. After the finish it is ignored."""
         value = aside.value
         if self.finished:
             return
@@ -159,9 +162,9 @@ class Decoder(ABC):
             raise bad_event()
 
     def _strange(self, value: object, out: list[Event], known: frozenset[str]) -> None:
-        """Look at an object without the fields that make it a part of the answer. It is
-        harmless where it has at least one of the names in `known`, or only shows life; it is
-        a break where it tells of a failure, or of nothing that is known."""
+        """Examine an object that has no field of an answer. It is harmless if it has at least one
+        of the names in `known` or is only a sign of life. It is a break if it reports a failure or
+        has no known field."""
         if not isinstance(value, dict) or not value:
             return
         if (error := failure(value)) is not None:
@@ -171,20 +174,21 @@ class Decoder(ABC):
 
     @abstractmethod
     def _payload(self, payload: bytes, out: list[Event]) -> None:
-        """Add what one event's payload says to `out`. Raises `Fault`, or for another shape,
-        before anything is added, what `_UNREADABLE` lists."""
+        """Decode one event's payload and add its events to `out`. Raises `Fault`; for a payload of
+        another shape raises an exception listed in `_UNREADABLE`, before anything is added."""
 
     @abstractmethod
     def _object(self, value: dict[str, Any], out: list[Event]) -> None:
-        """The same for an event's JSON object of any shape. Raises `Fault`, `Unreadable`."""
+        """Decode an event's JSON object of any shape, with tolerance. Raises `Fault` or
+        `Unreadable`."""
 
     @abstractmethod
     def _judge(self, error: object) -> Refusal:
-        """What an error inside the stream means: an object, or a vendor's words."""
+        """Classify an error inside the stream: an object, or the vendor's text."""
 
     def _error(self, error: object, out: list[Event]) -> None:
-        """Raise the `Fault` that an error inside the stream stands for, or finish the answer
-        where it means a filter. After the finish it means nothing."""
+        """Raise the `Fault` for an error inside the stream, or finish the answer if the error is a
+        content filter. After the finish it is ignored."""
         refusal = self._judge(error)
         if self.finished:
             return
@@ -194,28 +198,28 @@ class Decoder(ABC):
         self.finished = self.ended = True
 
     def _finish(self, reason: FinishReason, out: list[Event]) -> None:
-        """The vendor's finish came."""
+        """Take the vendor's finish."""
         out.append(Finish(reason))
         self.finished = True
 
     def _end(self, out: list[Event]) -> None:
-        """The vendor's end marker came, which is a finish where none came before."""
+        """Take the vendor's end marker, which counts as a finish if none came before it."""
         if not self.finished:
             self._finish(FinishReason.STOP, out)
         self.ended = True
 
 
 def _release(joiners: dict[type, Joiner], out: list[Event]) -> None:
-    """Give up the halves that are held: what follows can't complete them."""
+    """Release the character halves that are held, since what follows can't complete them."""
     for kind, joiner in joiners.items():
         if text := joiner.end():
             out.append(kind(text))
 
 
 async def pump(chunks: AsyncIterator[bytes], decoder: Decoder, take: Take) -> None:
-    """Feed a body to `decoder` and hand its events to `take`, one call a read.
+    """Feed a body to `decoder` and pass its events to `take`, one call a read.
 
-    Returns at the vendor's end; raises the decoder's `Fault` where the answer broke.
+    Returns at the vendor's end; raises the decoder's `Fault` if the answer broke.
     """
     async for data in chunks:
         if events := decoder.feed(data):
@@ -232,8 +236,8 @@ async def pump(chunks: AsyncIterator[bytes], decoder: Decoder, take: Take) -> No
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    """Read what is left of a body that has ended, so that its connection can be used again;
-    a body that stays open is not waited for."""
+    """Read the rest of a body that has ended, so that its connection can be used again. Stops
+    waiting if the body stays open."""
     try:
         async with asyncio.timeout(DRAIN_TIMEOUT):
             async for _ in chunks:

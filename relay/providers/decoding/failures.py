@@ -1,8 +1,8 @@
-"""Tells whether a JSON object that an upstream sent speaks of a failure, pure.
+"""Decides whether a JSON object that an upstream sent reports a failure; pure.
 
-Vendors and the gateways before them have no shape for this in common. What is read here was
-seen of them: OpenAI's and Google's `error`, FastAPI's `detail`, MiniMax' `base_resp`, Alibaba's
-bare `code` and `message`, a `success` that is false.
+Vendors and the gateways in front of them share no format for this. The formats read here were all
+seen: `error` of OpenAI and Google, `detail` of FastAPI, `base_resp` of MiniMax, a bare `code` and
+`message` of Alibaba, a `success` that is false.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _SAYING = (
     "status_msg",
     "err_msg",
 )
-"""Where a vendor's message stands in an object that tells of a failure."""
+"""The fields that may hold a vendor's message, in an object that reports a failure."""
 _FINE = frozenset({"", "0", "200", "ok", "success", "succeeded", "none", "null", "false"})
-"""Codes and statuses that tell of no failure, in lower case."""
+"""Codes and statuses that mean no failure, in lower case."""
 _BAD = frozenset({"error", "exception", "failed", "failure", "fail"})
 _LIFE = frozenset({"ping", "pong", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
 
 
 def failure(value: dict[str, Any]) -> Any:
-    """The error that `value` tells of: an object, or a vendor's words; None where it tells
-    of none. To be asked of objects that are no part of an answer."""
+    """The error that `value` reports: an object, or the vendor's text; None if it reports none.
+    Only for objects that are no part of an answer."""
     for name in ("error", "errors"):
         if error := value.get(name):
             return error[0] if isinstance(error, list) else error
@@ -43,8 +43,8 @@ def failure(value: dict[str, Any]) -> Any:
 
 
 def _inside(value: dict[str, Any]) -> Iterator[Any]:
-    """The errors one level down, as in Groq's `x_groq`, and in the choices. What a filter that
-    failed says of itself breaks nothing (Azure's `content_filter_results`)."""
+    """The errors one level down, as in Groq's `x_groq`, and in the choices. A content filter that
+    itself failed (in Azure's `content_filter_results`) is no break."""
     for name, inner in value.items():
         if "filter" in name:
             continue
@@ -59,38 +59,37 @@ def _error_of(value: object) -> Any:
 
 
 def base_response(response: object) -> dict[str, Any] | None:
-    """The error object that MiniMax' own status, `base_resp`, stands for; None where it says
-    that all is well."""
+    """The error object for MiniMax' own status, `base_resp`; None if it reports success."""
     if not isinstance(response, dict) or _is_fine(response.get("status_code")):
         return None
     return {"code": f"base_resp_{response['status_code']}", "message": message(response)}
 
 
 def message(error: dict[str, Any]) -> str:
-    """What an error object says, empty where it says nothing."""
+    """The message of an error object; empty if it has none."""
     said = (_text(error.get(name)) for name in _SAYING)
     return next((text for text in said if text), "")
 
 
 def is_sign_of_life(value: dict[str, Any]) -> bool:
-    """Whether an object only shows that the upstream is there, or that all is well."""
+    """Whether an object is only a sign of life or reports success."""
     named = (*value.keys(), value.get("type"), value.get("object"), value.get("event"))
     return any(map(is_life, named)) or _is_well(value)
 
 
 def is_life(word: object) -> bool:
-    """Whether a word is one by which servers only show that they are there."""
+    """Whether a word is one that servers send only as a sign of life."""
     return isinstance(word, str) and word.lower() in _LIFE
 
 
 def _is_well(value: dict[str, Any]) -> bool:
-    """Whether it says in so many words that nothing failed."""
+    """Whether the object states explicitly that nothing failed."""
     codes = [value.get(name) for name in ("code", "status_code", "status") if name in value]
     return value.get("success") is True or any(code and _is_fine(code) for code in codes)
 
 
 def _text(said: object) -> str:
-    """Words, or those of a list of faults, each with its place (FastAPI's `detail`)."""
+    """The text, or that of a list of faults, each with its place (FastAPI's `detail`)."""
     if isinstance(said, list):
         return "; ".join(_text(each) for each in said)
     if isinstance(said, dict):

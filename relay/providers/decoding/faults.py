@@ -1,4 +1,4 @@
-"""What every vendor's refusals have in common: the reply, Retry-After, safe wording."""
+"""What every vendor's refusals share: the reply, Retry-After, and messages without secrets."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from relay.providers.decoding.verdicts import (
 )
 
 MAX_VENDOR_WORDS = 300
-"""Characters of a vendor's own message that are passed on."""
+"""Characters of a vendor's own message that are shown."""
 
 MAX_WORDS_READ = 4096
-"""Characters of it that are looked through for secrets: an error's body may be a whole page."""
+"""Characters of that message that are searched for secrets: an error's body may be a whole page."""
 
 _TOKEN = re.compile(r"[\w.\-]{1,64}")
 
 
 class Reply(NamedTuple):
-    """An HTTP answer that is not a stream: `status`, headers by lower-case name, body.
-    `now` is seconds since the epoch, for a Retry-After that names a date."""
+    """An HTTP response that is not a stream: `status`, headers by lower-case name, body. `now` is
+    seconds since the epoch, for a Retry-After that is a date."""
 
     status: int
     headers: Mapping[str, str]
@@ -42,10 +42,10 @@ class Reply(NamedTuple):
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that the headers ask to wait, None where they ask nothing.
+    """The seconds that the headers ask to wait; None if they don't ask.
 
-    `Retry-After` is seconds or an HTTP date (RFC 9110 §10.2.3); `retry-after-ms` is
-    OpenAI's finer one and goes first.
+    `Retry-After` is seconds or an HTTP date (RFC 9110 §10.2.3). `retry-after-ms` is OpenAI's finer
+    one and takes precedence.
     """
     if (ms := _number(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
@@ -79,8 +79,8 @@ def seconds(duration: object) -> float | None:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that `body` is, or the only element of an array (Google's habit), or
-    what the data of a single event holds; empty for anything else."""
+    """The JSON object in `body`: the body itself, the only element of an array (as Google sends
+    it), or the data of a single event; empty for anything else."""
     begin, end = body.find(b"{"), body.rfind(b"}")
     try:
         value = parse(body[begin : end + 1])
@@ -90,15 +90,15 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def word(value: object) -> str:
-    """A vendor's type or code where it is one short token; else empty."""
+    """A vendor's type or code if it is one short token; else empty."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     return value if isinstance(value, str) and _TOKEN.fullmatch(value) else ""
 
 
 def redact(text: str) -> str:
-    """A vendor's message, safe to show: one line, bounded, without keys, tokens or
-    credentials in URLs."""
+    """A vendor's message in a form that is safe to show: one line, of limited length, without
+    keys, tokens or credentials in URLs."""
     words = text[:MAX_WORDS_READ]
     line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
     line = hide_shapes(line)
@@ -114,8 +114,8 @@ def fault(
     prefill_refused: bool = False,
     recurs: bool = False,
 ) -> Fault:
-    """The `Fault` for a verdict. `marks` are the vendor's status, type and code; `says` is
-    its message, quoted only where the client can do something about it."""
+    """The `Fault` for a verdict. `marks` are the vendor's status, type and code. `says` is its
+    message, quoted only if the client can do something about it."""
     text = f"the provider {verdict.says}"
     if known := [token for token in map(word, marks) if token]:
         text += f" ({' '.join(dict.fromkeys(known))})"
@@ -135,8 +135,8 @@ def fault(
 def refused(
     judge: Callable[[int, object], Refusal], reply: Reply, call: Call | None = None
 ) -> Fault:
-    """The `Fault` that an HTTP refusal stands for, to be raised. `judge` says what an error
-    object means beside a status; `call` is what was asked."""
+    """The `Fault` to raise for an HTTP refusal. `judge` classifies an error object together with a
+    status; `call` is the call that was refused."""
     body = json_object(reply.body)
     verdict, marks, says, wait = judge(reply.status, failure(body) or body)
     prefilled = call is not None and call.form is Form.PREFILL
@@ -150,7 +150,7 @@ def refused(
 
 
 def broken_by(refusal: Refusal) -> Fault:
-    """The `Fault` that an error inside a stream stands for."""
+    """The `Fault` for an error inside a stream."""
     verdict, marks, says, wait = refusal
     return fault(in_band(verdict), marks=marks, says=says, wait=wait)
 
@@ -163,17 +163,17 @@ def closed_early() -> Fault:
 
 
 def bad_event() -> Fault:
-    """The fault of an event that may have carried words and can't be read."""
+    """The fault of an event that may have carried text and can't be read."""
     return _recurring("the provider sent an event that cannot be read")
 
 
 def unknown_object() -> Fault:
-    """The fault of an object that is no part of an answer and may tell of a failure."""
+    """The fault of an object that is no part of an answer and may report a failure."""
     return _recurring("the provider sent an object that is no part of an answer")
 
 
 def unknown_reason(reason: str) -> Fault:
-    """The fault of an answer that ended for a reason which is not known to be a good one."""
+    """The fault of an answer with a finish reason that is not known to be a good one."""
     return fault(INTERRUPTED, marks=(reason,), recurs=True)
 
 

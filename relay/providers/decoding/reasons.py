@@ -1,6 +1,6 @@
-"""What a finish reason means for the answer, in any vendor's words; pure.
+"""What a finish reason means for the answer, in any vendor's spelling; pure.
 
-One table for every wire, because gateways send the words of one vendor on the wire of another.
+One table for every wire, because gateways send one vendor's reasons on another vendor's wire.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REASONS: dict[str, FinishReason] = {
     "guardrail_intervened": FinishReason.CONTENT_FILTER,
     "token_limit": FinishReason.LENGTH,
 }
-"""Ends that are no failure, in words of lower case: OpenAI's, Anthropic's and Gemini's own, TGI's
+"""Finish reasons that are no failure, in lower case: those of OpenAI, Anthropic and Gemini, TGI's
 `eos_token`, Mistral's `model_length`, Z.AI's `sensitive`."""
 
 _FAILURES: dict[str, Verdict] = {
@@ -54,15 +54,15 @@ _FAILURES: dict[str, Verdict] = {
     "network_error": INTERRUPTED,
     "insufficient_system_resource": OVERLOADED,
 }
-"""By which OpenRouter, vLLM, Z.AI and DeepSeek say that the answer broke."""
+"""Finish reasons with which OpenRouter, vLLM, Z.AI and DeepSeek report a broken answer."""
 
 _SEAM = re.compile(r"[-\s]+|(?<=[a-z])(?=[A-Z])")
 _NONE = frozenset({"", "null", "none", "finish_reason_unspecified", "blocked_reason_unspecified"})
 
 
 def finish_of(reason: str | None) -> FinishReason | None:
-    """What the answer ended with; None where `reason` says that it goes on. Raises `Fault`
-    for a reason that tells of a failure, and for one that is not known to be a good end."""
+    """How the answer ended; None if `reason` means that it goes on. Raises `Fault` for a reason
+    that reports a failure or is unknown."""
     word = _words(reason)
     if word in _NONE:
         return None
@@ -74,10 +74,11 @@ def finish_of(reason: str | None) -> FinishReason | None:
 
 
 def is_given(reason: str | None) -> bool:
-    """Whether `reason` says anything."""
+    """Whether there is a reason."""
     return _words(reason) not in _NONE
 
 
 def _words(reason: str | None) -> str:
-    """`contentFilter`, `content-filter` and `CONTENT_FILTER` as `content_filter`."""
+    """The reason in one spelling: `contentFilter`, `content-filter` and `CONTENT_FILTER` become
+    `content_filter`."""
     return _SEAM.sub("_", (reason or "").strip()).lower()

@@ -1,8 +1,8 @@
-"""Splits a `text/event-stream` body into its events' payloads, and what is said beside them.
+"""Splits a `text/event-stream` body into its events' payloads and the text outside its events.
 
-Bytes in, bytes out: payloads are cut at line ends only, so a UTF-8 character that was
-split between two reads is whole again before anybody decodes it. Source: the WHATWG HTML
-standard, "Server-sent events", parsing an event stream.
+Bytes in, bytes out: payloads are cut at line ends only, so a UTF-8 character that was split
+between two reads is whole again before it is decoded. Source: the WHATWG HTML standard,
+"Server-sent events", parsing an event stream.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from relay.core.errors import Code, Fault
 from relay.providers.decoding.tolerant import Unreadable, parse
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-"""Bytes that one event may hold. The largest real ones carry Gemini's thought signatures
-and stay under a megabyte; what is longer is not an event stream."""
+"""Bytes that one event may hold. The largest real ones carry Gemini's thought signatures and stay
+under a megabyte; a body with longer ones is not an event stream."""
 
 MAX_PARSES = 8
-"""How often lines that are no event are looked at for being whole, before an event or the
-body's end settles it."""
+"""How often the kept lines that belong to no event are checked for being complete, before an event
+or the body's end decides it."""
 
 MAX_LOOSE_LINES = 1024
-"""Lines of one event that are kept apart until it ends."""
+"""Lines of one event that are kept separately until it ends."""
 
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"[A-Za-z][\w.-]*")
 _IGNORED = (b"id", b"retry")
 _FAILURES = (b"error", b"exception", b"fail", b"fatal")
-"""What the name of an event or a field holds that tells of a failure."""
+"""Parts of an event's or a field's name that mean a failure."""
 _IN_WORDS = re.compile(
     rb"(?i)error|exception|fail|fatal|traceback|time.?out|unavailable|bad gateway"
 )
-"""The same for a line without a name, as proxies put into a body that they break off."""
+"""Parts of a line without a name that mean a failure, as proxies write it into a body that they
+break off."""
 _STRUCTURED = (b"{", b"[", b"<")
-"""How JSON and pages begin."""
+"""The characters that JSON and HTML pages begin with."""
 _USUAL = frozenset(
     b"event: " + name
     for name in (
@@ -47,15 +48,15 @@ _USUAL = frozenset(
         b"ping",
     )
 )
-"""Lines that need no look: those of the one vendor that names all of its events."""
+"""Lines that need no check: the event names of the one vendor that names all of its events."""
 
 
 class Aside:
-    """What an upstream says beside its events, or in an event named as a failure.
+    """Text that an upstream sends outside its events, or in an event whose name means a failure.
 
-    `text` is what was said; `value` the JSON value that it is, None where it is none. `named`:
-    the event's or the field's name tells of a failure, or where it has none its words do.
-    `bare`: it stands under no name, as the whole answer of a server that does not stream.
+    `text` is that text; `value` its JSON value, None if it is not JSON. `named`: the name of the
+    event or field means a failure, or the text does if it has no name. `bare`: it has no name,
+    like the whole answer of a server that does not stream.
     """
 
     __slots__ = ("bare", "named", "text", "value")
@@ -68,7 +69,7 @@ class Aside:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing that follows can belong to it."""
+        """Whether it is complete, so that no following line can belong to it."""
         return self.value is not None or (self.named and self.text[:1] not in (b"{", b"["))
 
     @property
@@ -92,9 +93,9 @@ class Splitter:
         self._parses = 0
 
     def feed(self, data: bytes) -> list[bytes | Aside]:
-        """The payloads that `data` completes, in order; `data:` lines of one event joined
-        by line feeds. An empty payload is a comment or an event without data: nothing but
-        a sign of life. An `Aside` is what is no event, or one named as a failure.
+        """The payloads that `data` completes, in order; `data:` lines of one event are joined by
+        line feeds. An empty payload is a comment or an event without data: only a sign of life. An
+        `Aside` is text that is no event, or an event whose name means a failure.
 
         Raises `Fault` (PROVIDER_INTERRUPTED) for an event beyond `MAX_EVENT_BYTES`.
         """
@@ -118,11 +119,11 @@ class Splitter:
         return payloads
 
     def eof(self) -> list[bytes | Aside]:
-        """What the end of the body leaves: the event that no blank line closed, and lines
-        that are no event, if any.
+        """The payloads that the end of the body completes: an event that no blank line closed, and
+        lines that are no event, if any.
 
-        The standard drops them, but some servers close without that blank line, and some do
-        not stream at all. It may also be half an event: the caller finds out by decoding it.
+        The standard drops them, but some servers close without that blank line, and some do not
+        stream at all. The last event may be cut off: the caller notices that when it decodes it.
         """
         payloads = self.feed(b"\n\n") if self._held or self._failed else []
         if self._stray:
@@ -175,7 +176,8 @@ class Splitter:
             self._lay_aside(line, payloads)
 
     def _lay_aside(self, line: bytes, payloads: list[bytes | Aside]) -> None:
-        """Keep a line that is no event's. One that is whole in itself is told at once."""
+        """Keep a line that belongs to no event. A line that is complete in itself is returned at
+        once."""
         first = not self._stray
         self._stray.append(line)
         if first and (aside := _aside([line])).whole:
@@ -183,8 +185,8 @@ class Splitter:
             payloads.append(aside)
 
     def _settle(self, payloads: list[bytes | Aside]) -> None:
-        """A blank line: tell what was said aside, and take the event as the failure that its
-        name says it is. Lines that may go on are kept, unless an event follows them."""
+        """Handle a blank line: return the text kept so far, and an event whose name means a
+        failure as that failure. Lines that may be incomplete stay, unless an event follows them."""
         if self._stray:
             self._parses += 1
             last = bool(self._lines) or self._failed
@@ -196,7 +198,7 @@ class Splitter:
             self._failed = False
 
     def _aside(self) -> Aside:
-        """What was said aside so far, from here on forgotten."""
+        """The text kept so far, which is then forgotten."""
         stray, self._stray, self._parses = self._stray, [], 0
         return _aside(stray)
 
@@ -210,7 +212,7 @@ class Splitter:
 
 
 def _aside(lines: list[bytes]) -> Aside:
-    """What `lines` say, with the name of a field taken off, if they begin with one."""
+    """The text of `lines`, without the name of a field if they begin with one."""
     text = b"\n".join(lines).strip()
     name, colon, rest = text.partition(b":")
     if colon and _FIELD.fullmatch(name):
@@ -235,16 +237,16 @@ def _is_failure_in_words(text: bytes) -> bool:
 
 
 def _size(lines: list[bytes]) -> int:
-    """Bytes in lines that are kept. Many small ones are joined first: an object a line would
-    weigh many times what it holds."""
+    """Bytes in the kept lines. Many small lines are joined first, since an object for each line
+    would take many times the memory."""
     if len(lines) > MAX_LOOSE_LINES:
         lines[:] = [b"\n".join(lines)]
     return sum(map(len, lines)) + len(lines)
 
 
 def _whole_event(data: bytes) -> bytes:
-    """The payload where `data` is just one event, its name perhaps and one line of data:
-    what most reads of a paced answer bring. Empty where it is anything else."""
+    """The payload if `data` is exactly one event, with or without a name and with one line of
+    data: what most reads of a paced answer bring. Else empty."""
     if data.startswith(b"event: "):
         name, _, data = data.partition(b"\n")
         if name not in _USUAL:

@@ -1,10 +1,10 @@
-"""Reads what an upstream sent where it does not have its declared shape: the slow path, pure.
+"""Reads events that do not have their declared shape: the slow path, pure.
 
-The decoders read events strictly, which is fast. What the strict way refuses comes here: JSON
-that only a generous parser takes, and fields of another type than the vendor documents. A
-field that carries words (marked `WORDS` in the `types` modules) is read if any text can be
-made of it, and is else an error, because text would be lost. Any other field that can't be
-read is left out.
+The decoders read events strictly, which is fast. What strict decoding refuses comes here: JSON
+that only a generous parser takes, and fields of another type than the vendor documents. A field
+that carries text of the answer (marked `WORDS` in the `types` modules) is read if any text can be
+made of it. If not, it is an error, because text would be lost. Any other field that can't be read
+is left out.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ SHOWN = Meta(extra={"halves": True})
 """Marks text that may end in half a character, whose other half comes with the next event."""
 
 WORDS = Meta(extra={"halves": True, "words": True})
-"""Marks a field of which no value may be lost: such text, or what it lies in."""
+"""Marks a field of which no value may be lost: text of the answer, or an object that contains
+it."""
 
 MAX_COUNT = 2**53 - 1
-"""The largest token count that is believed, the largest whole number that every JSON reader
-takes as it is (RFC 8259 §6)."""
+"""The largest token count that is accepted: the largest integer that every JSON reader takes
+exactly (RFC 8259 §6)."""
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 """A token count."""
@@ -44,7 +45,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Unreadable(Exception):
-    """A value that may carry words and that no text can be made of."""
+    """A value that may carry text of the answer and can't be converted to text."""
 
 
 class _Float(float):
@@ -55,11 +56,11 @@ class _Float(float):
 
 
 def parse(text: bytes) -> Any:
-    """The JSON value of `text`, bare control characters and parts of characters in its
-    strings included: lone surrogates, and for bytes that are no UTF-8 what Python's
-    `surrogateescape` makes of them. `characters` and `Joiner` make them whole.
+    """The JSON value of `text`. Its strings may hold bare control characters and halves of
+    characters: lone surrogates, and for bytes that are not UTF-8 what Python's `surrogateescape`
+    makes of them. `characters` and `Joiner` make them whole.
 
-    Raises `Unreadable` for what is no JSON, or is nested too deep.
+    Raises `Unreadable` for text that is not JSON or is nested too deep.
     """
     try:
         decoded = text.decode(errors="surrogateescape")
@@ -69,8 +70,8 @@ def parse(text: bytes) -> Any:
 
 
 def parse_arguments(text: str) -> dict[str, Any] | None:
-    """A tool call's arguments from their JSON text, or from JSON text that holds such text;
-    None where it is no JSON object."""
+    """A tool call's arguments from their JSON text, or from JSON text that holds such text; None
+    if it is not a JSON object."""
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -84,15 +85,15 @@ def parse_arguments(text: str) -> dict[str, Any] | None:
 
 
 def fit(value: dict[str, Any], shape: type[_Shape]) -> _Shape:
-    """`value` as a `shape` (a msgspec Struct). Raises `Unreadable` where a field that
-    carries words can't be read."""
+    """`value` as a `shape` (a msgspec Struct). Raises `Unreadable` if a field that carries text of
+    the answer can't be read."""
     fitted: _Shape = _struct(value, _type_of(shape))
     return fitted
 
 
 def characters(text: str) -> str:
-    """`text` with the parts of a character that stand side by side made one, and every other
-    part made U+FFFD."""
+    """`text` with adjacent halves of a character joined, and every other half replaced by
+    U+FFFD."""
     if not _has_halves(text):
         return text
     text = _PAIR.sub(_joined, text)
@@ -128,14 +129,14 @@ class Joiner:
         return bool(self._part)
 
     def add(self, piece: str) -> str:
-        """What can be shown once `piece` has come; perhaps nothing."""
+        """The text that can be shown once `piece` has come; may be empty."""
         text = self._part + piece
         cut = _UNFINISHED.search(text)
         self._part = cut.group() if cut else ""
         return characters(text[: len(text) - len(self._part)])
 
     def end(self) -> str:
-        """What is shown for the part whose rest did not come."""
+        """The text to show for a half whose other half did not come."""
         part, self._part = self._part, ""
         return characters(part)
 
@@ -168,7 +169,7 @@ def _type_of(shape: type) -> inspect.Type:
 
 
 def _fit(value: Any, kind: Any, *, halves: bool = False) -> Any:
-    """`value` as `kind`, `_UNFIT` where it can't be read and carries no words."""
+    """`value` as `kind`; `_UNFIT` if it can't be read and carries no text of the answer."""
     if isinstance(kind, inspect.Metadata):
         marks = kind.extra or {}
         fitted = _fit(value, kind.type, halves="halves" in marks)
@@ -185,7 +186,7 @@ def _fit(value: Any, kind: Any, *, halves: bool = False) -> Any:
 
 
 def _struct(value: Any, kind: Any) -> Any:
-    """Where a list of one object stands in place of it, it is read."""
+    """Read an object as a Struct; a list of one object counts as that object."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, dict):
@@ -223,8 +224,8 @@ def _boolean(value: Any, kind: Any) -> Any:
 
 
 def _list(value: Any, kind: Any) -> Any:
-    """Where an object stands in place of a list of objects, it is the only one, or has one
-    in each of its fields."""
+    """Read a list. A single object in place of a list of objects is taken as its only element, or
+    its fields as the elements."""
     if isinstance(value, dict):
         many = all(isinstance(field, dict) for field in value.values())
         value = list(value.values()) if many and not _is_known(value, kind.item_type) else [value]
@@ -240,7 +241,7 @@ def _is_known(value: dict[str, Any], kind: Any) -> bool:
 
 
 def _dict(value: Any, kind: Any) -> Any:
-    """Where the JSON text of an object stands in place of it, it is read."""
+    """Read an object; JSON text of an object is accepted too."""
     if isinstance(value, str):
         value = parse_arguments(value)
     return whole(value) if isinstance(value, dict) else _UNFIT

@@ -1,4 +1,4 @@
-"""Tool calls that arrive in pieces, told apart and put together."""
+"""Joins tool calls that arrive in pieces, and tells the calls of one answer apart."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from relay.providers.decoding.faults import bad_arguments
 from relay.providers.decoding.tolerant import characters, parse_arguments
 
 _NO_ARGUMENTS = frozenset({"", "null"})
-"""What servers write for a call without arguments that is no object."""
+"""What servers write for a call without arguments, in place of an object."""
 _STAND_INS = _NO_ARGUMENTS | {"{}"}
 
 
 class PartialCall:
-    """One call as it grows: its arguments come as pieces of JSON text. `told` is the id that
-    the vendor gave it, empty where it gave none; `call_id` the one that it goes by. `doubtful`
-    where nothing but the name of the call before it came, which may have been said twice.
-    """
+    """One call as it grows: its arguments come as pieces of JSON text. `told` is the id that the
+    vendor gave it, empty if it gave none; `call_id` the one that clients see. `doubtful`: the
+    piece that began it had nothing but the name of the call before it, which may be a
+    repetition."""
 
     __slots__ = ("_pieces", "call_id", "doubtful", "given", "name", "told")
 
@@ -33,20 +33,20 @@ class PartialCall:
         self._pieces: list[str] = []
 
     def add(self, piece: str) -> None:
-        """More of the arguments' JSON text."""
+        """Add a piece of the arguments' JSON text."""
         if piece:
             self._pieces.append(piece)
 
     def add_name(self, piece: str) -> None:
-        """More of the name: a piece, all of it so far, or all of it once more."""
+        """Add to the name. `piece` is a piece of it, all of it so far, or all of it once more."""
         if piece.startswith(self.name):
             self.name = piece
         elif piece and not self.begun:
             self.name += piece
 
     def arguments(self) -> dict[str, Any] | None:
-        """The whole arguments: what was `given` where no text came, {} where neither did;
-        None where the text is not a JSON object."""
+        """The whole arguments. Without text they are what was `given`, or {} if nothing was. None
+        if the text is not a JSON object."""
         text = "".join(self._pieces)
         if text.strip() in _NO_ARGUMENTS:
             return self.given or {}
@@ -54,7 +54,7 @@ class PartialCall:
         return found if found is not None else parse_arguments(self._repeated())
 
     def says(self, text: str) -> bool:
-        """Whether its arguments are just `text` so far."""
+        """Whether its arguments are exactly `text` so far."""
         return "".join(self._pieces) == text
 
     @property
@@ -63,8 +63,8 @@ class PartialCall:
         return bool(self._pieces) or self.given is not None
 
     def _repeated(self) -> str:
-        """The arguments' text where a piece may repeat all that came before it, or follow
-        a stand-in for arguments that were not there yet."""
+        """The arguments' text, for a server whose pieces may repeat all that came before, or may
+        follow a placeholder for arguments that were not there yet."""
         text = ""
         for piece in self._pieces:
             begins = piece.startswith(text) or text.strip() in _STAND_INS
@@ -73,10 +73,10 @@ class PartialCall:
 
 
 class CallsInPieces:
-    """An answer's calls. `names` are those of the tools that the model was given.
+    """The tool calls of one answer. `names` are those of the tools that the model was given.
 
-    Servers tell the pieces of two calls apart by index, by id, by name, or by none of them:
-    a call without id, or many calls under one index.
+    Servers tell the pieces of two calls apart by index, by id, by name, or not at all: a call
+    without id, or many calls under one index.
     """
 
     __slots__ = ("_by_index", "_calls", "_names")
@@ -94,7 +94,7 @@ class CallsInPieces:
     def open(
         self, index: int | None, told: str, name: str, given: dict[str, Any] | None = None
     ) -> PartialCall:
-        """Begin a call. Pieces of its `index` are its own from here on."""
+        """Begin a call. Later pieces with its `index` belong to it."""
         count = len(self._calls)
         taken = {call.call_id for call in self._calls}
         call = PartialCall(unused(told or f"call_{count}", taken), name, given, told)
@@ -103,8 +103,8 @@ class CallsInPieces:
         return call
 
     def grow(self, index: int | None, arguments: str | dict[str, Any]) -> bool:
-        """More of the arguments of the call at `index`, or of the last one where there is no
-        index: a piece of their JSON text, or all of them. False where there is no such call."""
+        """Add to the arguments of the call at `index`, or of the last call if there is no index: a
+        piece of their JSON text, or all of them. False if there is no such call."""
         call = self._find(index, "")
         if call is None:
             return False
@@ -122,8 +122,8 @@ class CallsInPieces:
         arguments: str | dict[str, Any] | None,
         named: list[PartialCall],
     ) -> None:
-        """Take a piece of a call. `named` are the calls that the same event has named so far,
-        to which this one is added."""
+        """Take a piece of a call. `named` are the calls that the same event has named so far; the
+        piece's call is added to it."""
         text = arguments if isinstance(arguments, str) else ""
         known = self._find(index, told)
         if known is None or self._is_another(known, told, name, text, named):
@@ -142,12 +142,13 @@ class CallsInPieces:
             call.given = arguments
 
     def whole(self, reason: FinishReason) -> list[ToolCall]:
-        """The calls as an answer that ended for `reason` leaves them.
+        """The calls, after the answer ended for `reason`.
 
-        An answer that was cut off by its length leaves out the calls it did not get to the
-        end of, and a filtered one all of them: asking again would end the same way.
+        If the answer was cut off by its length, incomplete calls are left out; if it was filtered,
+        all calls are: asking again would end the same way.
 
-        Raises `Fault` (PROVIDER_INTERRUPTED) where another answer's call is no JSON object.
+        Raises `Fault` (PROVIDER_INTERRUPTED) if, in any other answer, a call's arguments are not a
+        JSON object.
         """
         if reason is FinishReason.CONTENT_FILTER:
             return []
@@ -165,8 +166,9 @@ class CallsInPieces:
         return found
 
     def _find(self, index: int | None, told: str) -> PartialCall | None:
-        """The call that a piece may belong to: the one at its index, unless that has another
-        id and an earlier one has its; without an index the one of its id, else the last."""
+        """The call that a piece may belong to. With an index: the call at that index, unless it
+        has another id and an earlier call has this one. Without: the call of its id, else the last
+        one."""
         if index is None:
             found = self._calls[-1] if self._calls else None
         else:
@@ -178,8 +180,8 @@ class CallsInPieces:
     def _is_another(
         self, call: PartialCall, told: str, name: str, text: str, named: list[PartialCall]
     ) -> bool:
-        """Whether a piece begins a call of its own, although index or order speak for `call`.
-        What has no name never does: some servers give each piece a new id."""
+        """Whether a piece begins a new call, although its index or order points to `call`. A piece
+        without a name never does, because some servers give each piece a new id."""
         if not name or not call.name:
             return False
         if call in named or (told and call.told and told != call.told):
@@ -195,8 +197,8 @@ class CallsInPieces:
 
 
 def unused(call_id: str, taken: Collection[str]) -> str:
-    """`call_id`, or one made of it where another call of the answer has it already: a client
-    tells its calls apart by it."""
+    """`call_id`, or one made from it if another call of the answer has it already: a client tells
+    its calls apart by their ids."""
     found = call_id
     for count in range(1, len(taken) + 1):
         if found not in taken:
@@ -206,6 +208,6 @@ def unused(call_id: str, taken: Collection[str]) -> str:
 
 
 def reason_with(calls: list[ToolCall], reason: FinishReason) -> FinishReason:
-    """`reason`, corrected to TOOL_CALLS where calls stand behind a plain stop: OpenAI says
-    `stop` for a call that `tool_choice` forced, Gemini has no word of its own for it."""
+    """`reason`, changed to TOOL_CALLS if there are calls and the reason is a plain stop. OpenAI
+    sends `stop` for a call that `tool_choice` forced; Gemini has no reason for calls."""
     return FinishReason.TOOL_CALLS if calls and reason is FinishReason.STOP else reason

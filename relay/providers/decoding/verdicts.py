@@ -1,9 +1,9 @@
-"""What a vendor's refusal means for the answer, by its status, its codes, its words; pure.
+"""What a vendor's refusal means for the answer, by its status, codes and message; pure.
 
-Each vendor's own types and codes are read in its `*_wire` module. What they leave open is
-decided here: first by what a code's name says, then by the HTTP status, and where that blames
-the client, by the message. Only a refusal that is surely the client's fault ends the answer:
-any other is a reason to ask the next target.
+Each vendor's own types and codes are read in its `decoder` module. What they leave open is decided
+here: first by the name of a code, then by the HTTP status, and if that blames the client, by the
+message. Only a refusal that is surely the client's fault ends the answer: for any other the next
+target is tried.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from relay.core.errors import Code, Remedy
 
 
 class Verdict(NamedTuple):
-    """What a refusal means for the answer: the contract's code, what may still help, and what
-    is said of the provider. `quoted` where its own words are shown, because the client can do
-    something about it."""
+    """What a refusal means for the answer: the contract's error code, what may still help, and
+    what the message says about the provider. `quoted`: the vendor's message is shown, because the
+    client can do something about it."""
 
     code: Code
     remedy: Remedy
@@ -27,8 +27,8 @@ class Verdict(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What an error object of a vendor's means: the verdict, its status, type and code, its
-    message, and the seconds to wait that it asks for."""
+    """A classified error object of a vendor: the verdict, its status, type and code, its message,
+    and the seconds that it asks to wait."""
 
     verdict: Verdict
     marks: tuple[object, ...] = ()
@@ -83,8 +83,8 @@ _BY_STATUS: dict[int, Verdict] = {
     524: TIMED_OUT,
     529: OVERLOADED,
 }
-"""498 is Groq's for a lack of capacity, 499 a proxy's for a connection that its other side
-closed, 524 Cloudflare's for a server that took too long."""
+"""498 is Groq's for a lack of capacity, 499 a proxy's for a connection that its other side closed,
+524 Cloudflare's for a server that took too long."""
 
 _TOO_LONG = (
     r"prompt is too long|input is too long|exceed context limit|context (?:length|window|size)"
@@ -99,8 +99,8 @@ _EXCESS = (
     r"|(?:longer|larger|greater|more|less|fewer) than|must be <|should be \[|reduce the length"
 )
 _NOT_A_LENGTH = r"\b(?:images?|files?|audio|bytes?|[kmg]b|schema|tools?|requests per|per minute)\b"
-"""Words of a message that a conversation does not fit: one of the phrases, or all three of what
-is too long, by what it is measured, and that it is too much of it."""
+"""Patterns for a message that a conversation is too long: one of the phrases, or all three of the
+thing that is too long, the unit it is measured in, and a word for too much."""
 
 _POLICY = (
     r"content (?:policy|filter|management policy)|usage polic(?:y|ies)|safety policy"
@@ -120,7 +120,7 @@ _BY_CODE_WORD: Sequence[tuple[re.Pattern[str], Verdict]] = [
         (r"notfound|notexist|nosuch|unsupportedmodel|modelnotsupported", MISSING),
     )
 ]
-"""What a code's or a type's name says, its letters alone, in lower case."""
+"""What the name of a code or type means. Compared are its letters only, in lower case."""
 
 _BY_WORDS: Sequence[tuple[re.Pattern[str], Verdict]] = [
     (re.compile(pattern), verdict)
@@ -148,12 +148,13 @@ _BY_WORDS: Sequence[tuple[re.Pattern[str], Verdict]] = [
         ),
     )
 ]
-"""What a message says that a status of 400 hides. Looked at last, as no vendor promises it."""
+"""What the message of a status 400 may mean. Checked last, since no vendor guarantees its
+messages."""
 
 
 def by_status(status: int) -> Verdict:
-    """The verdict that an HTTP status alone allows. What the other ones below 500 say is of
-    the address, the proxies or the server's own rules: another target may answer."""
+    """The verdict for an HTTP status alone. The other statuses below 500 are about the address,
+    proxies or the server's own rules, so another target may answer."""
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status >= 500 or status < 300:
@@ -162,8 +163,8 @@ def by_status(status: int) -> Verdict:
 
 
 def by_code(code: object) -> Verdict | None:
-    """The verdict that a code's or a type's own name allows, as `Throttling.RateQuota` or
-    `data_inspection_failed`; None where it says nothing."""
+    """The verdict that the name of a code or type allows, such as `Throttling.RateQuota` or
+    `data_inspection_failed`; None if it tells nothing."""
     if not isinstance(code, str):
         return None
     letters = re.sub(r"[^a-z]", "", code.lower())
@@ -171,10 +172,10 @@ def by_code(code: object) -> Verdict | None:
 
 
 def by_words(verdict: Verdict, message: object) -> Verdict:
-    """`verdict`, unless it blames the client and the vendor's `message` says another thing:
-    a conversation that does not fit, a content policy, a model that is not there or cannot
-    do what is asked. The relay has checked the request, so that a field which the vendor does
-    not know is none that the client chose."""
+    """`verdict`, unless it blames the client and the vendor's `message` shows another cause: a
+    conversation that is too long, a content policy, a model that is missing or lacks a capability.
+    The relay has checked the request, so a field that the vendor does not know was not the
+    client's choice."""
     if verdict is not MALFORMED or not isinstance(message, str):
         return verdict
     words = message.lower().replace("_", " ")
@@ -193,6 +194,6 @@ def _is_about_length(words: str) -> bool:
 
 
 def in_band(verdict: Verdict) -> Verdict:
-    """`verdict` for an error inside a stream: a request whose answer has begun was well
-    formed, whatever the error's code says."""
+    """`verdict` for an error inside a stream. A request whose answer has begun was well formed,
+    whatever the error's code says."""
     return MISSING if verdict is MALFORMED else verdict

@@ -13,11 +13,11 @@ from relay.providers.conversation import OPENING, inline, parts_of, schema, spok
 from relay.providers.families import family
 
 STATE_TAG = "gemini:"
-"""Begins `ToolCall.state` of this vendor, so that no other vendor's state is taken for it."""
+"""Prefix of this vendor's `ToolCall.state`, so that no other vendor's state is taken for it."""
 
 UNSIGNED = "skip_thought_signature_validator"
-"""Stands in for the thought signature of a call that another model made, or whose
-signature is lost; Gemini 3 and later refuse a call without any. Source:
+"""Sent in place of the thought signature of a call that another model made, or whose signature is
+lost; Gemini 3 and later refuse a call without one. Source:
 https://ai.google.dev/gemini-api/docs/thought-signatures"""
 
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
@@ -50,8 +50,8 @@ def path(model: str) -> str:
 
 
 def api_version(model: str) -> str | None:
-    """The API version that `model` needs, None for the SDK's own: the `-latest` aliases
-    are known to `v1beta` only."""
+    """The API version that `model` needs, None for the SDK's own. Only `v1beta` knows the
+    `-latest` aliases."""
     return "v1beta" if model.endswith("-latest") else None
 
 

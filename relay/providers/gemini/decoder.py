@@ -43,16 +43,16 @@ _decode = msgspec.json.Decoder(GeminiChunk).decode
 _KNOWN = frozenset(
     {"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime"}
 )
-"""What a chunk has that is a part of an answer, if a part without words."""
+"""Fields of a chunk that is part of an answer, even if it has no text."""
 
 
 class GeminiDecoder(Decoder):
-    """One streamGenerateContent stream. It has no end marker: its end is a finish reason,
-    then the end of the body.
+    """One streamGenerateContent stream. It has no end marker: it ends with a finish reason, then
+    the end of the body.
 
-    Some streams carry a finish reason on every chunk, so text may follow a `Finish`, and
-    takes it back. On such a stream a finish reason proves nothing any more: the next
-    `Finish` comes with the clean end of the body only.
+    Some streams carry a finish reason on every chunk, so text may follow a `Finish`, which that
+    text cancels. After that a finish reason proves nothing on this stream: the next `Finish` comes
+    only with the clean end of the body.
     """
 
     def __init__(self, call_prefix: str = "call") -> None:
@@ -111,7 +111,7 @@ class GeminiDecoder(Decoder):
                 self._finish(reason, out)
 
     def _part(self, part: GeminiPart, prefix: str, out: list[Event]) -> bool:
-        """Take one part; whether it said anything."""
+        """Take one part; returns whether it had content."""
         if part.text:
             out.append(Reasoning(part.text) if part.thought else Text(part.text))
         if (call := part.function_call) is not None:
@@ -132,7 +132,7 @@ class GeminiDecoder(Decoder):
             self._announce(reason, out)
 
     def _announce(self, reason: FinishReason, out: list[Event]) -> None:
-        """Hand over the calls that were not yet, and the finish."""
+        """Emit the tool calls that were not emitted yet, and the finish."""
         if reason is not FinishReason.CONTENT_FILTER:
             out.extend(self._calls[self._handed :])
             self._handed = len(self._calls)
@@ -183,7 +183,7 @@ _BY_STATUS: dict[str, Verdict] = {
     "UNAVAILABLE": OVERLOADED,
     "DEADLINE_EXCEEDED": TIMED_OUT,
 }
-"""By `google.rpc.Code`, the error's `status`."""
+"""By the error's `status`, a `google.rpc.Code`."""
 
 _BY_REASON: dict[str, Verdict] = {
     "API_KEY_INVALID": UNAUTHENTIC,
@@ -193,16 +193,17 @@ _BY_REASON: dict[str, Verdict] = {
     "BILLING_DISABLED": OUT_OF_QUOTA,
     "RATE_LIMIT_EXCEEDED": RATE_LIMITED,
 }
-"""By `google.rpc.ErrorInfo.reason`, which goes first: a wrong key is an INVALID_ARGUMENT."""
+"""By `google.rpc.ErrorInfo.reason`, which takes precedence: the status of a wrong key is
+INVALID_ARGUMENT."""
 
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
-    """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
+    """The `Fault` to raise for an HTTP refusal. `call` is the call that was refused."""
     return refused(_judge, reply, call)
 
 
 def _judge(status: int, error: object) -> Refusal:
-    """What an error object means, by its reason, then its status, then the HTTP status."""
+    """Classify an error object by its reason, then its status, then the HTTP status."""
     if not isinstance(error, dict):
         return Refusal(by_words(by_status(status), error), says=error)
     says, details = message(error), _details(error)
@@ -221,8 +222,8 @@ def _by_code(status: int, error: dict[str, Any]) -> Verdict:
 
 
 def _details(error: dict[str, Any]) -> dict[str, Any]:
-    """The fields of all `details` of an error (ErrorInfo, QuotaFailure, RetryInfo), merged:
-    no two of them share a name that is read here."""
+    """The fields of all `details` of an error (ErrorInfo, QuotaFailure, RetryInfo) in one object.
+    The names that are read here do not overlap."""
     merged: dict[str, Any] = {}
     details = error.get("details")
     for detail in details if isinstance(details, list) else ():
@@ -232,7 +233,7 @@ def _details(error: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_daily(details: dict[str, Any]) -> bool:
-    """Whether the quota that ran out is one that comes back tomorrow: its id says so."""
+    """Whether the exhausted quota is a daily one: its id says so."""
     violations = details.get("violations")
     return isinstance(violations, list) and any(
         "PerDay" in str(v.get("quotaId", "")) for v in violations if isinstance(v, dict)

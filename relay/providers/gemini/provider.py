@@ -1,7 +1,7 @@
 """Gemini, through the official SDK.
 
-The SDK has no public way to the raw body. Its own request path (address, headers, key) is
-used one step below the public method, which would validate every chunk with pydantic.
+The SDK has no public method that gives the raw body. Its own request code (address, headers, key)
+is called one level below the public method, which would validate every chunk with pydantic.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ WIRE = Wire(
 
 
 class GeminiSender:
-    """The SDK's own means of sending a request. It does not close the HTTP client that it was
-    given, `http`."""
+    """Sends requests through the SDK's own client. It does not close `http`, the HTTP client that
+    it was given."""
 
     def __init__(self, client: genai.Client, http: httpx2.AsyncClient) -> None:
         self._sdk: Any = client._api_client
@@ -54,7 +54,7 @@ class GeminiSender:
         return response
 
     async def close(self) -> None:
-        """Let go of the SDK's connections."""
+        """Close the SDK's connections."""
         await self._http.aclose()
 
     async def _raw(
@@ -67,7 +67,7 @@ class GeminiSender:
         except errors.APIError as error:
             if not isinstance(error.response, httpx2.Response):
                 raise Fault(Code.PROVIDER_ERROR, "the provider failed") from None
-            response = error.response  # a refusal, or a success that is not 200
+            response = error.response  # a refusal, or a status 2xx other than 200
         return response
 
 

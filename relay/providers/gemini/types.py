@@ -1,7 +1,7 @@
-"""What of a streamGenerateContent chunk the decoder reads, as msgspec decodes it.
+"""The fields of a streamGenerateContent chunk that the decoder reads, as msgspec structs.
 
-Apart from the decoder, because compiling it (`scripts/compile.py`) is not for classes that
-msgspec makes. Source: the official SDK's types (`google.genai.types`).
+In a module of its own because mypyc (`scripts/compile.py`) can't compile classes that msgspec
+makes. Source: the official SDK's types (`google.genai.types`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relay.providers.decoding.tolerant import WORDS, Count
 
 
 class FunctionCall(Struct, gc=False):
-    """A tool call, whole."""
+    """A complete tool call."""
 
     id: str | None = None
     name: Annotated[str, WORDS] = ""
@@ -37,7 +37,7 @@ class Content(Struct, gc=False):
 
 
 class Candidate(Struct, rename="camel", gc=False):
-    """One of the answers asked for."""
+    """One of the requested answers."""
 
     content: Annotated[Content | None, WORDS] = None
     finish_reason: Annotated[str | None, WORDS] = None
@@ -52,7 +52,7 @@ class Feedback(Struct, rename="camel", gc=False):
 
 
 class GeminiUsage(Struct, rename="camel", gc=False):
-    """What the answer cost so far, in tokens."""
+    """Tokens used so far."""
 
     prompt_token_count: Count | None = None
     tool_use_prompt_token_count: Count | None = None

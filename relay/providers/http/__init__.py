@@ -1,1 +1,1 @@
-"""The streaming HTTP client: one vendor's request and its response, read as it comes."""
+"""The streaming HTTP client: sends one request to a vendor and reads its response as it arrives."""

@@ -1,4 +1,5 @@
-"""One upstream call on the lean way: its answer's bytes to events, and what its end means."""
+"""One upstream call on the lean way: decodes the answer's bytes to events and classifies its
+end."""
 
 from __future__ import annotations
 
@@ -15,24 +16,24 @@ from relay.providers.http.sdk_client import connect_timed_out, unreachable, with
 
 
 class Asker(Protocol):
-    """What a call has to know of the provider that makes it."""
+    """What a call needs of the provider that makes it."""
 
     secret: str | None
-    """The provider's key, which is kept out of what is said of a failure."""
+    """The provider's key, which is removed from error messages."""
 
     def classify(self, reply: Reply, call: Call | None) -> Fault:
-        """The `Fault` of a refusal, a status of 400 and above."""
+        """The `Fault` for a refusal: a status of 400 and above."""
         ...
 
     def step_aside(self, call: Call, caller: Caller) -> UpstreamCall:
-        """Make `call` by the SDK, and all others of its model from here on: the lean way can't
-        read what is answered."""
+        """Make `call` through the SDK, and every later call of its model too, because the lean way
+        can't read the response."""
         ...
 
 
 class LeanCall:
-    """One upstream call on the lean way. Its answer's body goes to `decoder`; the events, one
-    call a read, and its end go to `caller`. Nothing is heard before `carried_by` was called."""
+    """One upstream call on the lean way. `decoder` reads the answer's body. `caller` gets its
+    events, one call a read, and its end; it is not called before `carried_by` was."""
 
     __slots__ = ("_asker", "_call", "_caller", "_decoder", "_upstream")
 
@@ -44,7 +45,7 @@ class LeanCall:
         self._upstream: UpstreamCall | None = None
 
     def carried_by(self, upstream: UpstreamCall) -> None:
-        """Whose closing closes the call: its response."""
+        """Set what `close` has to close: the call's response."""
         self._upstream = upstream
 
     def close(self) -> None:
@@ -53,7 +54,8 @@ class LeanCall:
             self._upstream.close()
 
     def take(self, body: bytes) -> bool:
-        """Decode what one read brought; whether more is wanted. Raises the decoder's `Fault`."""
+        """Decode what one read brought; returns whether more is wanted. Raises the decoder's
+        `Fault`."""
         decoder = self._decoder
         if events := decoder.feed(body):
             self._caller.take(events)
@@ -62,7 +64,7 @@ class LeanCall:
         return not decoder.ended
 
     def over(self, response: Response, error: Exception | None) -> None:
-        """Tell the caller how the response ended, or go on through the SDK."""
+        """Report the end of the response to the caller, or make the call again through the SDK."""
         if isinstance(error, Unsupported):
             self._upstream = self._asker.step_aside(self._call, self._caller)
             return
@@ -75,7 +77,7 @@ class LeanCall:
         self._caller.ended(error)
 
     def _conclusion(self, response: Response) -> Exception | None:
-        """What the body's end leaves, where the response is whole."""
+        """The error that the end of a complete response leaves, if any."""
         if response.status >= 400:
             return self._asker.classify(_reply_of(response), self._call)
         try:
@@ -91,7 +93,8 @@ def _reply_of(response: Response) -> Reply:
 
 
 def _fault(error: TransportError) -> Fault:
-    """What a failure below HTTP means. Its text is dropped: it may hold an address."""
+    """The `Fault` for a failure below HTTP. The error's text is dropped, since it may hold an
+    address."""
     if isinstance(error, ConnectTimeout):
         return connect_timed_out()
     if isinstance(error, Unreachable):

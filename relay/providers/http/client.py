@@ -1,14 +1,14 @@
-"""A pooled HTTP/1.1 client for streaming POSTs: the short way from an upstream's socket.
+"""A pooled HTTP/1.1 client for streaming POSTs, with little work between socket and caller.
 
-Body bytes go from `data_received` straight to the caller's callback: what one read of the
-socket brought is one call, and no task, queue, timer or future stands between. A general
-client wakes a task for each read and copies each chunk through its own buffers, which
-costs more than everything that the relay itself does with a token.
+Body bytes go from `data_received` straight to the caller's callback: each read of the socket is
+one call, without a task, queue, timer or future. A general client wakes a task for each read and
+copies each chunk through its own buffers, which costs more than everything else that the relay
+does with a token.
 
-Nothing is ever sent twice. A POST may have been carried out although its answer was lost
-(RFC 9110 section 9.2.2), so whether to ask again is for the failover policy, which counts
-its attempts. What this client does do is look, before it writes, whether the peer has
-closed an idle connection, and then use another.
+Nothing is ever sent twice. The server may have processed a POST although its answer was lost (RFC
+9110 section 9.2.2), so retries are left to the failover policy, which counts its attempts. Before
+it writes, this client only checks whether the peer has closed an idle connection, and if so uses
+another.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from relay.providers.http.exchange import BodyReader, Response, UpstreamConnecti
 from relay.providers.http.http1 import ConnectTimeout, Endpoint, Interrupted, Origin, Unreachable
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds that name lookup, TCP and TLS together may take. Nothing else is timed on this
-floor: the failover policy's timers rule, and cancel the call."""
+"""Seconds that name lookup, TCP and TLS together may take. There is no other timeout here: the
+timers of the failover policy cancel the call."""
 
 IDLE_LIMIT = 60.0
 """Seconds that an unused connection is kept. A server's `Keep-Alive: timeout` shortens it."""
 
 MAX_IDLE = 512
-"""Unused connections kept for one origin; there is no limit on those in use, which are as
-many as streams are running."""
+"""Unused connections kept for one origin. The number in use has no limit: it is that of the
+running streams."""
 
 
 class Client:
-    """Connections to upstreams, kept and used again.
+    """A pool of connections to upstreams.
 
-    `uds` is the path of a Unix socket that every request goes to, whatever its URL's host.
-    `tls` is used for https; by default the SDKs' own trust settings. One client belongs
-    to one event loop.
+    `uds` is the path of a Unix socket that every request goes to, whatever its URL's host. `tls`
+    is used for https; by default the SDKs' own trust settings. One client belongs to one event
+    loop.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class Client:
         self._opening: dict[asyncio.Task[None], Response] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-        # Bound once, and not for every connection.
+        # Bound once here and not for every connection.
         self._callbacks = (self._done, self._lost)
 
     def post(self, endpoint: Endpoint, body: bytes, reader: BodyReader) -> Response:
-        """Send `body`: now, where there is a connection to use again, else as soon as one
-        is opened. `reader` hears of the response, never from within this call.
+        """Send `body`: at once if there is an idle connection, else as soon as one is opened.
+        `reader` is never called from within this call.
 
-        The errors it may be told: `Unreachable`, `Interrupted`, `Malformed`, `Unsupported`
-        for a response that has to be asked for by other means, and its own.
+        `reader` may get the errors `Unreachable`, `Interrupted`, `Malformed`, `Unsupported` (for a
+        response that has to be requested by other means), and its own.
         """
         response = Response(reader)
         connection = self._checkout(endpoint.origin)
@@ -83,7 +83,7 @@ class Client:
         return response
 
     async def warm(self, origin: Origin, count: int = 1) -> None:
-        """Open connections until `count` unused ones are there. Raises `Unreachable`."""
+        """Open connections until there are `count` unused ones. Raises `Unreachable`."""
         missing = min(count, self._max_idle) - self.idle(origin)
         opening = (self._open_unused(origin) for _ in range(missing))
         for error in await asyncio.gather(*opening, return_exceptions=True):
@@ -95,7 +95,7 @@ class Client:
         return len(self._idle.get(origin, ()))
 
     async def close(self) -> None:
-        """Close every connection; responses under way end in `Interrupted`. Idempotent."""
+        """Close every connection; running responses end in `Interrupted`. Idempotent."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -104,7 +104,7 @@ class Client:
         opening = dict(self._opening)
         for task, response in opening.items():
             task.cancel()
-            response.fail(Interrupted("the connection was given up before it was open"))
+            response.fail(Interrupted("the connection attempt was cancelled"))
         await asyncio.gather(asyncio.sleep(0), *opening, return_exceptions=True)
 
     def _done(self, connection: UpstreamConnection, reusable: bool) -> None:
@@ -121,7 +121,7 @@ class Client:
             idle.remove(connection)
 
     def _checkout(self, origin: Origin) -> UpstreamConnection | None:
-        # The one used last is the one least likely to have been closed by the peer.
+        # The peer is least likely to have closed the one used last.
         idle = self._idle.get(origin)
         now = asyncio.get_running_loop().time()
         while idle:
@@ -143,8 +143,8 @@ class Client:
             self._sweeper = loop.call_later(self._idle_limit, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what was unused for too long. One timer for all connections, and only
-        while there are any."""
+        """Close connections that were unused for too long. One timer for all of them, which runs
+        only while there are any."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         expired = [c for idle in self._idle.values() for c in idle if c.expires <= now]
@@ -170,8 +170,8 @@ class Client:
             self._send(connection, endpoint, body, response)
 
     async def _open_unused(self, origin: Origin) -> None:
-        # Kept in the moment in which it is open: who waits for it may be cancelled in that very
-        # moment, and then nobody would close it.
+        # Put it into the pool at once: the task that waits for it may be cancelled at this very
+        # moment, and then nothing would close it.
         self._checkin(await self._connect(origin))
 
     async def _connect(self, origin: Origin) -> UpstreamConnection:
@@ -201,7 +201,7 @@ class Client:
                     lambda: connection, origin.host, origin.port, ssl=tls, server_hostname=name
                 )
         except asyncio.CancelledError:
-            connection.abort()  # it may have come about in that very moment
+            connection.abort()  # it may have been opened at that very moment
             raise
         return connection
 

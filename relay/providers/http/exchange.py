@@ -1,7 +1,7 @@
 """One request and its response on one connection: the hot path of the streaming client.
 
-A read of the socket is `UpstreamConnection.data_received`, `Response.received`, the parser, the
-reader's callback: plain calls, one after the other, with nothing to wake up in between.
+A read of the socket calls `UpstreamConnection.data_received`, `Response.received`, the parser and
+the reader's callback, one after the other, without a task switch.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from typing import Protocol, TypeAlias, cast
 from relay.providers.http.http1 import Interrupted, Origin, ResponseParser
 
 MAX_ERROR_BODY = 65_536
-"""Bytes of an error response's body that are kept; what follows is not waited for."""
+"""Bytes of an error response's body that are kept; the rest is not waited for."""
 
 LINGER = 1.0
-"""Seconds that the rest of a response may take once its reader has all it wants: framing
-and end markers, for which an answer need not wait but after which its connection is good."""
+"""Seconds that the rest of a response may take after its reader has all it wants. Only framing and
+end markers are left by then; once they are read the connection can be used again."""
 
 _POLLS = hasattr(select, "poll")  # not on Windows
 
 
 class BodyReader(Protocol):
-    """Who a response is for."""
+    """Receives a response."""
 
     def take(self, body: bytes) -> bool:
-        """The body bytes that one read brought; whether more is wanted. What it raises
-        closes the connection, and is told to `over`."""
+        """Take the body bytes of one read; returns whether more is wanted. An exception raised
+        here closes the connection and is passed to `over`."""
         ...
 
     def over(self, response: Response, error: Exception | None) -> None:
-        """All of the response came that is wanted, or is there by its framing; where it has
-        none, its connection was closed without an error. Else `error` is what went wrong:
-        a `TransportError`, or what `take` raised. Told once, and nothing follows."""
+        """The response ended. `error` is None if all of it arrived: all that `take` wanted, or up
+        to its end by its framing; a response without framing ends when its connection is closed
+        without an error. Else `error` is a `TransportError`, or what `take` raised. Called once,
+        as the last call."""
         ...
 
 
@@ -43,8 +44,8 @@ OnLost: TypeAlias = Callable[["UpstreamConnection"], None]
 
 
 class Response:
-    """One response under way: `status` and `headers` (lower-case names; repeated ones
-    joined with commas), and the body where it is an error's.
+    """A response that is being received: `status` and `headers` (lower-case names; repeated ones
+    joined with commas).
 
     Body bytes go to its reader; with a status of 400 and above they are collected in `content`.
     """
@@ -61,7 +62,7 @@ class Response:
 
     @property
     def status(self) -> int:
-        """The status code; 0 before the head is in."""
+        """The status code; 0 before the head arrived."""
         return self._parser.status
 
     @property
@@ -75,17 +76,17 @@ class Response:
         return self._content
 
     def waits_for(self, opening: asyncio.Task[None]) -> None:
-        """The task that is opening the connection."""
+        """Set the task that is opening the connection."""
         self._opening = opening
 
     def carried_by(self, connection: UpstreamConnection) -> None:
-        """The connection that its request is sent on."""
+        """Set the connection that its request is sent on."""
         self._opening = None
         self._connection = connection
 
     def close(self) -> None:
-        """Want no more of it: its reader hears nothing from here on, and the connection is
-        closed at once unless the response is over. Idempotent."""
+        """Stop reading: its reader is not called again, and the connection is closed at once
+        unless the response is over. Idempotent."""
         if self._reader is not None:
             self._reader = None
             if self._opening is not None:
@@ -93,8 +94,9 @@ class Response:
             self._release()
 
     def received(self, data: bytes) -> None:
-        """Take what one read brought. Called by the connection: the hot path, all in one
-        function because each further one is cold when a token wakes the process."""
+        """Take what one read brought. Called by the connection. The hot path, in one function
+        because every further function's code would be out of the CPU's caches when a token wakes
+        the process."""
         parser = self._parser
         body = parser.feed(data)
         if body and self._reader is not None:
@@ -112,13 +114,13 @@ class Response:
             self.fail(parser.error)
 
     def lost(self, error: Exception | None) -> None:
-        """The connection is no more. Called by the connection."""
+        """The connection was closed. Called by the connection."""
         if not self._parser.over:
             self._parser.eof(clean=error is None)
         self.fail(self._parser.error)
 
     def fail(self, error: Exception | None) -> None:
-        """It ends here, where it has not before; None for well."""
+        """End the response here unless it has ended; `error` is None for a good end."""
         self._release()
         self._tell(error)
 
@@ -138,7 +140,7 @@ class Response:
             reader.over(self, error)
 
     def _release(self) -> None:
-        """Give the connection back, once: to be used again if all of the response is in."""
+        """Return the connection, once: to be used again if the whole response arrived."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -153,9 +155,9 @@ class Response:
 class UpstreamConnection(asyncio.Protocol):
     """One socket and the response it is carrying, if any.
 
-    `done` is called when a response is over, with whether the connection may carry
-    another; `lost` when the connection is no more. `keep_alive` is for how many seconds
-    the server said that it keeps it unused; `expires` belongs to the pool.
+    `done` is called when a response is over, with whether the connection may carry another; `lost`
+    when the connection is closed. `keep_alive` is the number of seconds that the server keeps the
+    connection unused, as its header states; `expires` belongs to the pool.
     """
 
     def __init__(self, origin: Origin, done: OnDone, lost: OnLost) -> None:
@@ -169,11 +171,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether it can carry nothing more."""
+        """Whether it can't carry another request."""
         return self._transport is None or self._transport.is_closing()
 
     def send(self, request: bytes, response: Response) -> None:
-        """Write a request, whose answer `response` will take."""
+        """Write a request; `response` takes its answer."""
         self._response = response
         response.carried_by(self)
         if self._transport is None:
@@ -182,18 +184,18 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write(request)
 
     def silent(self) -> bool:
-        """Whether the peer has sent nothing, not even its end, that the event loop has
-        not seen yet: a server closes idle connections whenever it likes."""
+        """Whether the peer has sent nothing, and no end, that the event loop has not seen yet: a
+        server may close an idle connection at any time."""
         if self._transport is None or self._transport.is_closing():
             return False
         if not _POLLS:
-            return True  # a closed connection is then found out by using it
+            return True  # if it is closed, using it will show that
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
     def done(self, *, reusable: bool, hint: str | None) -> None:
-        """The response is over, whole or not."""
+        """The response is over, complete or not."""
         self._response = None
         if hint is not None:
             self.keep_alive = _seconds(hint)
@@ -201,9 +203,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._done(self, reusable and not unsent)
 
     def shut(self) -> None:
-        """Close at once; a response under way has then been interrupted."""
+        """Close at once; a running response is interrupted."""
         if self._response is not None:
-            self._response.fail(Interrupted("the connection was closed from this side"))
+            self._response.fail(Interrupted("the relay closed the connection"))
         self.abort()
 
     def abort(self) -> None:
@@ -221,7 +223,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._response is not None:
             self._response.received(data)
         else:
-            self.abort()  # nothing was asked, so this answers nothing
+            self.abort()  # no request is open, so this is no answer
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop, once."""
@@ -233,8 +235,8 @@ class UpstreamConnection(asyncio.Protocol):
 
 
 def _seconds(keep_alive: str) -> float:
-    """How long to keep a connection whose server said `Keep-Alive: timeout=N`: a second
-    less, so that the two sides do not meet."""
+    """How long to keep a connection after its server sent `Keep-Alive: timeout=N`: a second less,
+    so that the server does not close it just as a request is written."""
     for parameter in keep_alive.split(","):
         name, _, value = parameter.strip().partition("=")
         if name.lower() == "timeout" and value.isdecimal():

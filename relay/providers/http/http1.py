@@ -1,7 +1,7 @@
 """HTTP/1.1 as one streaming POST needs it: request bytes out, response bytes in. No I/O.
 
-The parsing is llhttp's, through httptools; what is decided here is how a response is
-framed, when it is whole, and what is refused.
+llhttp does the parsing, through httptools. This module decides how a response is framed, when it
+is complete, and what is refused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from relay.core.addresses import DEFAULT_PORTS
 
 MAX_HEAD_BYTES = 65_536
-"""Bytes of headers that one response may have, and bytes that may arrive in a row without
-any content (interim responses, chunk extensions, trailers)."""
+"""The limit for the headers of one response, and for consecutive bytes without any content
+(interim responses, chunk extensions, trailers)."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -28,39 +28,39 @@ _HOST = re.compile(r"[0-9A-Za-z.:_-]+")
 _OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
 _BODILESS = frozenset({204, 304})
 _HEEDED = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"keep-alive"})
-"""Headers of a good response that are looked at. A vendor sends some twenty-five, and what is
-kept of them is kept for as long as the response streams. A refusal's are kept all: they say
-for how long."""
+"""Headers that are kept of a successful response. A vendor sends about twenty-five, and they stay
+in memory as long as the response streams. Of a refusal all are kept, since they may tell how long
+to wait."""
 
 _TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class TransportError(Exception):
-    """A request that got no whole response. The message is free of secrets."""
+    """A request that got no complete response. The message is free of secrets."""
 
 
 class Unreachable(TransportError):
-    """No connection could be made: nothing was sent."""
+    """No connection could be made, so nothing was sent."""
 
 
 class ConnectTimeout(Unreachable):
-    """No connection came about in time."""
+    """No connection was made in time."""
 
 
 class Interrupted(TransportError):
-    """The connection ended before the response did. The upstream may have done the work."""
+    """The connection ended before the response did. The upstream may have processed the request."""
 
 
 class Malformed(TransportError):
-    """What came is not HTTP/1.1, or is beyond `MAX_HEAD_BYTES`."""
+    """The response is not HTTP/1.1, or exceeds `MAX_HEAD_BYTES`."""
 
 
 class Unsupported(TransportError):
-    """A response that this client leaves to a fuller one: compressed, or a redirect."""
+    """A response that this client does not handle and the SDK's does: compressed, or a redirect."""
 
 
 class Origin(NamedTuple):
-    """Where connections lead, and so what may share them."""
+    """The server that a connection leads to; requests to the same one may share connections."""
 
     scheme: str
     host: str
@@ -84,9 +84,9 @@ class Endpoint(NamedTuple):
 def endpoint(url: str, headers: Mapping[str, str]) -> Endpoint:
     """Prepare a POST to `url`.
 
-    Host, framing, connection and encoding headers are set here, whatever `headers` say of
-    them. Raises `ValueError` for a URL that `supports` refuses, and for a header that
-    could break out of its line (RFC 9110 section 5.5); the message never holds its value.
+    Host, framing, connection and encoding headers are set here and override those in `headers`.
+    Raises `ValueError` for a URL that `supports` refuses, and for a header that could break out of
+    its line (RFC 9110 section 5.5); the message never holds its value.
     """
     parts = urlsplit(url)
     if not _plain(parts):
@@ -104,9 +104,9 @@ def endpoint(url: str, headers: Mapping[str, str]) -> Endpoint:
 def supports(url: str, *, uds: str | None = None) -> bool:
     """Whether this client may be used for `url`.
 
-    Not where the environment asks for a proxy or names certificates of its own, and not
-    for URLs with credentials, other schemes or characters outside ASCII. `uds` is the
-    path of a Unix socket, where one is used: proxies do not matter then.
+    It may not if the environment sets a proxy or certificates of its own, nor for URLs with
+    credentials, other schemes or characters outside ASCII. `uds` is the path of a Unix socket, if
+    one is used: proxies are ignored then.
     """
     parts = urlsplit(url)
     if not _plain(parts) or (parts.scheme == "https" and any(map(os.getenv, _TRUST_VARIABLES))):
@@ -116,7 +116,7 @@ def supports(url: str, *, uds: str | None = None) -> bool:
 
 def _plain(parts: SplitResult) -> bool:
     try:
-        parts.port  # noqa: B018  a port that is no number raises here
+        parts.port  # raises for a port that is not a number
     except ValueError:
         return False
     return (
@@ -146,11 +146,10 @@ def _origin(parts: SplitResult) -> Origin:
 class ResponseParser:
     """One response, fed as its bytes arrive.
 
-    `status` is 0 until the head is in; interim responses (1xx) are passed over. `headers`,
-    by lower-case name, are all that a refusal (400 and above) has, and of another response
-    at most `keep-alive`. `over` once nothing more is to come: then either `error` is None and
-    the response is whole, or it says what is wrong. `reusable` when the connection may carry
-    another request.
+    `status` is 0 until the head arrived; interim responses (1xx) are skipped. `headers`, by
+    lower-case name, are all that a refusal (400 and above) has, and of another response at most
+    `keep-alive`. `over` once nothing more is to come: `error` is then None if the response is
+    complete, else it says what is wrong. `reusable` when the connection may carry another request.
     """
 
     __slots__ = (
@@ -184,8 +183,8 @@ class ResponseParser:
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes that `data` brought, chunk framing removed, joined. Where the
-        response breaks off within `data`, what came before the break is still returned."""
+        """The body bytes that `data` brought, joined, without chunk framing. If the response
+        breaks off within `data`, the bytes before the break are still returned."""
         assert self._parser is not None
         try:
             self._parser.feed_data(data)
@@ -203,7 +202,7 @@ class ResponseParser:
         return body
 
     def eof(self, *, clean: bool) -> None:
-        """The connection ended; `clean` without an error. Call it once, unless `over`."""
+        """The connection ended; `clean`: without an error. Call it once, unless `over`."""
         if self._until_eof and clean:
             self._conclude()
         elif self.status:
@@ -237,8 +236,8 @@ class ResponseParser:
             self.headers = {} if hint is None else {"keep-alive": hint}
 
     def on_message_begin(self) -> None:
-        """Called by the parser at the start of each response. Bytes behind the one that
-        was asked for make the connection unusable: they answer nothing."""
+        """Called by the parser at the start of each response. Bytes after the requested response
+        make the connection unusable, since no request is open for them."""
         self.reusable = False
 
     def on_message_complete(self) -> None:
@@ -251,8 +250,8 @@ class ResponseParser:
             self.reusable = self._parser.should_keep_alive()
 
     def release(self) -> None:
-        """Let go of the parser, which holds this object too. Call it when done: a cycle
-        for each response would be left to the garbage collector."""
+        """Drop the parser, which refers back to this object. Call it when done: otherwise each
+        response would leave a reference cycle to the garbage collector."""
         self._parser = None
 
     def _count_barren(self, size: int) -> None:
@@ -280,8 +279,8 @@ class ResponseParser:
 
 
 def _headers(head: list[tuple[bytes, bytes]], *, refused: bool) -> dict[str, str]:
-    """A head's fields by lower-case name, repeated ones joined with commas: all of a
-    refusal's, else those that matter here."""
+    """A head's fields by lower-case name, repeated ones joined with commas: all of them for a
+    refusal, else those that are used here."""
     found: dict[str, str] = {}
     for name, value in head:
         name = name.lower()
@@ -301,7 +300,7 @@ def _ends_with_connection(headers: dict[str, str]) -> bool:
 def _encoded(headers: dict[str, str]) -> bool:
     transfer = headers.get("transfer-encoding", "")
     if transfer == "chunked" and "content-encoding" not in headers:
-        return False  # which is how nearly all streams come
+        return False  # the case for nearly all streams
     named = f"{headers.get('content-encoding', '')},{transfer}"
     codings = {coding.strip().lower() for coding in named.split(",")}
     return bool(codings - {"", "identity", "chunked"})

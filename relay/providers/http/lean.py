@@ -1,8 +1,8 @@
-"""The short way to an upstream: the SDK's request, sent and read without the SDK.
+"""The lean way to an upstream: the SDK's request, sent and read without the SDK.
 
-The SDK is asked once for each model what it would send: address, authentication, version
-and client headers are its own. From then on only the body changes, and it is built by the
-same functions that feed the SDK. What this way cannot do is left to the SDK.
+The SDK is asked once for each model what it would send: address, authentication, version and
+client headers are its own. After that only the body changes, and the same functions build it that
+build the SDK's. Calls that this way can't make are left to the SDK.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class LeanTransport:
-    """One provider's connections, and what its SDK sends to each of its models.
+    """One provider's connections, and what its SDK sends for each of its models.
 
-    `send` has the SDK send a call: that is how its headers are learnt. `uds` is the path of
-    a Unix socket to connect to. `on` False leaves every call to the SDK.
+    `send` makes the SDK send a call, which shows its headers. `uds` is the path of a Unix socket
+    to connect to. `on` False leaves every call to the SDK.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class LeanTransport:
         self._endpoints: dict[str, Endpoint | None] = {}
 
     def endpoint(self, model: str) -> Endpoint | None:
-        """Where the calls of `model` go; None where that is not learnt yet, or this way cannot
-        make them."""
+        """Where the calls of `model` go; None if that is not known yet, or if this way can't make
+        them."""
         return self._endpoints.get(model)
 
     def post(self, endpoint: Endpoint, body: Mapping[str, Any], reader: BodyReader) -> Response:
-        """Send `body`; `reader` hears of the response, never from within this call."""
+        """Send `body`. `reader` gets the response, never from within this call."""
         return self._client.post(endpoint, _encode(body), reader)
 
     async def learn(self, model: str) -> Endpoint | None:
-        """Learn what the SDK sends to `model`, unless that was done; see `endpoint`."""
+        """Learn what the SDK sends for `model`, unless that was done; returns `endpoint(model)`."""
         if not self._on:
             return None
         if model not in self._endpoints:
@@ -57,12 +57,12 @@ class LeanTransport:
         return self._endpoints[model]
 
     def stand_aside(self, model: str) -> None:
-        """Leave the calls of `model` to the SDK from here on."""
+        """Leave every later call of `model` to the SDK."""
         self._endpoints[model] = None
 
     async def warm(self, model: str) -> None:
-        """Learn what the SDK sends to `model` and open a connection, so that the first
-        call need not. What fails shows in the calls."""
+        """Learn what the SDK sends for `model` and open a connection, so that the first call saves
+        that time. Failures are ignored; the calls will report them."""
         if (ready := await self.learn(model)) is not None:
             with suppress(TransportError):
                 await self._client.warm(ready.origin)
@@ -72,8 +72,8 @@ class LeanTransport:
         await self._client.close()
 
     async def _rehearsed(self, call: Call) -> Endpoint | None:
-        """What the SDK sends, None where that is more than this way can send. It is asked
-        twice: a header that changes from request to request cannot be learnt."""
+        """What the SDK sends; None if this way can't send it. The SDK is asked twice: a header
+        that changes from request to request can't be learnt."""
         first = await rehearse(lambda: self._send(call))
         second = await rehearse(lambda: self._send(call))
         if first is None or second is None or first.headers != second.headers:
@@ -86,5 +86,5 @@ class LeanTransport:
 
 
 def greeting(model: str) -> Call:
-    """The smallest call there is, to see what an SDK makes of it."""
+    """The smallest possible call, used to see what an SDK sends."""
     return Call(model, ChatRequest(provider="", messages=(Turn("user", "Hello"),)), 1)

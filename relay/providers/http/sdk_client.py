@@ -1,4 +1,4 @@
-"""The HTTP client that all SDKs are given, and what its failures mean."""
+"""The HTTP client that all SDKs are given, and the faults for its failures."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from relay.providers.decoding.faults import Reply, closed_early
 from relay.providers.http.client import CONNECT_TIMEOUT
 
 MAX_IDLE_CONNECTIONS = 100
-"""Connections kept open between calls, to each provider."""
+"""Idle connections kept open to each provider."""
 
 _BOUNDS = {"connect": CONNECT_TIMEOUT, "read": None, "write": None, "pool": None}
 
 
 def http_client(uds: str | None = None) -> httpx2.AsyncClient:
-    """A client with a bounded time to connect and none else, whatever an SDK asks for.
-    `uds`: connect to this Unix socket, whatever the URL's host says."""
+    """A client that limits the time to connect and no other, whatever an SDK sets. `uds`: connect
+    to this Unix socket, whatever the URL's host says."""
     _quiet_sdks()
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS)
     return httpx2.AsyncClient(
@@ -44,19 +44,19 @@ async def _bound(request: httpx2.Request) -> None:
 
 
 class _Rehearsed(Exception):
-    """Stops a request that is only wanted for its looks."""
+    """Stops a request that is only made to see its contents."""
 
 
 _rehearsal: ContextVar[list[httpx2.Request] | None] = ContextVar("rehearsal", default=None)
 
 
 async def rehearse(send: Callable[[], Awaitable[object]]) -> httpx2.Request | None:
-    """The request that `send` has an SDK make on an `http_client`, without sending it;
-    None where it came to none."""
+    """The request that `send` makes an SDK build on an `http_client`, without sending it; None if
+    it built none."""
     caught: list[httpx2.Request] = []
     token = _rehearsal.set(caught)
     try:
-        with suppress(Exception):  # each SDK wraps what stopped it in an error of its own
+        with suppress(Exception):  # each SDK wraps this exception in an error of its own
             await send()
     finally:
         _rehearsal.reset(token)
@@ -64,13 +64,14 @@ async def rehearse(send: Callable[[], Awaitable[object]]) -> httpx2.Request | No
 
 
 def _quiet_sdks() -> None:
-    """The SDKs log requests, and prompts with them, when a variable of theirs says so."""
+    """Turn off the SDKs' own logging, which environment variables can turn on: it would log
+    requests with their prompts."""
     for name in SDK_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def reply_of(response: httpx2.Response) -> Reply:
-    """An error response whose body was read, as the classifiers take it."""
+    """An error response whose body was read, in the form that the classifiers take."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Reply(response.status_code, headers, response.content, time.time())
 
@@ -88,7 +89,7 @@ def transport_faults(decoder: Decoder | None = None) -> Iterator[None]:
 
 @contextmanager
 def secret_kept(secret: str | None) -> Iterator[None]:
-    """Take the provider's own key out of a `Fault`'s message, where a server echoed it."""
+    """Remove the provider's own key from a `Fault`'s message, in case a server echoed it."""
     try:
         yield
     except Fault as fault:
@@ -97,25 +98,26 @@ def secret_kept(secret: str | None) -> Iterator[None]:
 
 
 def without_secret(fault: Fault, secret: str | None) -> None:
-    """Take `secret` out of the fault's message."""
+    """Remove `secret` from the fault's message."""
     if secret is not None and len(secret) >= MIN_SECRET_LENGTH and secret in fault.message:
         fault.message = fault.message.replace(secret, HIDDEN)
         fault.args = (fault.message,)
 
 
 def connect_timed_out() -> Fault:
-    """The fault of a connection that did not come about within `CONNECT_TIMEOUT`."""
+    """The fault of a connection that was not made within `CONNECT_TIMEOUT`."""
     seconds = f"{CONNECT_TIMEOUT:g} s"
     return Fault(Code.PROVIDER_TIMEOUT, f"no connection to the provider within {seconds}")
 
 
 def unreachable() -> Fault:
-    """The fault of a provider that no connection leads to."""
+    """The fault of a provider that can't be connected to."""
     return Fault(Code.PROVIDER_ERROR, "the provider cannot be reached")
 
 
 def transport_fault(error: BaseException | None) -> Fault:
-    """What a failure below HTTP means. Its text is dropped: it may hold an address."""
+    """The `Fault` for a failure below HTTP. The error's text is dropped, since it may hold an
+    address."""
     if isinstance(error, httpx2.ConnectTimeout):
         return connect_timed_out()
     if isinstance(error, httpx2.ConnectError):

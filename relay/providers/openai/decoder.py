@@ -1,8 +1,8 @@
 """OpenAI's chat.completions wire, pure: event decoder and refusals.
 
-The common wire: compatible servers (Mistral, Groq, DeepSeek, Ollama, vLLM, llama.cpp)
-speak it too, so the decoder takes what they are known to leave out or do differently.
-Source: the official SDK's types (`openai.types.chat`) and recorded streams.
+Compatible servers (Mistral, Groq, DeepSeek, Ollama, vLLM, llama.cpp) use it too, so the decoder
+accepts what they are known to leave out or do differently. Source: the official SDK's types
+(`openai.types.chat`) and recorded streams.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ _KNOWN = frozenset(
         "system_fingerprint",
     }
 )
-"""What an object has that is a part of an answer, if a part without words."""
+"""Fields of an object that is part of an answer, even if it has no text."""
 
 
 class OpenAIDecoder(Decoder):
-    """One chat.completions stream. Its end is a `finish_reason` or `[DONE]`. `tools` are the
-    names of those that the model was given."""
+    """One chat.completions stream. It ends with a `finish_reason` or `[DONE]`. `tools` are the
+    names of the tools that the model was given."""
 
     def __init__(self, tools: frozenset[str] = frozenset()) -> None:
         super().__init__()
@@ -139,8 +139,8 @@ class OpenAIDecoder(Decoder):
             self._called(delta)
 
     def _unstreamed(self, choice: Choice, out: list[Event]) -> None:
-        """Take the whole message of a server that does not stream, or a piece of the older
-        wire's text. A message that repeats what was streamed says nothing."""
+        """Take the whole message of a server that does not stream, or a piece of text of the older
+        completions wire. Add nothing if the message only repeats what was streamed."""
         if choice.text:
             self._delta(OpenAIStreamDelta(content=choice.text), out)
         elif choice.message is not None:
@@ -150,8 +150,8 @@ class OpenAIDecoder(Decoder):
                 self._message(choice.message, self._told, out)
 
     def _message(self, message: OpenAIStreamDelta, told: str, out: list[Event]) -> None:
-        """Take a message where no delta said anything: the answer, a piece of it, or all of it
-        so far. `told` is what earlier messages said."""
+        """Take a message when no delta carried text: the answer, a piece of it, or all of it so
+        far. `told` is the text of the earlier messages."""
         if isinstance(message.content, str):
             new = message.content.removeprefix(told)
             self._told = told + new
@@ -180,8 +180,8 @@ class OpenAIDecoder(Decoder):
 
 
 def _is_wordless(chunk: OpenAIStreamChunk) -> bool:
-    """Whether a chunk says nothing, or the end: then it is looked at once more, for a failure
-    that it may tell of in fields which are not read otherwise."""
+    """Whether a chunk has no text, or only the end: it is then checked for a failure in fields
+    that are not read otherwise."""
     if not chunk.choices:
         return True
     choice = chunk.choices[0]
@@ -192,7 +192,7 @@ def _is_wordless(chunk: OpenAIStreamChunk) -> bool:
 
 
 def _pieces(pieces: list[Piece | str], out: list[Event]) -> None:
-    """Mistral's reasoning models send content as a list of pieces."""
+    """Take content that is a list of pieces, as Mistral's reasoning models send it."""
     for piece in pieces:
         if isinstance(piece, str):
             out.append(Text(piece))
@@ -252,17 +252,17 @@ _BY_CODE: dict[str, Verdict] = {
     "api_error": BROKEN,
     "internal_server_error": BROKEN,
 }
-"""By `error.code` or `type`: OpenAI's own, llama.cpp's, Z.AI's numbers, MiniMax' under the name
-that `base_response` gives them. What other codes mean, their names tell (`by_code`)."""
+"""By `error.code` or `type`: those of OpenAI and llama.cpp, Z.AI's numbers, and MiniMax' under the
+name that `base_response` gives them. Other codes are classified by their name (`by_code`)."""
 
 
 def classify(reply: Reply, call: Call | None = None) -> Fault:
-    """The `Fault` that an HTTP refusal stands for, to be raised. `call` is what was asked."""
+    """The `Fault` to raise for an HTTP refusal. `call` is the call that was refused."""
     return refused(_judge, reply, call)
 
 
 def _judge(status: int, error: object) -> Refusal:
-    """What an error object means, by its codes before its status."""
+    """Classify an error object by its codes, then by its status."""
     if not isinstance(error, dict):
         return Refusal(by_words(by_status(status), error), says=error)
     inner = error.get("innererror")
@@ -278,7 +278,7 @@ def _judge(status: int, error: object) -> Refusal:
 
 
 def _status(code: object) -> int | None:
-    """The HTTP status that an error's code is, as OpenRouter and llama.cpp give it."""
+    """The HTTP status in an error's code, as OpenRouter and llama.cpp send it."""
     number = (
         int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else 0
     )

@@ -24,13 +24,13 @@ from relay.providers.vendor import VendorProvider, Wire
 
 BASE_URL = "https://api.openai.com/v1"
 NO_KEY = "none"
-"""Sent where a compatible server needs no key, so that the SDK never looks for one of
-OpenAI's in the environment."""
+"""The key for a compatible server that needs none, so that the SDK never takes OpenAI's from the
+environment."""
 
 
 def wire_of(dialect: Dialect, *, prefill: bool = False) -> Wire:
-    """The wire as servers of `dialect` speak it. `prefill`: the models of a compatible one truly
-    go on with an unfinished assistant turn, as llama.cpp's do."""
+    """The wire as servers of `dialect` use it. `prefill`: the models of a compatible server really
+    continue an unfinished assistant turn, as llama.cpp's do."""
 
     def forms(model: str) -> tuple[Form, ...]:
         if dialect.vendor == "compatible":
@@ -70,9 +70,8 @@ def compatible(
     dialect: Dialect = COMPATIBLE,
     prefill: bool = False,
 ) -> VendorProvider:
-    """Another vendor's or one's own server. Nothing that belongs to OpenAI is sent to it:
-    neither key, organisation and project, nor the headers that the SDK takes from the
-    environment."""
+    """A compatible server of another vendor or of the operator. Nothing that belongs to OpenAI is
+    sent to it: no key, organisation, project or header that the SDK takes from the environment."""
     client = AsyncOpenAI(
         api_key=api_key or NO_KEY,
         admin_api_key="",

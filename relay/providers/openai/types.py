@@ -1,7 +1,7 @@
-"""What of a chat.completions chunk the decoder reads, as msgspec decodes it.
+"""The fields of a chat.completions chunk that the decoder reads, as msgspec structs.
 
-Apart from the decoder, because compiling it (`scripts/compile.py`) is not for classes that
-msgspec makes. Source: the official SDK's types (`openai.types.chat`).
+In a module of its own because mypyc (`scripts/compile.py`) can't compile classes that msgspec
+makes. Source: the official SDK's types (`openai.types.chat`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from relay.providers.decoding.tolerant import SHOWN, WORDS, Count
 
 
 class Function(Struct, gc=False):
-    """A tool call's function, or a part of it."""
+    """A tool call's function, or a piece of it."""
 
     name: Annotated[str | None, WORDS] = None
     arguments: Annotated[str | dict[str, Any] | None, WORDS] = None
 
 
 class CallDelta(Struct, gc=False):
-    """A piece of a tool call; some servers leave out the `function` around its fields."""
+    """A piece of a tool call. Some servers put its fields here, without the `function` around
+    them."""
 
     index: int | None = None
     id: str | None = None
@@ -31,7 +32,7 @@ class CallDelta(Struct, gc=False):
 
 
 class Piece(Struct, gc=False):
-    """A piece of a content that is a list (Mistral's reasoning models)."""
+    """An element of content that is a list (Mistral's reasoning models)."""
 
     type: str = ""
     text: Annotated[str, WORDS] = ""
@@ -50,8 +51,8 @@ class OpenAIStreamDelta(Struct, gc=False):
 
 
 class Choice(Struct, gc=False):
-    """One of the answers asked for. `message` and `text` are what servers send that do not
-    stream, or speak the older completions wire; `error` is OpenRouter's."""
+    """One of the requested answers. `message` and `text` come from servers that do not stream or
+    use the older completions wire; `error` is OpenRouter's."""
 
     index: int | None = None
     delta: Annotated[OpenAIStreamDelta | None, WORDS] = None
@@ -62,19 +63,19 @@ class Choice(Struct, gc=False):
 
 
 class InputDetails(Struct, gc=False):
-    """Of the prompt's tokens."""
+    """Details of the prompt's token count."""
 
     cached_tokens: Count | None = None
 
 
 class OpenAIOutputDetails(Struct, gc=False):
-    """Of the answer's tokens."""
+    """Details of the answer's token count."""
 
     reasoning_tokens: Count | None = None
 
 
 class OpenAIStreamUsage(Struct, gc=False):
-    """What the answer cost, in tokens."""
+    """Tokens used."""
 
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
