@@ -1,4 +1,4 @@
-"""The Python client of the chat relay, on `websockets`.
+"""The Python client of the chat relay, built on `websockets`.
 
     from relay.client import RelayClient
 
@@ -7,7 +7,7 @@
             if isinstance(event, Text):
                 print(event.text, end="")
 
-A dropped connection is taken up again where it broke: nothing missing, nothing twice.
+After a dropped connection an answer continues where it broke: nothing missing, nothing twice.
 `relay chat --help` is the same from a terminal.
 """
 

@@ -22,20 +22,20 @@ OK, FAILED, USAGE, UNREACHABLE, BROKEN_PIPE = 0, 1, 2, 3, 141
 MODULE = "python -m relay.client"
 
 STOP_TIMEOUT = 5.0
-"""Seconds that the relay has to confirm a cancel before the command ends without it."""
+"""Seconds to wait for the relay to confirm a cancel; after that the command ends."""
 
 EPILOG = """\
 exit codes:
   0    the answer is complete
-  1    the answer failed; the reason and what to do stand on stderr
+  1    the answer failed; stderr says why and what to do
   2    wrong usage
-  3    no relay was reached, or it refused the connection
-  130  stopped with Ctrl-C (143 by SIGTERM); the relay was told to cancel
-  141  whoever read the output went away; the relay was told to cancel
+  3    no relay could be reached, or it refused the connection
+  130  stopped with Ctrl-C (143: by SIGTERM); the relay was told to cancel
+  141  the reader of the output closed it; the relay was told to cancel
 
 The text goes to stdout, everything about it to stderr. Control characters in a model's
-text are left out, so that it cannot command the terminal. A dropped connection is made
-again, and the answer goes on where it broke. A second Ctrl-C ends at once.
+text are left out, so that it can't control the terminal. A dropped connection is made
+again, and the answer continues where it broke. A second Ctrl-C ends at once.
 
 examples:
   %(prog)s "Why is the sky blue?" --provider local
@@ -54,16 +54,20 @@ def parser(prog: str = MODULE) -> argparse.ArgumentParser:
     add = made.add_argument
     add("prompt", nargs="?", help="the message; read from stdin when left out or -")
     add("--provider", metavar="NAME", help="provider or route (default: the relay's own)")
-    add("--providers", action="store_true", help="list what the relay offers, and end")
+    add("--providers", action="store_true", help="list the relay's providers and exit")
     add("--system", metavar="TEXT", help="system prompt")
-    add("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
-    add("--no-fallback", action="store_true", help="no other model, no rescue")
+    add("--max-tokens", type=int, metavar="N", help="limit of the answer, in tokens")
+    add(
+        "--no-fallback",
+        action="store_true",
+        help="try no other model and do not continue a broken answer",
+    )
     add("--url", default=DEFAULT_URL, help="the relay's address (default: %(default)s)")
     add("--token", metavar="TOKEN", help="access token (better: the variable RELAY_TOKEN)")
     add("--reasoning", action="store_true", help="show the model's thinking, on stderr")
     form = made.add_mutually_exclusive_group()
     form.add_argument(
-        "--json", action="store_true", help="one JSON object a line: the relay's frames"
+        "--json", action="store_true", help="print the relay's frames, one JSON object a line"
     )
     form.add_argument(
         "--whole", action="store_true", help="print the text once it is complete, for scripts"
@@ -89,7 +93,7 @@ def read_prompt(given: str | None) -> str:
 
 @dataclass
 class Interrupt:
-    """Turns a signal into a cancel of the chat, and a second one into the end."""
+    """Turns a first signal into a cancel of the chat, and a second one into an exit."""
 
     task: asyncio.Task[int]
     printer: Printer
@@ -109,7 +113,7 @@ class Interrupt:
                 )
 
     def fire(self, code: int) -> None:
-        """Stop: at once where nothing was asked yet or this is the second time."""
+        """Stop the chat. Exit at once if no chat was sent yet, or if this is the second signal."""
         if self.chat is None or self.code is not None:
             self.code = self.code or code
             self.task.cancel()
@@ -124,7 +128,7 @@ class Interrupt:
 
 
 def status_note(printer: Printer, status: Status) -> None:
-    """Tell about the connection what a person wants to know, and no more."""
+    """Print a change of the connection that a person should know about."""
     if status.state == "waiting":
         printer.note(f"connection lost, trying again in {status.delay:.1f} s")
 
@@ -209,12 +213,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = MODULE) -> int:
     try:
         message = "" if options.providers else read_prompt(options.prompt)
         if not options.providers and not message.strip():
-            made.error("the message is empty: give one, or pipe it in")
+            made.error("the message is empty: pass it as an argument or on stdin")
         code = asyncio.run(ask(options, message))
     except KeyboardInterrupt:
         return 130
     if code == BROKEN_PIPE:
-        # Python flushes stdout once more at exit; nobody reads it.
+        # Python flushes stdout once more at exit, which would fail on a closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return code
 

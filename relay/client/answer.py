@@ -1,4 +1,4 @@
-"""One chat's answer: a fold over its frames. No sockets, clocks or randomness."""
+"""One chat's answer, built from its frames. No sockets, clocks or randomness."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 Frame: TypeAlias = dict[str, Any]
-"""One JSON object of the wire, as decoded."""
+"""One JSON object of the wire, decoded."""
 
 Advice = Literal["applied", "dropped", "gap"]
-"""What became of a numbered frame: folded in, known already, or beyond a hole."""
+"""What was done with a numbered frame: applied, dropped as a duplicate, or refused for a gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """What every event has: `frame`, the frame itself as it came, each field under its name
-    on the wire, those that this client does not know too. Pieces of text that were merged
-    have one frame for all, as the relay merges them."""
+    """Base of all events. `frame` is the frame as it came, with the field names of the wire,
+    including fields that this client does not know. Merged pieces of text have one frame that
+    covers them all, like the relay's merged frames."""
 
     frame: Frame = field(default_factory=dict, kw_only=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Start(Framed):
-    """The relay accepted the chat. `model` as configured; `stream` is the relay's own name
-    for the answer, good across sessions and on the HTTP routes."""
+    """The relay accepted the chat. `model` is the configured one; `stream` is the relay's own name
+    for the answer, valid across sessions and on the HTTP routes."""
 
     stream: str
     provider: str
@@ -48,7 +48,7 @@ class Reasoning(Framed):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall(Framed):
-    """A whole call of one of the chat's tools. Send `state` back with the call."""
+    """A complete call of one of the chat's tools. Send `state` back with the call."""
 
     call_id: str
     name: str
@@ -58,10 +58,10 @@ class ToolCall(Framed):
 
 @dataclass(frozen=True, slots=True)
 class Fallback(Framed):
-    """Another target takes over. Where `keep` is False, discard all text and reasoning
-    shown so far: a fresh answer follows. `reason` is an error code. The target it comes from
-    was not asked where it had failed other answers a moment ago: then `attempts` lacks it.
-    The wire's `from` and `to` are two fields each, because `from` is a word of Python."""
+    """Another target takes over. If `keep` is False, discard all text and reasoning shown so far:
+    a fresh answer follows. `reason` is an error code. A target that recently failed other chats
+    may be skipped without a call: then `attempts` lacks it. The wire's `from` and `to` are two
+    fields each, because `from` is a keyword of Python."""
 
     from_provider: str
     from_model: str
@@ -73,9 +73,9 @@ class Fallback(Framed):
 
 @dataclass(frozen=True, slots=True)
 class Done(Framed):
-    """The answer's end. `model` as the provider reported it; `usage`, `attempts` and
-    `timing` as in the `done` frame (milliseconds), empty where the chat was cancelled
-    before it was sent."""
+    """The answer's end. `model` is the one the provider reported. `usage`, `attempts` and `timing`
+    are those of the `done` frame (milliseconds), empty if the chat was cancelled before it was
+    sent."""
 
     provider: str
     model: str
@@ -91,12 +91,13 @@ Event: TypeAlias = Start | Text | Reasoning | ToolCall | Fallback | Done
 
 
 class ClientError(Exception):
-    """What a chat or a connection ends in where it does not end well. Where `retryable`,
-    asking again may help, after `retry_after` seconds if that is given. `attempts` are the
-    relay's calls of its providers, as in the `error` frame; none where it made none.
+    """How a chat or a connection failed. If `retryable`, asking again may help, after
+    `retry_after` seconds if that is given. `attempts` are the relay's calls of its providers, as
+    in the `error` frame; empty if it made none.
 
-    `frame` is the `error` frame itself, or what stands for one where the client noticed the
-    fault and not the relay."""
+    `frame` is the `error` frame itself, or one that the client made because it noticed the error
+    and not the relay.
+    """
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class ClientError(Exception):
 
 class ConnectionFailed(ClientError):
     """There is no connection to the relay, and none could be made in time. `code` is
-    `unreachable`, or the protocol's where the relay itself refused."""
+    `unreachable`, or one of the protocol's codes if the relay refused the connection."""
 
 
 class AnswerFailed(ClientError):
@@ -138,7 +139,7 @@ class AnswerFailed(ClientError):
 
     @classmethod
     def from_frame(cls, frame: Frame) -> AnswerFailed:
-        """The failure that an `error` frame tells of."""
+        """The failure that an `error` frame reports."""
         return cls(
             str(frame.get("code", "internal")),
             str(frame.get("message", "")),
@@ -153,8 +154,8 @@ _PIECE = frozenset({"type", "id", "seq", "first", "text"})
 
 
 def merged(before: Event, after: Event) -> Event | None:
-    """Two pieces of one text as one, as the relay merges records: its frame covers those of
-    both. None where they are no such pieces, or one carries more than text."""
+    """Two adjacent pieces of text as one, merged as the relay merges records: its frame covers
+    both. None if they are no such pieces, or if one carries more than text."""
     if not isinstance(after, Text | Reasoning) or type(before) is not type(after):
         return None
     old, new = before.frame, after.frame
@@ -166,10 +167,10 @@ def merged(before: Event, after: Event) -> Event | None:
 
 
 class Answer:
-    """What one chat has brought so far.
+    """What one chat has received so far.
 
-    `last` is the seq of the last frame applied, -1 before any. `done` or `failure` is set
-    once it ended.
+    `last` is the seq of the last frame applied, -1 before any. `done` or `failure` is set once it
+    ended.
     """
 
     def __init__(self, id: str, request: Frame) -> None:
@@ -187,7 +188,7 @@ class Answer:
 
     @property
     def finished(self) -> bool:
-        """Whether the answer ended, well or not."""
+        """Whether the answer ended, with `done` or a failure."""
         return self.done is not None or self.failure is not None
 
     @property
@@ -203,9 +204,9 @@ class Answer:
     def apply(self, frame: Frame) -> tuple[Advice, Event | None]:
         """Take one numbered frame.
 
-        On "gap" nothing changed: ask for what follows `last`. The event is what the frame
-        means to a reader; None for an `error`, which sets `failure`, and for a type that
-        this client does not know.
+        On "gap" nothing changed: ask for the records after `last`. The event is what the frame
+        means to a reader; None for an `error`, which sets `failure`, and for a type that this
+        client does not know.
         """
         seq: int = frame["seq"]
         if self.finished or seq <= self.last:
@@ -216,13 +217,13 @@ class Answer:
         return "applied", self._fold(frame)
 
     def cancel(self) -> Done:
-        """End the answer here, as cancelled, where the relay never had the chat."""
+        """End the answer as cancelled, if the relay never got the chat."""
         frame = {"type": "done", "id": self.id, "finish_reason": "cancelled"}
         self.done = Done("", "", "cancelled", frame=frame)
         return self.done
 
     def fail(self, failure: ClientError) -> None:
-        """End the answer in an error that is not a record of its stream."""
+        """End the answer with an error that is not a record of its stream."""
         self.failure = failure
 
     def _fold(self, frame: Frame) -> Event | None:

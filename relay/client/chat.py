@@ -1,4 +1,4 @@
-"""One chat under way, as a client's caller holds it."""
+"""A running chat, as the user of a client sees it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from relay.client.answer import Answer, Done, Event, merged
 
 
 class Chat:
-    """Iterate over it for the events, once; `Done` is the last. A failed answer raises
-    `AnswerFailed`, a lost relay `ConnectionFailed`.
+    """Iterate over it for the events, once; `Done` is the last. Raises `AnswerFailed` if the
+    answer failed, `ConnectionFailed` if the connection to the relay was lost.
 
-    Leaving the loop early does not stop the answer: call `cancel`, or hold the chat in
-    `async with`, which cancels what has not ended.
+    Leaving the loop early does not stop the answer: call `cancel`, or use the chat in `async
+    with`, which cancels an answer that has not ended.
     """
 
     def __init__(self, answer: Answer, cancel: Callable[[str], None]) -> None:
@@ -31,20 +31,20 @@ class Chat:
 
     @property
     def answer(self) -> Answer:
-        """What has come so far; what a fallback discarded is not in it."""
+        """The answer so far, without what a fallback discarded."""
         return self._answer
 
     def cancel(self) -> None:
-        """Ask the relay to stop. The answer then ends with `Done`, `cancelled`."""
+        """Ask the relay to stop. The answer then ends with `Done` and finish reason `cancelled`."""
         self._cancel(self.id)
 
     async def text(self) -> str:
-        """The whole text, once the answer ended. Raises as the iteration does."""
+        """The whole text, after the answer ended. Raises what the iteration raises."""
         await self.done()
         return self._answer.text
 
     async def done(self) -> Done:
-        """Wait for the end. Raises as the iteration does."""
+        """Wait for the end. Raises what the iteration raises."""
         while not self._answer.finished:
             await self._wait()
         if self._answer.failure is not None:
@@ -53,8 +53,8 @@ class Chat:
         return self._answer.done
 
     def tell(self, event: Event | None) -> None:
-        """Used by the client: the answer changed. Text that nobody has read yet is merged,
-        so that a slow reader costs the text and no queue."""
+        """Called by the client: the answer changed. Text that was not read yet is merged, so that
+        a slow reader needs memory for the text only, not for a queue."""
         if event is not None:
             self._merge(event)
         self._changed.set()

@@ -1,4 +1,4 @@
-"""The client: does what `relay.client.session` decides, on real sockets and clocks."""
+"""The client: carries out what `relay.client.session` decides, with real sockets and clocks."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from relay.client.transport import (
 )
 
 DEFAULT_URL = "ws://127.0.0.1:3050/ws"
-"""Where a relay serves unless it is told otherwise."""
+"""A relay's default address."""
 
 GIVE_UP_AFTER = 60.0
-"""Seconds without a connection after which chats under way fail."""
+"""Seconds without a connection after which running chats fail."""
 
 
 NOT_RELAY = 4406
-"""The close code that stands for a server whose frames make no sense."""
+"""The close code used for a server whose frames can't be understood."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the connection stands: `waiting` before a try (`delay` seconds), `connecting`,
+    """The state of the connection: `waiting` before a try (`delay` seconds), `connecting`,
     `online`, `stopped` (`failure` says why; the next chat connects again)."""
 
     state: Literal["waiting", "connecting", "online", "stopped"]
@@ -65,12 +65,12 @@ class Status:
 class RelayClient:
     """A client of one relay: `async with RelayClient(url) as relay`.
 
-    Entering connects, and raises `ConnectionFailed` where no relay answers. Afterwards a
-    dropped connection is made again and every chat goes on where it broke; after
-    `give_up_after` seconds without one, chats raise `ConnectionFailed` (None: never).
-    Leaving closes; answers under way are left to the relay's grace. `session` takes up
-    the session of that secret. `on_status` is called with each `Status`, and `on_problem`
-    with errors of the relay that belong to no chat.
+    Entering connects, and raises `ConnectionFailed` if no relay answers. Later a dropped
+    connection is made again, and every chat continues where it broke; after `give_up_after`
+    seconds without a connection chats raise `ConnectionFailed` (None: never). Leaving closes the
+    connections; running answers go on at the relay for its grace period. `session` is the secret
+    of a session to resume. `on_status` is called with each `Status`, and `on_problem` with errors
+    of the relay that belong to no chat.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class RelayClient:
 
     @property
     def session(self) -> str:
-        """The session's secret: with it another client takes the chats up."""
+        """The session's secret. Another client can resume the session with it."""
         return self._session.secret
 
     @property
     def providers(self) -> list[dict[str, Any]]:
-        """What the relay offers, its default first: `{name, model, status}` each."""
+        """The relay's providers, its default first: `{name, model, status}` each."""
         return list((self.ready or {}).get("providers", ()))
 
     def chat(
@@ -123,8 +123,8 @@ class RelayClient:
         fallback: bool | None = None,
         id: str | None = None,
     ) -> Chat:
-        """Send a chat; the fields are those of the `chat` frame. A string is one user
-        message. Raises `ValueError` for an id that is under way."""
+        """Send a chat; the fields are those of the `chat` frame. A string is one user message.
+        Raises `ValueError` if a chat with this id is running."""
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         fields = {
@@ -164,7 +164,7 @@ class RelayClient:
         await self._close()
 
     async def _close(self) -> None:
-        """Say goodbye on open connections, and drop what was to be opened."""
+        """Close open connections in order, and cancel those not opened yet."""
         self._closing = True
         for socket in self._sockets.values():
             socket.close()
@@ -238,7 +238,7 @@ class RelayClient:
         self._on_status(Status("connecting"))
         try:
             socket = await Socket.open(self.url)
-        except Exception as error:  # whatever it was, those who wait must hear of it
+        except Exception as error:  # whatever the error is, the waiting callers must get it
             self._not_connected(link, error)
             return
         code = await self._carry(link, socket)
@@ -290,7 +290,7 @@ def _connection_failure(url: str, code: int, error: Exception) -> ConnectionFail
 
 
 def _refused(url: str, code: int, error: InvalidStatus) -> ConnectionFailed:
-    """The handshake was answered by something else than a WebSocket."""
+    """The server answered the handshake with something other than a WebSocket."""
     response = error.response
     passing = after_close(code) != "stop"
     if told := refusal_of(response):

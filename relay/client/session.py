@@ -1,7 +1,7 @@
-"""The rules of a `relay.v1` client over any number of connections, sans I/O.
+"""The rules of a `relay.v1` client over any number of connections, without I/O.
 
-`Session` holds all chats of one client and answers each thing that happened with the
-actions to be done. `relay.client.client` does them.
+`Session` holds all chats of one client. Its methods take what happened and return the actions to
+carry out, which `relay.client.client` does.
 """
 
 from __future__ import annotations
@@ -13,55 +13,56 @@ from typing import Literal, TypeAlias
 from relay.client.answer import Answer, AnswerFailed, ClientError, Event, Frame
 
 LinkId: TypeAlias = int
-"""Names one connection."""
+"""Identifies one connection."""
 
 AfterClose = Literal["reconnect", "back_off", "stop"]
-"""What a close code asks of a client: come back, come back later, stay away."""
+"""What a client does after a close code: reconnect, reconnect later, or stay away."""
 
 BASE_DELAY = 0.4
-"""Seconds; the ceiling of the first delay between two tries."""
+"""Seconds: the upper limit of the first delay between two tries."""
 
 MAX_DELAY = 15.0
-"""Seconds; the ceiling of every delay between two tries."""
+"""Seconds: the upper limit of all delays between two tries."""
 
 BACK_OFF_FROM = 3
-"""The try from which the delays grow after a close that asks to back off."""
+"""After a close that asks to back off, delays are as long as from this try on."""
 
 MAX_ASKS = 8
-"""So often the same hole is asked for; then the answer counts as lost."""
+"""How often the same gap is asked for before the answer counts as lost."""
 
 NOT_CONNECTED = 1006
-"""The close code of a connection that broke without one, or was never made."""
+"""The close code for a connection that broke without one, or was never made."""
 
 _CLOSE_ERRORS = {
     1009: ("too_large", "the message is too large for this relay: shorten it"),
-    4401: ("unauthorized", "the relay asks for a valid token"),
+    4401: ("unauthorized", "the relay requires a valid token"),
     4403: ("forbidden", "the relay does not accept this client"),
     4406: ("bad_request", "the server does not speak relay.v1"),
 }
 
 
 def after_close(code: int) -> AfterClose:
-    """What to do about a close code of `relay.v1`."""
+    """What to do after a close code of `relay.v1`."""
     if code in (4429, 4500):
         return "back_off"
     return "stop" if code == 1009 or code >= 4400 else "reconnect"
 
 
 def close_error(code: int) -> AnswerFailed:
-    """What a close for good means to the chats that were under way."""
+    """The error that running chats get when the relay closes for good."""
     default = ("bad_frame", f"the relay closed the connection ({code})")
     return AnswerFailed(*_CLOSE_ERRORS.get(code, default))
 
 
 def backoff(attempt: int, random: float) -> float:
-    """Seconds before try number `attempt` (from 0), `random` in [0, 1): exponential, jittered."""
+    """Seconds before try number `attempt` (from 0), `random` in [0, 1): exponential with jitter."""
     ceiling: float = min(MAX_DELAY, BASE_DELAY * 2 ** min(attempt, 10))
     return ceiling * (0.5 + random / 2)
 
 
 def judge_silence(silent: float, heartbeat: float) -> Literal["fine", "ask", "dead"]:
-    """What a silence means where the server speaks at least every `heartbeat` seconds."""
+    """What a silence of `silent` seconds means if the server sends at least every `heartbeat`
+    seconds."""
     if silent >= 2 * heartbeat:
         return "dead"
     return "ask" if silent >= heartbeat else "fine"
@@ -77,8 +78,8 @@ class SendOnLink:
 
 @dataclass(frozen=True, slots=True)
 class OpenLink:
-    """Open a connection: after `delay` seconds, else after the back-off of `attempt`.
-    Report it by `Session.opened` or, where it failed, by `Session.closed`."""
+    """Open a connection: after `delay` seconds if given, else after the back-off of `attempt`.
+    Report the result with `Session.opened` or, if it failed, `Session.closed`."""
 
     attempt: int = 0
     delay: float | None = None
@@ -86,14 +87,14 @@ class OpenLink:
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
-    """Close a connection that carries nothing any more."""
+    """Close a connection that carries no chat any more."""
 
     link: LinkId
 
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """An answer changed. `event` is None where it failed: its `failure` says why."""
+    """An answer changed. `event` is None if the answer failed; its `failure` says why."""
 
     answer: Answer
     event: Event | None
@@ -115,7 +116,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The server wants no reconnect."""
+    """The server does not want a reconnect."""
 
     code: int
     failure: AnswerFailed
@@ -131,7 +132,7 @@ class _Chat:
     sent: bool = False
     cancelling: bool = False
     gap: int | None = None
-    """The newest seq beyond a hole that was asked for, None where there is none."""
+    """The newest seq beyond a gap that was asked for, None if there is none."""
     asks: int = 0
 
 
@@ -152,10 +153,10 @@ def _expired() -> AnswerFailed:
 
 
 class Session:
-    """All chats of one client. Each method returns what is to be done, in order.
+    """All chats of one client. Each method returns the actions to carry out, in order.
 
-    `secret` is 22 to 64 random characters of `A-Za-z0-9_-`, chosen by the client: with it
-    even a chat sent before `ready` is never answered twice.
+    `secret` is 22 to 64 random characters of `A-Za-z0-9_-`, chosen by the client. With it, even a
+    chat sent before `ready` is never answered twice.
     """
 
     def __init__(self, secret: str, token: str | None = None) -> None:
@@ -168,21 +169,21 @@ class Session:
         self._attempt = 0
 
     def connect(self) -> list[SessionAction]:
-        """Start connecting, if no connection is there or under way."""
+        """Start connecting, unless a connection is open or being opened."""
         return self._open(OpenLink(attempt=self._attempt))
 
     def add(self, answer: Answer) -> list[SessionAction]:
-        """Add a chat: it is sent at once, or as soon as there is a connection.
-        Raises `ValueError` for an id that is under way."""
+        """Add a chat: it is sent at once, or as soon as there is a connection. Raises `ValueError`
+        if a chat with this id is running."""
         if answer.id in self._chats:
-            raise ValueError(f"a chat with the id {answer.id} is under way")
+            raise ValueError(f"a chat with the id {answer.id} is already running")
         chat = self._chats[answer.id] = _Chat(answer)
         if self._current is None:
             return self.connect()
         return list(self._attach(chat, self._current))
 
     def cancel(self, id: str) -> list[SessionAction]:
-        """Cancel a chat: at the server where it may have arrived, else here."""
+        """Cancel a chat: at the server if the chat may have arrived there, else here."""
         chat = self._chats.get(id)
         if chat is None or chat.cancelling:
             return []
@@ -193,7 +194,7 @@ class Session:
         return [] if chat.link is None else [SendOnLink(chat.link, {"type": "cancel", "id": id})]
 
     def opened(self, link: LinkId) -> list[SessionAction]:
-        """A connection is open: introduce ourselves and take up every chat that waits."""
+        """A connection is open: send `hello` and resume or send every waiting chat."""
         self._opening = False
         self._current = link
         waiting = self._carried_by(None)
@@ -210,7 +211,7 @@ class Session:
         return actions + self._retire()
 
     def received(self, link: LinkId, frame: Frame) -> list[SessionAction]:
-        """A frame came. What is unknown is ignored."""
+        """A frame came. Unknown types are ignored."""
         numbered = isinstance(frame.get("seq"), int)
         match frame.get("type"):
             case "ready":
@@ -244,8 +245,8 @@ class Session:
         return self._come_back(code)
 
     def give_up(self, failure: ClientError) -> list[SessionAction]:
-        """End every chat that no connection carries. What was to be opened is not: the
-        next chat starts connecting again."""
+        """End every chat without a connection. Planned connections are cancelled; the next chat
+        starts connecting again."""
         self._opening = False
         actions: list[SessionAction] = []
         for chat in self._carried_by(None):
@@ -309,8 +310,9 @@ class Session:
         return [] if event is None else [Tell(chat.answer, event)]
 
     def _ask(self, chat: _Chat, link: LinkId, frame: Frame) -> list[SessionAction]:
-        """Ask for what is missing, once: frames already under way show the same hole. An
-        older one than seen, or the last one, shows that what was asked for has a hole too."""
+        """Ask for the missing records, once: frames already sent show the same gap. A seq older
+        than the newest seen, or the last one that was asked for, shows that the answer to the
+        request has a gap too."""
         if chat.link != link:
             return []
         seq, known, chat.gap = frame["seq"], chat.gap, frame["seq"]
@@ -355,7 +357,7 @@ class Session:
         return self._retire()
 
     def _retire(self) -> list[SessionAction]:
-        """Draining connections that carry no chat are closed once another one stands."""
+        """Close draining connections that carry no chat, once another connection is open."""
         if self._current is None:
             return []
         carrying = {chat.link for chat in self._chats.values()}

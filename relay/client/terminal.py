@@ -1,4 +1,4 @@
-"""What a terminal is shown: a model's text without what could command the terminal."""
+"""Output for a terminal: a model's text without characters that control the terminal."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _CONTROLS = {c: None for c in [*range(0x20), *range(0x7F, 0xA0)] if chr(c) not i
 
 
 def plain(text: str) -> str:
-    """`text` without control characters (C0, DEL and C1: escape sequences, carriage
-    returns, bells), newline and tab excepted."""
+    """`text` without control characters (C0, DEL and C1: escape sequences, carriage returns,
+    bells) except newline and tab."""
     return text.translate(_CONTROLS)
 
 
 def one_line(text: str) -> str:
-    """`text` as part of one line."""
+    """`text` made fit for use in one line."""
     return " ".join(plain(text).split())
 
 
 def as_json(told: Event | ClientError) -> str:
-    """An event or a failure as one line of ASCII JSON: its frame, in the wire's own shape."""
+    """An event or a failure as one line of ASCII JSON: its frame, as on the wire."""
     return json.dumps(told.frame)
 
 
@@ -40,13 +40,13 @@ _ADVICE = {
     "unauthorized": "give a valid token with --token or RELAY_TOKEN",
     "unknown_provider": "choose another with --provider; --providers lists them",
     "rate_limited": "wait a moment and ask again",
-    "too_many_streams": "wait until another answer ended and ask again",
+    "too_many_streams": "wait until another answer has ended and ask again",
     "context_length": "shorten the message, or choose another provider",
     "content_policy": "rephrase the message",
     "providers_exhausted": "wait a moment and ask again, or choose another provider",
-    "provider_auth": "check the provider's API key where the relay runs",
+    "provider_auth": "check the provider's API key in the relay's settings",
     "draining": "the relay is restarting: ask again in a moment",
-    "unreachable": "start the relay (`relay serve` or `make run`), or name another with --url",
+    "unreachable": "start the relay (`relay serve` or `make run`), or set its address with --url",
 }
 
 
@@ -60,7 +60,7 @@ def explain(failure: ClientError) -> str:
 
 
 def footnote(done: Done) -> str:
-    """Who answered, how long it took and what it cost, in one line."""
+    """One line: which model answered, how long it took and what it cost."""
     parts = [f"{done.provider} {done.model}".strip() or "no model"]
     if done.finish_reason != "stop":
         parts.append(done.finish_reason)
@@ -85,7 +85,7 @@ class Printer:
         self._shown = False
 
     def show(self, event: Event) -> None:
-        """Print one event. Raises `BrokenPipeError` where nobody reads any more."""
+        """Print one event. Raises `BrokenPipeError` if the output is closed."""
         match event:
             case Text(text):
                 self._write(self._out, text)
@@ -100,12 +100,12 @@ class Printer:
                 self.note(footnote(event))
 
     def note(self, line: str) -> None:
-        """A line of its own on `err`."""
+        """Print a separate line on `err`."""
         self.end_line()
         print(f"[{one_line(line)}]", file=self._err, flush=True)
 
     def end_line(self) -> None:
-        """Finish a line of text that was begun."""
+        """End a started line of text."""
         if self._midline:
             self._midline = False
             print(file=self._out, flush=True)
@@ -127,7 +127,7 @@ class Printer:
 
 
 class WholePrinter(Printer):
-    """Prints the text once, when the answer ended: nothing that a fallback discards."""
+    """Prints the text once, when the answer ended, without text that a fallback discarded."""
 
     def __init__(self, out: TextIO, err: TextIO, answer: Answer, *, reasoning: bool) -> None:
         super().__init__(out, err, reasoning=reasoning)

@@ -1,5 +1,4 @@
-"""One WebSocket of a client: frames in and out, and a watch that tells a dead connection
-from a quiet one."""
+"""One WebSocket of a client: sends and receives frames, and detects a dead connection."""
 
 from __future__ import annotations
 
@@ -20,23 +19,24 @@ from relay.client.answer import Frame
 from relay.client.session import NOT_CONNECTED, judge_silence
 
 DEFAULT_HEARTBEAT = 20.0
-"""Seconds; until `ready` names the server's own."""
+"""Seconds; used until `ready` states the server's own."""
 
 OPEN_TIMEOUT = 10.0
-"""Seconds that connecting may take, TLS and handshake included."""
+"""Seconds that connecting may take, including TLS and handshake."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side has to answer a close."""
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""The largest frame taken. Text comes in frames of at most 64 KB; tool calls are whole."""
+"""The largest frame that is accepted. Text comes in frames of at most 64 KB; tool calls come
+whole."""
 
 _CODE_OF_STATUS = {400: 4400, 401: 4401, 403: 4403, 404: 4406, 426: 4406, 429: 4429}
 
 
 def websocket_url(url: str) -> str:
-    """`url` as a WebSocket address: `http` becomes `ws`, a bare host gets `/ws`.
-    Raises `ValueError` for what is no such address."""
+    """`url` as a WebSocket address: `http` becomes `ws`, a bare host gets `/ws`. Raises
+    `ValueError` if it is not such an address."""
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     try:
@@ -50,7 +50,7 @@ def websocket_url(url: str) -> str:
 
 
 def _is_loopback(url: str) -> bool:
-    """As the relay's own `addresses.is_loopback`, which the client does without."""
+    """The same as the relay's `addresses.is_loopback`, which the client must not import."""
     host = (urlsplit(url).hostname or "").removesuffix(".")
     try:
         address = ip_address(host)
@@ -60,15 +60,15 @@ def _is_loopback(url: str) -> bool:
 
 
 def close_code_of(error: Exception) -> int:
-    """The close code that stands for a connection that could not be made."""
+    """The close code for a connection that could not be made."""
     if isinstance(error, InvalidStatus):
         return _CODE_OF_STATUS.get(error.response.status_code, NOT_CONNECTED)
     return NOT_CONNECTED
 
 
 def refusal_of(response: Response) -> tuple[str, str] | None:
-    """The code and the message with which a relay refused a handshake; None where the
-    response is not a relay's."""
+    """The code and the message with which a relay refused a handshake; None if the response is not
+    a relay's."""
     try:
         told = json.loads(response.body or b"")["error"]
         return str(told["code"]), str(told["message"])
@@ -77,13 +77,14 @@ def refusal_of(response: Response) -> tuple[str, str] | None:
 
 
 def retry_after_of(response: Response) -> float | None:
-    """The seconds of a `Retry-After` header; None where there are none."""
+    """The seconds of a `Retry-After` header; None if it has none."""
     text = response.headers.get("Retry-After", "")
     return float(text) if text.isascii() and text.isdigit() else None
 
 
 class Socket:
-    """An open connection. `run` until it ends; `send` and `close` at any time."""
+    """An open connection. Await `run`, which returns when it ends; call `send` and `close` at any
+    time."""
 
     def __init__(self, websocket: ClientConnection) -> None:
         self._heartbeat = DEFAULT_HEARTBEAT
@@ -109,18 +110,19 @@ class Socket:
         return cls(websocket)
 
     def expect_heartbeat(self, seconds: float) -> None:
-        """The server speaks at least so often; twice as long a silence is a dead connection."""
+        """The server sends at least every `seconds`. After twice as long without a message the
+        connection counts as dead."""
         self._heartbeat = seconds
         self._heartbeat_changed.set()
 
     def send(self, frame: Frame) -> None:
-        """Send a frame soon. On a connection that broke it is lost: what matters is sent
-        again on the next one."""
+        """Queue a frame to be sent. If the connection broke it is lost; the session sends what
+        matters again on the next connection."""
         self._outbox.append(frame)
         self._filled.set()
 
     def close(self) -> None:
-        """Close, once what was given to `send` is out."""
+        """Close, after the queued frames were sent."""
         self._outbox.append(None)
         self._filled.set()
 
@@ -156,7 +158,8 @@ class Socket:
             return None
 
     async def _watch(self) -> None:
-        """One timer a connection, never one a frame: it looks when the heartbeat is due."""
+        """One timer a connection, not one a frame. It checks the connection when a heartbeat
+        should have arrived."""
         loop = asyncio.get_running_loop()
         while True:
             silent = loop.time() - self._heard

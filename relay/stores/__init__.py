@@ -1,4 +1,4 @@
-"""Where streams live: `memory` in this process alone, `redis` in a Redis that all nodes share.
+"""Where streams are kept: `memory` in this process only, `redis` in a Redis that all nodes share.
 
-`reading` (cursors) and `refusals` (what every store refuses, in the same words) serve both.
+`reading` (cursors) and `refusals` (the errors for what a store refuses) serve both.
 """

@@ -1,4 +1,4 @@
-"""Readers of one stream's records on this node, whatever keeps the stream."""
+"""Readers of one stream's records on this node, the same for every store."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from relay.core.records import Chunk, Records
 
 
 class Readable:
-    """One stream's records here, and the cursors over them.
+    """The records of one stream on this node, and the cursors over them.
 
-    `waiting` are the cursors to be woken by what follows. `gone` once the records are let
-    go: a cursor that has not had them all is told so. `trouble` once the store can't keep
-    its promise: every reader is told that instead.
+    `waiting` are the cursors to wake when records are added. `gone`: the records were dropped, and
+    a cursor that has not read them all raises `StreamExpired`. `trouble`: the store can't deliver
+    any more, and every reader gets this error instead.
     """
 
     __slots__ = ("cursors", "gone", "records", "trouble", "waiting")
 
     def __init__(self) -> None:
         self.records = Records()
-        self.cursors: list[ReadCursor] = []  # few at a time: a set would weigh a fifth more
+        self.cursors: list[ReadCursor] = []  # a set would take more memory for so few
         self.gone = False
         self.trouble: RelayError | None = None
         self.waiting: list[ReadCursor] = []
 
     def wake(self) -> None:
-        """Tell the readers at the head that there is more, each once."""
+        """Wake the readers that wait for more, each once."""
         waiting, self.waiting = self.waiting, []
         for cursor in waiting:
             cursor.at_head = False
             cursor.wake()
 
     def let_go(self) -> None:
-        """Drop the records; readers learn it by their next `take`."""
+        """Drop the records. Readers notice it in their next `take`."""
         self.gone = True
         self.records = Records()
         self.wake()
 
     def entered(self, cursor: ReadCursor) -> None:
-        """A reader came."""
+        """A reader attached."""
         self.cursors.append(cursor)
 
     def left(self, cursor: ReadCursor) -> None:
@@ -50,7 +50,7 @@ class Readable:
 
 
 class ReadCursor:
-    """One reader's place in one stream: the `Cursor` of every store."""
+    """One reader's position in one stream: the `Cursor` of every store."""
 
     __slots__ = ("_of", "after", "at_head", "wake")
 
@@ -62,8 +62,8 @@ class ReadCursor:
         of.entered(self)
 
     def take(self, limit: int) -> Chunk | None:
-        """What follows, merged up to `limit` bytes; None at the head. Raises `StreamExpired`, or
-        the stream's `trouble`."""
+        """The next records, merged up to `limit` bytes; None if there are none yet. Raises
+        `StreamExpired`, or the stream's `trouble`."""
         of = self._of
         if of.gone:
             raise StreamExpired

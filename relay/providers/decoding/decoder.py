@@ -105,9 +105,7 @@ class Decoder(ABC):
     def _tolerantly(self, payload: bytes, out: list[Event]) -> None:
         """Take an event that strict decoding refused. While half a character is held, every event
         is taken here."""
-        if payload.startswith(
-            b"data:"
-        ):  # a server behind another one may have added the prefix a second time
+        if payload.startswith(b"data:"):  # written twice, by a server behind another
             self._take([_DATA.sub(b"", payload)], out)
             return
         if not payload or is_life(payload.strip(b' "[]').decode(errors="replace")):

@@ -74,7 +74,7 @@ class Aside:
 
     @property
     def broken(self) -> bool:
-        """Whether it would be JSON, and can't be read, or is a page."""
+        """Whether it looks like JSON that can't be read, or is an HTML page."""
         return self.bare and self.value is None and self.text[:1] in _STRUCTURED
 
 

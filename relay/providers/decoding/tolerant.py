@@ -125,7 +125,7 @@ class Joiner:
 
     @property
     def waiting(self) -> bool:
-        """Whether a part of a character is held until the next piece comes."""
+        """Whether half a character is held until the next piece comes."""
         return bool(self._part)
 
     def add(self, piece: str) -> str:

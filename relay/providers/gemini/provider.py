@@ -74,8 +74,8 @@ class GeminiSender:
 def gemini(
     name: str, api_key: str, base_url: str | None, uds: str | None, *, lean: bool = True
 ) -> VendorProvider:
-    """Gemini models. An HTTP client is passed so that the SDK does not choose aiohttp, whose
-    timeout is a total one and whose connection errors it retries by itself."""
+    """Gemini models. An HTTP client is passed so that the SDK does not choose aiohttp, which
+    limits the total time of a call and retries connection errors by itself."""
     warnings.filterwarnings("ignore", module="google.genai")
     http = http_client(uds)
     options = HttpOptions(

@@ -208,7 +208,7 @@ class Client:
 
 @cache
 def _sdk_trust() -> ssl.SSLContext:
-    """The certificates that the SDKs trust: one answer to whom this process believes."""
+    """The certificates that the SDKs trust, so that the whole process trusts the same ones."""
     import httpx2
 
     make: Any = httpx2.create_ssl_context

@@ -72,7 +72,8 @@ class Response:
 
     @property
     def content(self) -> bytes:
-        """An error response's body, at most `MAX_ERROR_BODY` bytes; whole at its end."""
+        """An error response's body, at most `MAX_ERROR_BODY` bytes; complete once the response
+        ended."""
         return self._content
 
     def waits_for(self, opening: asyncio.Task[None]) -> None:

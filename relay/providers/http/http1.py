@@ -116,7 +116,7 @@ def supports(url: str, *, uds: str | None = None) -> bool:
 
 def _plain(parts: SplitResult) -> bool:
     try:
-        parts.port  # raises for a port that is not a number
+        parts.port  # noqa: B018  raises for a port that is not a number
     except ValueError:
         return False
     return (

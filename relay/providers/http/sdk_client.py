@@ -78,8 +78,8 @@ def reply_of(response: httpx2.Response) -> Reply:
 
 @contextmanager
 def transport_faults(decoder: Decoder | None = None) -> Iterator[None]:
-    """Turn the client's own errors into `Fault`s. Once `decoder` has seen the finish, a
-    connection that breaks is the end of the answer and nothing is raised."""
+    """Turn the client's own errors into `Fault`s. Once `decoder` has seen the finish, a broken
+    connection is the end of the answer and nothing is raised."""
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:

@@ -18,11 +18,11 @@ from relay.providers.families import Family, family
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one server speaks the common wire.
+    """How one server uses OpenAI's wire.
 
-    `vendor` names the capability rows. `official`: this is OpenAI itself, which knows
-    `include_obfuscation` and the `developer` role. `include_usage` False leaves
-    `stream_options` out, for servers that refuse it.
+    `vendor` selects the capability rows. `official`: this is OpenAI itself, which knows
+    `include_obfuscation` and the `developer` role. `include_usage` False leaves `stream_options`
+    out, for servers that refuse it.
     """
 
     vendor: Literal["openai", "compatible"] = "compatible"

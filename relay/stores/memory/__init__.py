@@ -1,4 +1,4 @@
-"""The stream log in this process's memory: the default, with nothing to install."""
+"""The stream log in this process's memory: the default, which needs no installation."""
 
 from relay.stores.memory.log import MemoryLimits, MemoryLog
 

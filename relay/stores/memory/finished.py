@@ -1,4 +1,4 @@
-"""The finished streams that a memory log keeps, and the order in which they go."""
+"""The finished streams that a memory log keeps, and the order in which they are dropped."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from relay.stores.memory.stream import MemoryStream
 
 
 class Finished:
-    """Finished streams in the order of their ends.
+    """Finished streams, ordered by the time they ended.
 
-    When room is short, those that somebody still reads go last. A reader may come to a stream
-    without telling; call `left` when a stream's last one leaves.
+    When memory is short, streams that have readers are dropped last. A reader may attach without a
+    call to this class; call `left` when a stream's last reader leaves.
     """
 
     def __init__(self) -> None:
         self._ended: OrderedDict[MemoryStream, tuple[float, int]] = OrderedDict()
         self._count = 0
-        self._unread: list[tuple[int, MemoryStream]] = []  # a heap; also of some that are read
-        self._read: set[MemoryStream] = set()  # those that were found to be, and left the heap
+        self._unread: list[tuple[int, MemoryStream]] = []  # a heap; may hold some that have readers
+        self._read: set[MemoryStream] = set()  # found to have readers, and taken off the heap
 
     def __len__(self) -> int:
         return len(self._ended)
 
     def add(self, stream: MemoryStream, now: float) -> None:
-        """It has ended, at `now`."""
+        """Add a stream that ended at `now`."""
         self._count += 1
         self._ended[stream] = now, self._count
         heappush(self._unread, (self._count, stream))
 
     def remove(self, stream: MemoryStream) -> bool:
-        """It is kept no longer; False where it was not."""
+        """Remove a stream; False if it was not here."""
         if self._ended.pop(stream, None) is None:
             return False
         self._read.discard(stream)
@@ -40,21 +40,21 @@ class Finished:
         return True
 
     def left(self, stream: MemoryStream) -> None:
-        """Its last reader left: it has its old place again."""
+        """The stream's last reader left: put it back in its place by time."""
         if stream in self._read:
             self._read.remove(stream)
             heappush(self._unread, (self._ended[stream][1], stream))
 
     def ended_at(self, stream: MemoryStream) -> float:
-        """When it ended."""
+        """When the stream ended."""
         return self._ended[stream][0]
 
     def oldest(self) -> MemoryStream | None:
-        """The one that ended first."""
+        """The stream that ended first."""
         return next(iter(self._ended), None)
 
     def next_to_go(self) -> MemoryStream | None:
-        """The oldest that nobody reads; the oldest where somebody reads each of them."""
+        """The oldest stream without readers; if all have readers, the oldest."""
         while self._unread:
             stream = self._unread[0][1]
             if stream in self._ended and not stream.cursors:

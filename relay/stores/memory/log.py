@@ -1,7 +1,7 @@
 """The stream log in memory.
 
-Time passes only in `sweep`, which the server calls about once a second, and in the
-clock that it is given; there is no task or timer of its own.
+Streams and sessions expire only in `sweep`, which the server calls about once a second; there is
+no task or timer here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOMBSTONE_BYTES = 256
 """Bytes that an id counts for after its stream is gone."""
 
 SESSION_BYTES = 1_536
-"""Bytes that a session counts for while no connection takes part in it."""
+"""Bytes that a session counts for while no connection uses it."""
 
 MAX_TOMBSTONES = 1_000
 """Ids of gone streams that one session remembers; the oldest are forgotten first."""
@@ -66,7 +66,7 @@ class MemoryLog(StreamLog):
 
     @property
     def retained_bytes(self) -> int:
-        """Bytes that finished streams and tombstones count for."""
+        """Bytes that finished streams, tombstones and unused sessions count for."""
         return self._kept_bytes
 
     @property
@@ -192,7 +192,7 @@ class MemoryLog(StreamLog):
 
     @override
     def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
-        """Never calls it: with this process its streams die too."""
+        """Never calls it: streams end with this process, so there are no orphans."""
 
     @override
     async def hand_over(self, writer: Writer) -> bool:
@@ -215,7 +215,7 @@ class MemoryLog(StreamLog):
 
     @override
     def sweep(self) -> None:
-        """Let go of what is past its time. Looks only at the oldest entries."""
+        """Drop what has expired. Looks only at the oldest entries."""
         limit = self._clock() - self._limits.resume_window
         while (stream := self._finished.oldest()) and self._finished.ended_at(stream) <= limit:
             self._drop(stream)
@@ -223,7 +223,7 @@ class MemoryLog(StreamLog):
             self._end_session(next(iter(self._empty)))
 
     def ended(self, stream: MemoryStream) -> None:
-        """The terminal record of a stream is in."""
+        """A stream got its terminal record."""
         stream.session.running -= 1
         self._finished.add(stream, self._clock())
         self._kept_bytes += stream.size
@@ -231,8 +231,8 @@ class MemoryLog(StreamLog):
         self._make_room()
 
     def _make_room(self) -> None:
-        """Let the oldest go, streams and sessions without a connection alike; streams that
-        somebody reads go last. The last stream of all stays."""
+        """Drop the oldest, streams and unused sessions alike, until the limit is kept; streams
+        with readers go last. The most recent stream always stays."""
         while self._kept_bytes > self._limits.retained_bytes:
             stream = self._finished.next_to_go() if len(self._finished) > 1 else None
             if self._empty and self._session_goes_before(stream):
@@ -290,14 +290,16 @@ class MemoryLog(StreamLog):
 
 
 def _named(session: MemorySession, id: str) -> MemoryStream | None:
-    """The stream that an id names; raises for one whose stream is gone."""
+    """The stream that an id names, None if there is none. Raises for an id whose stream was
+    dropped."""
     if id in session.tombstones:
         raise StreamExpired
     return session.ids.get(id)
 
 
 def _scope(subject: str | None, session: str, conversation: str) -> tuple[str, str, str]:
-    """Where a conversation is searched: its subject's streams, or only the session's."""
+    """The key under which a conversation is looked up: within its subject, or without one within
+    the session."""
     return (
         ("session", session, conversation)
         if subject is None

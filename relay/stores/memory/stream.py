@@ -15,7 +15,7 @@ from relay.core.streamlog import Cursor, Spec, StreamInfo, StreamStatus, Writer
 from relay.stores.reading import Readable, ReadCursor
 
 STREAM_OVERHEAD = 2_048
-"""Bytes a kept stream is counted for beside its records: names, index entries, objects."""
+"""Bytes that a stream counts for in addition to its records: names, index entries, objects."""
 
 
 @dataclass(slots=True)
@@ -25,7 +25,8 @@ class MemorySession:
     name: str
     subject: str | None
     joined: bool
-    """Whether a connection ever took part: if not, the session goes with its streams."""
+    """Whether a connection ever used the session. If none did, the session is dropped with its
+    streams."""
     connections: int = 0
     running: int = 0
     ids: dict[str, MemoryStream] = field(default_factory=dict)
@@ -33,20 +34,20 @@ class MemorySession:
 
 
 class Shelf(Protocol):
-    """Who keeps the streams; a stream tells it what concerns its keeping."""
+    """The log that keeps the streams; a stream reports these events to it."""
 
     def ended(self, stream: MemoryStream) -> None:
-        """Its terminal record is in."""
+        """The stream got its terminal record."""
         ...
 
     def left_alone(self, stream: MemoryStream) -> None:
-        """Its last reader left."""
+        """The stream's last reader left."""
         ...
 
 
 class MemoryStream(Readable):
-    """One stream and all that is known of it; also its `Writer`, since one process has
-    one writer only."""
+    """One stream with everything known about it. It is also its `Writer`, since one process has
+    only one writer."""
 
     __slots__ = (
         "_asked",
@@ -98,24 +99,25 @@ class MemoryStream(Readable):
         return "done" if last and last.kind == "done" else "error"
 
     def asks(self, request: ChatRequest) -> bool:
-        """Whether `request` is the chat that started it."""
+        """Whether `request` asks the same as the chat that started the stream."""
         return request.fingerprint() == self._digest()
 
     def _digest(self) -> str:
-        """The chat's fingerprint, made when it is first needed: a new chat need not wait for
-        it. The chat itself is let go of then."""
+        """The chat's fingerprint, made when it is first needed so that a new chat does not wait
+        for it. The chat itself is dropped then."""
         if self._asked is not None:
             self._fingerprint, self._asked = self._asked.fingerprint(), None
         return self._fingerprint
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records, in order; cursors see them at once."""
+        """Add records, in order; cursors see them at once. Raises `RuntimeError` after a terminal
+        record."""
         kept = self.records
         if kept.ended:
-            raise RuntimeError("nothing may follow a terminal record")
+            raise RuntimeError("no record may follow a terminal record")
         kept.extend(records)
         if kept.ended:
-            self._cancel_callback = None  # what wrote the answer is not kept with it
+            self._cancel_callback = None  # free the writer's objects
             self._digest()
             self._shelf.ended(self)
         if self.waiting:
@@ -126,27 +128,27 @@ class MemoryStream(Readable):
         return self.records.chunks()
 
     def keep_account(self, account: Callable[[], Account]) -> None:
-        """Nothing to keep: in memory nobody else can take over."""
+        """Does nothing: no other node can take over a stream in memory."""
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when a reader wants the stream to end."""
+        """Call `callback` once, when a client wants the stream to end."""
         if self.cancel_wanted:
             callback()
         else:
             self._cancel_callback = callback
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Never calls `callback`: in memory nobody else can write."""
+        """Never calls `callback`: no other node can write a stream in memory."""
 
     def want_cancel(self) -> None:
-        """Tell the owner, once."""
+        """Ask the owner to end the stream; only the first call has an effect."""
         callback, self._cancel_callback = self._cancel_callback, None
         self.cancel_wanted = True
         if callback and not self.records.ended:
             callback()
 
     def entered(self, cursor: ReadCursor) -> None:
-        """A reader came."""
+        """A reader attached."""
         super().entered(cursor)
         self.unread_since = None
 
@@ -159,10 +161,10 @@ class MemoryStream(Readable):
 
 
 def info(stream: MemoryStream, id: str) -> StreamInfo:
-    """A stream as the session lists it that names it `id`."""
+    """A stream as listed by a session that names it `id`."""
     return StreamInfo(id, stream.stream, len(stream.records) - 1, stream.status)
 
 
 def _held_to_protocols(stream: MemoryStream, cursor: ReadCursor) -> tuple[Writer, Cursor]:
-    """Lets the type checker compare both with what the house asks of them."""
+    """Lets the type checker compare both classes with their protocols."""
     return stream, cursor

@@ -1,15 +1,15 @@
 """The stream log in Redis (7 or later, or Valkey): any node serves any stream.
 
-Streams live in Redis; a node holds those that it writes or that somebody reads here. What
-is kept where, and for how long: docs/scaling.md. From the top:
+Streams live in Redis; a node holds in memory those that it writes or that have readers here. The
+keys and how long they last: docs/scaling.md. The modules, top down:
 
-- `log`: `RedisLog`, the stream log; puts the parts together.
+- `log`: `RedisLog`, the stream log; connects the other parts.
 - `leases`, `takeover`: the owner's leases, readers' presence, and orphans.
-- `sessions`: sessions, the ids that name streams in them, and what is looked up by name.
-- `listener`: the streams that are held here, and what is published of them.
-- `courier`: carries records both ways, everything that waits with one round trip.
-- `stream`, `encoding`: one stream as this node sees it; what it looks like at rest.
-- `connection`, `health`: calls, and how Redis is doing.
+- `sessions`: sessions, the ids that name streams in them, and lookups by name.
+- `listener`: the streams that this node holds, and the messages published about them.
+- `courier`: moves records to and from Redis, everything that waits in one round trip.
+- `stream`, `encoding`: one stream as this node sees it; its form in Redis.
+- `connection`, `health`: calls to Redis, and whether it works.
 - `limits`, `scripts`, `keys`: how long things are kept; the Lua scripts; names in Redis.
 """
 

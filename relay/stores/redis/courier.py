@@ -1,8 +1,8 @@
-"""Carries batches to Redis and brings back what other nodes appended.
+"""Sends batches to Redis and fetches what other nodes appended.
 
-One loop, one round trip at a time: whatever streams want while a round trip runs goes out
-together with the next one. That is the whole of the batching, and it adapts by itself: an
-idle node sends a token at once, a busy one sends hundreds with one call.
+One loop, one round trip at a time: everything that streams ask for during a round trip goes out
+with the next one. So batches adapt to the load: an idle node sends a token at once, a busy one
+sends hundreds in one call.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from relay.stores.redis.scripts import Command, ScriptVerdict
 from relay.stores.redis.stream import RedisStream
 
 ENTRIES_A_READ = 256
-"""Log entries that one round trip brings of one stream."""
+"""Log entries of one stream that one round trip reads at most."""
 
 STREAMS_A_ROUND = 256
-"""Streams that one round trip writes at most, and as many that it reads."""
+"""Streams that one round trip writes at most, and the same number that it reads."""
 
 BYTES_A_ROUND = 4 * 1024 * 1024
-"""Bytes of records after which a round trip takes no more along."""
+"""Bytes of records after which a round trip takes no further stream."""
 
 ROUND_SECONDS = 0.005
-"""The least time from the start of one round trip to the start of the next, in seconds: under
-load each carries more, which costs node and Redis less than half; the tokens of a single
-stream do not wait."""
+"""The least time from the start of one round trip to the start of the next, in seconds. Under load
+each one carries more, which costs node and Redis less than half; the tokens of a single stream do
+not wait."""
 
 MAX_COMMANDS = 10_000
-"""Commands without an answer that may wait; beyond it the oldest are dropped, and what
-they would have tidied up expires by itself."""
+"""Commands without an answer that may wait. Beyond it the oldest are dropped; the keys that they
+would have removed expire."""
 
 STOP_SECONDS = 2.0
-"""How long `stop` waits for what is on its way."""
+"""How long `stop` waits for commands that are being sent, in seconds."""
 
 
 class _Sent(NamedTuple):
-    """A batch as it was sent, None where only the account was. The stream may be another
-    writer's by the time of the answer. `account` says which asking it answers."""
+    """A batch as it was sent, None if only the account was sent. Another node may own the stream
+    when the answer arrives. `account` is the number of the account request that the batch
+    answers."""
 
     stream: RedisStream
     batch: Batch | None
@@ -56,7 +57,7 @@ class _Sent(NamedTuple):
 
 
 class PendingWork:
-    """What waits for the next round trip to Redis. `arrived` is set when there is something."""
+    """The work for the next round trip to Redis. `arrived` is set when there is some."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
@@ -66,22 +67,22 @@ class PendingWork:
         self.commands: deque[Command] = deque(maxlen=MAX_COMMANDS)
 
     def write_soon(self, stream: RedisStream) -> None:
-        """A stream of this node has records to append."""
+        """Write the records that a stream of this node has to append."""
         self.writing[stream.name] = stream
         self.arrived.set()
 
     def read_soon(self, stream: RedisStream) -> None:
-        """A stream that this node follows may have more."""
+        """Read a stream of another node, which may have more records."""
         self.reading[stream.name] = stream
         self.arrived.set()
 
     def rewrite_soon(self, stream: RedisStream) -> None:
-        """Redis has lost a stream of this node: write it anew."""
+        """Write a stream of this node anew, because Redis lost it."""
         self.rewriting[stream.name] = stream
         self.arrived.set()
 
     def run_soon(self, command: Command) -> None:
-        """Run a command whose answer nobody waits for."""
+        """Run a command whose answer is not needed."""
         self.commands.append(command)
         self.arrived.set()
 
@@ -90,21 +91,21 @@ class Rewriter(Protocol):
     """Writes streams anew."""
 
     async def rewrite(self, stream: RedisStream) -> None:
-        """Write anew a stream of this node that Redis lost. Raises `RedisError`."""
+        """Write a stream of this node anew after Redis lost it. Raises `RedisError`."""
         ...
 
 
 class EndObserver(Protocol):
-    """Is told of streams that end."""
+    """Is called when streams end."""
 
     def ending(self, stream: RedisStream) -> None:
-        """The terminal record of a stream of this node goes out with this round trip, and
-        with it the commands that this call leaves for it."""
+        """This round trip sends the terminal record of a stream of this node. Commands that this
+        call queues go with it."""
         ...
 
 
 class Courier:
-    """Carries out the pending work of one node."""
+    """Does the pending work of one node."""
 
     def __init__(
         self,
@@ -124,11 +125,11 @@ class Courier:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to carry."""
+        """Start the loop."""
         self._task = asyncio.create_task(self._run(), name="redis courier")
 
     async def stop(self) -> None:
-        """Carry what is still waiting, then stop. Idempotent."""
+        """Send what is still waiting, then stop. Idempotent."""
         if self._task is None or self._task.done():
             return
         with suppress(TimeoutError):
@@ -137,7 +138,7 @@ class Courier:
         await end(self._task)
 
     async def rest(self) -> None:
-        """Wait until nothing is on its way."""
+        """Wait until no work is pending and no round trip is running."""
         self._idle.clear()
         self._pending.arrived.set()
         await self._idle.wait()
@@ -163,7 +164,7 @@ class Courier:
                 await asyncio.sleep(RETRY_PAUSE)
                 self._pending.arrived.set()
             except Exception as error:  # a defect in one stream must not stop all others
-                told = {"message": "a round trip to Redis met a defect", "exception": error}
+                told = {"message": "unexpected error in a round trip to Redis", "exception": error}
                 loop.call_exception_handler(told)
                 await asyncio.sleep(RETRY_PAUSE)
                 self._pending.arrived.set()
@@ -190,8 +191,8 @@ class Courier:
             self._pending.arrived.set()
 
     async def _rewrite_lost(self) -> ResponseError | None:
-        """Write anew what Redis lost. What it refuses of one stream, which is returned, holds
-        up no other."""
+        """Write anew what Redis lost. A refusal for one stream is returned and does not stop the
+        others."""
         refusal: ResponseError | None = None
         for name, stream in list(self._pending.rewriting.items()):
             try:
@@ -225,7 +226,8 @@ class Courier:
         return picked
 
     def _pick_reading(self) -> list[RedisStream]:
-        """Whose wake-up comes while the round trip runs is read again with the next one."""
+        """The streams to read. One that is marked during the round trip is read again with the
+        next."""
         names = list(self._pending.reading)[:STREAMS_A_ROUND]
         return [self._pending.reading.pop(name) for name in names]
 
@@ -262,7 +264,7 @@ class Courier:
         refusal: ResponseError | None = None
         for sent, answer in zip(writing, answers, strict=False):
             if isinstance(answer, ResponseError):
-                refusal = answer  # out of memory, read-only: it answers but keeps nothing
+                refusal = answer  # out of memory or read-only: Redis answers but keeps nothing
                 self._refused(sent.stream)
             else:
                 self._written(sent, answer)
@@ -283,7 +285,8 @@ class Courier:
         self._connection.health.kept() if writing else self._connection.health.answered()
 
     def _refused(self, stream: RedisStream) -> None:
-        """Others may be kept meanwhile; no reader waits longer than the node's patience."""
+        """Redis refused one stream. It may keep others meanwhile, so each stream has its own
+        limit: after the node's patience its readers are told."""
         now = asyncio.get_running_loop().time()
         if stream.refused_since is None:
             stream.refused_since = now
@@ -309,7 +312,7 @@ class Courier:
     # Reading
 
     async def read_all(self, stream: RedisStream, *, from_start: bool = False) -> None:
-        """Read a stream to its head at once. Raises `RedisError`."""
+        """Read a stream to its end at once. Raises `RedisError`."""
         after = 0 if from_start else len(stream.records)
         while not stream.dead:
             entries = await self._connection.run(_read_after(stream.name, after))
@@ -320,7 +323,7 @@ class Courier:
             after = _next_seq(entries[-1])
 
     async def _read(self, stream: RedisStream, entries: Any, *, from_start: bool = False) -> bool:
-        """Whether the entries were taken as they are, and more may follow them."""
+        """Returns whether the entries were accepted and there may be more."""
         if stream.owned or stream.dead:
             return False
         for entry in entries:

@@ -1,9 +1,8 @@
-"""What a stream looks like at rest in Redis: the entries of its log, and the fields of its
-hash that never change or that its owner notes.
+"""The form of a stream in Redis: the entries of its log, the constant fields of its hash, and
+those that the owner updates.
 
-Nodes of different versions read what each other wrote while an upgrade rolls over them, so
-what is written here keeps its form: kinds go by the numbers of `NUMBER_OF`, never by the
-order in which they are declared.
+During an upgrade, nodes of different versions read each other's data, so this format is stable:
+kinds have the numbers of `NUMBER_OF`, independent of the order in which they are declared.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ NUMBER_OF = {
     Kind.DONE: 5,
     Kind.ERROR: 6,
 }
-"""A kind's number in Redis, for ever: a further kind gets the next number, and the number
-of one that is given up is not used again."""
+"""A kind's number in Redis. It never changes: a new kind gets the next number, and the number of a
+removed kind is not used again."""
 
 _KIND_OF = {number: kind for kind, number in NUMBER_OF.items()}
 
 Packed = list[tuple[Kind, bytes]]
-"""Records as `records.encode` gives them."""
+"""Records in the form that `records.encode` returns."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[tuple[int, bytes]]).decode
@@ -50,13 +49,13 @@ _account = msgspec.json.Decoder(Account).decode
 
 
 class UnreadableEntry(Exception):
-    """An entry that this version of the relay can't read, as a later one may write it."""
+    """An entry that this version of the relay can't read; a later version may have written it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records `first .. first + count - 1` on their way. Kept as it is until Redis has
-    answered, so that a repeated call is told apart as a duplicate."""
+    """Records `first .. first + count - 1` that are being sent. It stays unchanged until Redis has
+    answered, so that Redis can recognise a repeated call as a duplicate."""
 
     first: int
     count: int
@@ -65,17 +64,17 @@ class Batch:
 
     @property
     def next(self) -> int:
-        """The seq after the batch."""
+        """The seq of the record after the batch."""
         return self.first + self.count
 
 
 def pack(packed: Packed) -> bytes:
-    """Records as an entry holds them: MessagePack, an array of (number, body)."""
+    """Records in the form of a log entry: MessagePack, an array of (number, body)."""
     return _pack([(NUMBER_OF[kind], body) for kind, body in packed])
 
 
 def unpack(payload: bytes) -> Packed:
-    """The records that `pack` was given. Raises `UnreadableEntry`."""
+    """The records that were given to `pack`. Raises `UnreadableEntry`."""
     try:
         return [(_KIND_OF[number], body) for number, body in _unpack(payload)]
     except (KeyError, msgspec.MsgspecError) as error:
@@ -83,7 +82,7 @@ def unpack(payload: bytes) -> Packed:
 
 
 def read(payload: bytes) -> Packed:
-    """The records of another node's entry, whose version may be a later one. Raises
+    """The records of an entry that another node wrote, maybe of a later version. Raises
     `UnreadableEntry` for an unknown kind, or a record of a known kind with an unknown value."""
     packed = unpack(payload)
     try:
@@ -96,7 +95,7 @@ def read(payload: bytes) -> Packed:
 
 
 def batch_of(first: int, waiting: Packed) -> Batch:
-    """Take as many records off the front of `waiting` as fit a batch."""
+    """Take as many records off the front of `waiting` as fit in a batch."""
     packed = _cut(waiting)
     kind = packed[-1][0]
     status: StreamStatus = (
@@ -106,7 +105,7 @@ def batch_of(first: int, waiting: Packed) -> Batch:
 
 
 def nothing_after(next_seq: int) -> Batch:
-    """A batch of no records, where only something else is to be kept."""
+    """A batch without records, used to save only the account."""
     return Batch(next_seq, 0, b"", "running")
 
 
@@ -122,11 +121,11 @@ def _cut(waiting: Packed) -> Packed:
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """What Redis keeps of a stream from its creation on, the same for good.
+    """The fields of a stream in Redis that never change after its creation.
 
-    `owner` is the subject as `keys.owner` writes it, `session` and `newest` are digests, the
-    latter of the stream's conversation, empty for none. `request` is the encoded chat, None
-    where it was too large to be kept: the answer then ends with its node.
+    `owner` is the subject as `keys.owner` writes it. `session` is a digest; `newest` is the digest
+    of the stream's conversation, empty for none. `request` is the encoded chat, None if it was too
+    large to keep: such an answer can't be taken over.
     """
 
     owner: str
@@ -139,7 +138,7 @@ class StreamFacts:
 
     @classmethod
     def of(cls, spec: Spec, max_request: int) -> StreamFacts:
-        """Of a new stream. `max_request` in bytes."""
+        """The facts of a new stream. `max_request` in bytes."""
         session, conversation = keys.digest(spec.session), spec.request.conversation
         request = _pack(spec.request)
         return cls(
@@ -154,8 +153,8 @@ class StreamFacts:
 
     @classmethod
     def read(cls, held: Mapping[bytes, bytes]) -> StreamFacts:
-        """From a stream's hash. Raises `KeyError` or `ValueError` for one that this version of
-        the relay can't read."""
+        """The facts in a stream's hash. Raises `KeyError` or `ValueError` if this version of the
+        relay can't read them."""
         return cls(
             owner=held[b"subject"].decode(),
             session=held[b"session"].decode(),
@@ -167,7 +166,7 @@ class StreamFacts:
         )
 
     def fields(self) -> dict[str, str | bytes]:
-        """As fields of a stream's hash."""
+        """The facts as fields of a stream's hash."""
         fields: dict[str, str | bytes] = {
             "subject": self.owner,
             "session": self.session,
@@ -181,9 +180,9 @@ class StreamFacts:
         return fields
 
     def spec(self, stream: str) -> Spec | None:
-        """What the stream was created with, as another node reads it; None where the request
-        was not kept. The session is told by its digest, because nothing else is kept of it.
-        Raises `msgspec.MsgspecError` for a request that this version can't read."""
+        """What the stream was created with, as another node reads it; None if the request was not
+        kept. Its session is the digest, since the name itself is not kept. Raises
+        `msgspec.MsgspecError` for a request that this version can't read."""
         if self.request is None:
             return None
         request = _unpack_request(self.request)
@@ -191,17 +190,17 @@ class StreamFacts:
 
 
 def account_fields(account: Account, epoch: int) -> dict[str, str | bytes]:
-    """The fields in which the owner of that epoch keeps its account. `attempts` stands alone:
-    earlier versions of the relay read that much."""
+    """The fields in which the owner of that epoch keeps its account. `attempts` is a field of its
+    own because earlier versions of the relay read only that."""
     rest = structs.replace(account, attempts=(), epoch=epoch)
     return {"attempts": _to_json(account.attempts), "account": _to_json(rest)}
 
 
 def read_account(held: Mapping[bytes, bytes], written_by: int) -> Account:
-    """The account in a stream's hash, the last records of which are of epoch `written_by`.
-    What an owner before that one noted of its calls says nothing of this one's; that happens
-    where a node of an earlier version, which notes attempts only, owned the stream in between.
-    Raises `msgspec.MsgspecError` for one that this version can't read."""
+    """The account in a stream's hash; the last records are of epoch `written_by`. An account of an
+    earlier owner is ignored, since its calls are not those of this owner. There can be one if a
+    node of an earlier version, which keeps attempts only, owned the stream in between. Raises
+    `msgspec.MsgspecError` for an account that this version can't read."""
     account = _account(held.get(b"account", b"{}"))
     calls = account.calls if account.epoch >= written_by else None
     attempts = _attempts(held.get(b"attempts", b"[]"))

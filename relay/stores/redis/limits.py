@@ -1,4 +1,4 @@
-"""How long Redis keeps what, and how many streams a session runs."""
+"""How long Redis keeps things, and how many streams a session may run."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from relay.core import defaults
 from relay.stores.redis.health import MAX_PAUSE
 
 MAX_KEPT_REQUEST = 1024 * 1024
-"""Bytes of a request that Redis keeps for a take-over; the answer to a larger one ends
-with its node."""
+"""Bytes of a request that Redis keeps for a take-over; an answer to a larger one ends with its
+node."""
 
 ERASE_LINGER = 30.0
-"""Seconds that an erased stream stays for the readers who are attached to it."""
+"""Seconds that an erased stream is kept for readers that are still attached."""
 
 COUNTS_LEASES = 6
-"""Leases for which a stream counts as running in its session without being renewed."""
+"""Leases for which a stream without renewal counts as running in its session."""
 
 ORPHAN_LEASES = 3
-"""Leases, beyond its grace and the window, for which a running stream is kept after its
-owner's last renewal: the first runs out before another node may take it."""
+"""Leases for which a running stream is kept after its owner's last renewal, in addition to its
+grace and the window. The first of these leases must run out before another node may take the
+stream over."""
 
 SESSION_REFRESH = 300.0
-"""Seconds after which a session that is in use is kept anew, or a quarter of what it is
-kept for, where that is less."""
+"""Seconds after which the expiry of a used session is renewed; a quarter of the session's lifetime
+if that is less."""
 
 
 class RedisTerms(NamedTuple):
-    """The limits in the units of the scripts: times in ms, sizes in bytes, and how many
-    streams a session runs."""
+    """The limits in the units of the scripts: times in ms, sizes in bytes, and the number of
+    streams that a session may run."""
 
     keep: int
     lease: int
@@ -39,29 +40,29 @@ class RedisTerms(NamedTuple):
 
     @property
     def counts(self) -> int:
-        """How long a stream counts as running without being renewed, in ms."""
+        """How long a stream without renewal counts as running, in ms."""
         return COUNTS_LEASES * self.lease
 
     @property
     def refresh(self) -> float:
-        """Seconds after which a session that is in use is kept anew."""
+        """Seconds after which the expiry of a used session is renewed."""
         return min(SESSION_REFRESH, self.keep / 4000)
 
     def running(self, grace: float) -> int:
-        """How long a running stream is kept after its owner's last renewal, in ms: an orphan
-        waits for a reader as long as a living owner would have waited, `grace` seconds."""
+        """How long a running stream is kept after its owner's last renewal, in ms. An orphan waits
+        for a reader for `grace` seconds, as with a living owner."""
         return self.keep + int(grace * 1000) + ORPHAN_LEASES * self.lease
 
     def session(self, grace: float = 0.0) -> int:
-        """How long a session is kept after it was last kept anew, in ms: one in use, and
-        one of which a stream of that grace runs."""
+        """How long a session is kept after its last renewal, in ms, while it is used or one of its
+        streams, of that grace, is running."""
         return self.running(grace) + int(self.refresh * 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class RedisLimits:
-    """How long things are kept, in seconds, and how many streams a session runs.
-    `max_pause` is how long readers wait for a Redis that is away."""
+    """How long things are kept, in seconds, and how many streams a session may run. `max_pause` is
+    how long readers wait for a Redis that does not answer."""
 
     resume_window: float = defaults.RESUME_WINDOW
     lease_seconds: float = defaults.LEASE_SECONDS
@@ -71,7 +72,7 @@ class RedisLimits:
 
     @property
     def terms(self) -> RedisTerms:
-        """The same in the units of the scripts."""
+        """The limits in the units of the scripts."""
         linger = max(ERASE_LINGER, 3 * self.lease_seconds)
         return RedisTerms(
             keep=max(1_000, int(self.resume_window * 1000)),

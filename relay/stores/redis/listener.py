@@ -1,9 +1,9 @@
-"""The streams that this node holds, and the connection on which it hears of those that other
-nodes write.
+"""The streams that this node holds, and the connection on which it receives messages about streams
+that other nodes write.
 
-Channels are a set of names that are wanted. Whenever the connection is made anew all of
-them are subscribed again, and each confirmation is told: what was published in between is
-not heard, so the subscriber has to look.
+The node keeps a set of wanted channels. After every reconnect all of them are subscribed again,
+and each confirmation is reported to the subscriber: messages published in between were missed, so
+it has to check the streams.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from relay.stores.redis.health import TROUBLE, reason, unanswered
 from relay.stores.redis.stream import RedisStream
 
 PING_SECONDS = 3.0
-"""The pause between two pings on the connection."""
+"""Seconds between two pings on the connection."""
 
 SILENCE = 10.0
 """Seconds without any message, pongs included, after which the connection counts as dead."""
 
 CHANNELS_AT_ONCE = 512
-"""Channels that one command subscribes or leaves."""
+"""Channels that one command subscribes or unsubscribes."""
 
 
 class Channels:
-    """The channels that this node listens to. `changed` is set when the set changed."""
+    """The channels that this node listens to. `changed` is set when the set changes."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
@@ -38,21 +38,21 @@ class Channels:
         self.left: dict[str, None] = {}
 
     def want(self, channel: str) -> None:
-        """Listen to a channel; `Subscriber.joined` tells when that began."""
+        """Listen to a channel; `Subscriber.joined` is called when the subscription began."""
         self.wanted[channel] = None
         self.left.pop(channel, None)
         self.changed.set()
 
     def leave(self, channel: str) -> None:
-        """Listen to a channel no more."""
+        """Stop listening to a channel."""
         if self.wanted.pop(channel, self) is None:
             self.left[channel] = None
             self.changed.set()
 
 
 class HeldStreams:
-    """The streams that this node writes or that somebody reads here, by name; also what those
-    streams tell of themselves (`StreamHolder`)."""
+    """The streams that this node writes or that have readers here, by name; also receives their
+    events (`StreamHolder`)."""
 
     def __init__(
         self, node: str, clock: Callable[[], float], pending: PendingWork, channels: Channels
@@ -64,8 +64,8 @@ class HeldStreams:
         self._channels = channels
 
     def hold(self, name: str) -> RedisStream:
-        """The stream of that name, held from here on. Where it is not needed after all, have
-        it `check_idle`."""
+        """The stream of that name, held until it is idle. If it turns out not to be needed, call
+        its `check_idle`."""
         held = self.by_name.get(name)
         if held is None or held.dead:
             held, former = RedisStream(name, self._clock, self), held
@@ -75,20 +75,21 @@ class HeldStreams:
         return held
 
     def follow(self, stream: RedisStream) -> None:
-        """Be told of what is appended to a stream; it is read once that has begun."""
+        """Subscribe to a stream's messages; it is read once the subscription began."""
         if not stream.followed:
             stream.followed = True
             self._channels.want(keys.stream(stream.name))
 
     def unfollow(self, stream: RedisStream) -> None:
-        """Nobody here reads the stream any more, or this node writes it."""
+        """Unsubscribe: the stream has no readers here, or this node writes it."""
         if stream.followed:
             stream.followed = False
             self._channels.leave(keys.stream(stream.name))
             self._pending.run_soon(("ZREM", keys.readers(stream.name), self._node))
 
     def give_up(self) -> None:
-        """Redis was away for too long: end what is written here, and tell who reads here."""
+        """Redis did not answer for too long: end the streams that this node writes, and report the
+        error to readers."""
         trouble = unanswered()
         for stream in list(self.by_name.values()):
             if stream.owned:
@@ -97,25 +98,25 @@ class HeldStreams:
                 stream.fail(trouble)
 
     def let_go(self) -> None:
-        """Hold none of them any more; readers are told that they are gone."""
+        """Drop all streams; their readers are told that the records are gone."""
         for stream in list(self.by_name.values()):
             stream.let_go()
         self.by_name.clear()
 
-    # What streams tell
+    # Events of streams
 
     def write_soon(self, stream: RedisStream) -> None:
-        """It has records to append."""
+        """The stream has records to append."""
         self._pending.write_soon(stream)
 
     def left_alone(self, stream: RedisStream) -> None:
-        """It is not needed here any more."""
+        """The stream has no reader or writer here."""
         if self.by_name.get(stream.name) is stream:
             del self.by_name[stream.name]
             self.unfollow(stream)
 
     def lost(self, stream: RedisStream) -> None:
-        """It is no longer written here; those who read it here go on reading."""
+        """This node may not write the stream any more; its readers here go on reading."""
         if stream.idle:
             self.left_alone(stream)
         elif not stream.dead:
@@ -124,19 +125,19 @@ class HeldStreams:
 
 
 class Subscriber(Protocol):
-    """Is told of what is published on the channels."""
+    """Receives the messages published on the channels."""
 
     def heard(self, channel: str, data: bytes) -> None:
-        """Something was published."""
+        """A message was published."""
         ...
 
     def joined(self, channel: str) -> None:
-        """The subscription of a channel began, for the first time or anew."""
+        """The subscription of a channel began, for the first time or after a reconnect."""
         ...
 
 
 class StreamListener:
-    """Keeps the channels subscribed, on one connection for all of them."""
+    """Keeps the channels subscribed, all on one connection."""
 
     def __init__(
         self, connection: RedisConnection, channels: Channels, subscriber: Subscriber
@@ -150,7 +151,7 @@ class StreamListener:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Subscribe what is wanted already and begin to listen. Raises `RedisError`."""
+        """Subscribe the wanted channels and begin to listen. Raises `RedisError`."""
         await self._connect()
         self._listen(connected=True)
 
@@ -158,7 +159,8 @@ class StreamListener:
         self._task = asyncio.create_task(self._run(connected=connected), name="redis listener")
 
     async def reconnect(self) -> None:
-        """Leave a server that answers, because another one may have its address by now."""
+        """Disconnect even from a server that answers, because another one may have its address by
+        now."""
         if self._task is not None:
             await end(self._task)
             self._listen(connected=False)
@@ -176,7 +178,7 @@ class StreamListener:
         await self._subscribe()
 
     async def _subscribe(self) -> None:
-        """Bring the subscriptions in step with what is wanted."""
+        """Subscribe and unsubscribe until the subscriptions are the wanted ones."""
         channels = self._channels
         channels.changed.clear()
         left, channels.left = list(channels.left), {}
@@ -212,7 +214,7 @@ class StreamListener:
                 self._subscriber.joined(message["channel"].decode())
 
     async def _talk(self) -> None:
-        """Subscribe what is wanted since, and ping. What fails here is noticed by `_hear`."""
+        """Update the subscriptions and ping. Failures are left to `_hear`, which notices them."""
         while True:
             try:
                 async with asyncio.timeout(PING_SECONDS):

@@ -1,4 +1,4 @@
-"""The stream log in Redis, put together from its parts."""
+"""The stream log in Redis: connects its parts."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from relay.stores.redis.takeover import Takeover
 class RedisLog(StreamLog):
     """Streams and sessions of all nodes on one Redis.
 
-    Await `start` before use and `close` at the end. `client` must return bytes and must
-    not retry by itself: `RedisConnection` does.
+    Await `start` before use and `close` at the end. `client` must return bytes and must not retry
+    by itself, since `RedisConnection` does.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class RedisLog(StreamLog):
 
     @property
     def healthy(self) -> bool:
-        """Whether Redis answers, and keeps what it is given."""
+        """Whether Redis answers and keeps the data it is given."""
         return self._health.healthy
 
     async def start(self) -> None:
-        """Connect. Waits for a Redis that is loading as long as for one that is away. Raises
-        `ConnectionError` where it fails: what is wrong, in words that follow "a Redis that";
-        no address, no password."""
+        """Connect. Waits the same time for a Redis that is loading as for one that does not
+        answer. Raises `ConnectionError` if that fails. Its text is what is wrong, to be put after
+        "a Redis that"; it holds no address or password."""
         try:
             await self._connect()
         except Unfit as error:
@@ -118,16 +118,16 @@ class RedisLog(StreamLog):
         await self._connection.close()
 
     async def tick(self) -> None:
-        """What the keeper does every third of a lease, at once."""
+        """Do at once what the keeper does every third of a lease."""
         await self._keeper.tick()
 
     async def rest(self) -> None:
-        """Wait until nothing is on its way to Redis."""
+        """Wait until no work for Redis is pending."""
         await self._courier.rest()
 
     @override
     def sweep(self) -> None:
-        """Nothing to do: keys expire by themselves."""
+        """Does nothing: keys expire by themselves."""
 
     @override
     def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
@@ -203,7 +203,7 @@ class RedisLog(StreamLog):
         return cursor
 
     async def _catch_up(self, stream: RedisStream, *, running: bool) -> None:
-        """Bring what Redis has of a stream that is read here, and follow it."""
+        """Read what Redis has of a stream that has a reader here, and follow it."""
         if running and not stream.owned and not stream.records.ended:
             await self._connection.ask(lambda: self._keeper.follow(stream))
         if not stream.owned and not stream.records.ended:
@@ -222,8 +222,7 @@ class RedisLog(StreamLog):
 
     @override
     async def erase(self, stream: str, subject: str | None) -> None:
-        """As `StreamLog.erase` says. Where it was read, records go `ERASE_LINGER` after the
-        end."""
+        """If the stream has been read, its records are dropped `ERASE_LINGER` after its end."""
         await self._index.known(stream, subject)
         await self._want_end(stream, erase=True)
 
@@ -240,8 +239,8 @@ class RedisLog(StreamLog):
 
     @override
     async def hand_over(self, writer: Writer) -> bool:
-        """As `StreamLog.hand_over` says. The upstream is closed first, so that what it said is
-        all in the log when another node reads it."""
+        """The upstream is closed first, so that all its events are in the log when another node
+        reads it."""
         stream = self._streams.by_name.get(writer.stream)
         if stream is None or stream is not writer or not stream.owned or not self.healthy:
             return False

@@ -1,5 +1,5 @@
-"""Sessions, and the names by which streams are found in them: ids that are claimed, sessions
-that are kept while they are used here, and what is looked up by name."""
+"""Sessions, the ids that name streams in them, and lookups by name. Sessions in use on this node
+are kept from expiring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KNOWN = ("subject", "id", "next", "status", "fingerprint", "erased")
 
 
 class Claims:
-    """Creates streams, lets ids name them, and writes anew what Redis lost of both."""
+    """Creates streams, links ids to them, and writes both anew after Redis lost them."""
 
     def __init__(
         self, connection: RedisConnection, pending: PendingWork, node: str, terms: RedisTerms
@@ -32,8 +32,8 @@ class Claims:
         self._terms = terms
 
     async def create(self, stream: str, facts: StreamFacts) -> ClaimAnswer:
-        """Make a stream and claim its id, with one round trip. `OK`; `TAKEN` where another
-        node owns it already; else as the claim was answered, and no stream is left."""
+        """Create a stream and claim its id in one round trip. `OK`; `TAKEN` if another node
+        already owns the stream; else the answer to the claim, and the stream is removed."""
         terms, grace = self._terms, facts.grace
         make = scripts.create(
             *(stream, self._node, facts.fields()), lease=terms.lease, keep=terms.running(grace)
@@ -56,7 +56,7 @@ class Claims:
 
     async def link(self, session: str, id: str, stream: str, known: KnownStream) -> None:
         """Let an id of another session name a stream. Raises `RelayError(BAD_REQUEST)`, or
-        `RelayError(FORBIDDEN)` for a session of somebody else."""
+        `RelayError(FORBIDDEN)` for a session of another subject."""
         command = scripts.claim(
             *(keys.digest(session), id, stream, known.fingerprint, known.owner),
             keep=self._terms.keep,
@@ -71,7 +71,7 @@ class Claims:
             raise refusals.other_stream(id)
 
     async def rewrite(self, stream: RedisStream) -> None:
-        """Write a stream of this node anew, claim and all. Raises `RedisError`."""
+        """Write a stream of this node and its claim anew. Raises `RedisError`."""
         epoch, in_flight, facts = stream.epoch, stream.in_flight, stream.facts
         commands = [self._rewriting(stream), self._claim(stream.name, facts)]
         if facts.newest:
@@ -86,7 +86,8 @@ class Claims:
             stream.acknowledged()
 
     def count(self, stream: RedisStream, *, anew: bool = False) -> Command:
-        """The command that lets a stream go on counting as its session's, unless it ceased to."""
+        """The command with which a stream continues to count as running in its session. If it does
+        not count any more, only `anew` adds it again."""
         session, counts = stream.facts.session, self._terms.counts
         return scripts.count(session, stream.name, counts=counts, anew=anew)
 
@@ -115,7 +116,7 @@ class Claims:
 
 
 class UsedSession(NamedTuple):
-    """A session that is used here: its digest, whose it is, and for how many ms it is kept."""
+    """A session in use on this node: its digest, its owner, and how long it is kept, in ms."""
 
     digest: str
     owner: str
@@ -123,8 +124,8 @@ class UsedSession(NamedTuple):
 
 
 class Sessions:
-    """Keeps the sessions that are used here: those with a connection on this node, and those
-    of which a stream of this node runs."""
+    """Keeps the sessions in use on this node: those with a connection here, and those with a
+    running stream that this node writes."""
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class Sessions:
         self._refreshed: dict[str, float] = {}
 
     async def open(self, session: str, subject: str | None) -> bool:
-        """A connection takes part in a session; whether it was there before. Raises
+        """Add a connection to a session; returns whether the session existed before. Raises
         `RelayError(FORBIDDEN)`."""
         digest, owner = keys.digest(session), keys.owner(subject)
         command = scripts.open_session(digest, owner, keep=self._terms.session())
@@ -155,7 +156,7 @@ class Sessions:
         return verdict is ScriptVerdict.KNOWN
 
     def left(self, session: str) -> None:
-        """A connection ended: after the last one, the session is kept for its window."""
+        """A connection ended. After the last one, the session is kept for its window."""
         digest = keys.digest(session)
         count, owner = self._joined.pop(digest, (0, ""))
         if count > 1:
@@ -163,12 +164,12 @@ class Sessions:
         else:
             self._leave(digest)
 
-    def _leave(self, digest: str) -> None:  # the script spares one of which a stream runs
+    def _leave(self, digest: str) -> None:  # the script skips a session with a running stream
         self._pending.run_soon(scripts.leave_session(digest, keep=self._terms.keep))
 
     def ending(self, stream: RedisStream) -> None:
-        """A stream of this node gets its terminal record: it makes room for another one,
-        and what names it is kept as long as it is."""
+        """A stream of this node gets its terminal record: it does not count as running any more,
+        and the keys that name it are kept as long as the stream."""
         facts = stream.facts
         self._pending.run_soon(("ZREM", keys.running(facts.session), stream.name))
         if facts.session not in self._joined:
@@ -177,12 +178,12 @@ class Sessions:
             self._pending.run_soon(("PEXPIRE", keys.newest(facts.newest), self._terms.keep))
 
     def forgotten(self) -> None:
-        """Redis came back empty: keep all of them anew at the next tick."""
+        """Redis lost its data: renew all sessions at the next tick."""
         self._refreshed.clear()
 
     def due(self, owned: Sequence[RedisStream]) -> list[UsedSession]:
-        """The sessions to be kept anew, those of the streams that are written here included.
-        What names the newest of a conversation is kept with them."""
+        """The sessions to renew, including those of the streams that this node writes. The keys of
+        their newest streams by conversation are renewed with them."""
         used = self._used(owned)
         now, pause = self._clock(), self._terms.refresh
         self._refreshed = {s: self._refreshed.get(s, 0.0) for s in used}
@@ -191,7 +192,7 @@ class Sessions:
         return due
 
     def refreshed(self, session: UsedSession) -> None:
-        """A session was kept anew."""
+        """A session was renewed."""
         self._refreshed[session.digest] = self._clock()
 
     def _used(self, owned: Sequence[RedisStream]) -> dict[str, UsedSession]:
@@ -213,8 +214,8 @@ class Sessions:
 
 
 class KnownStream(NamedTuple):
-    """What Redis knows of a stream that is neither gone nor erased. `owner` as `keys.owner`
-    writes a subject, `id` as the session names it that started it."""
+    """What Redis knows of a stream that is neither dropped nor erased. `owner` is a subject as
+    `keys.owner` writes it; `id` is its id in the session that started it."""
 
     owner: str
     id: str
@@ -223,20 +224,20 @@ class KnownStream(NamedTuple):
     fingerprint: str
 
     def info(self, id: str, stream: str) -> StreamInfo:
-        """As the session lists it that names it `id`."""
+        """The stream as listed by a session that names it `id`."""
         return StreamInfo(id, stream, self.next_seq - 1, self.status)
 
 
 class Index:
-    """Looks streams up; `held` are those that this node holds. Waits for a Redis that is
-    away, as `RedisConnection.ask` does."""
+    """Looks streams up; `held` are those that this node holds. Waits for a Redis that does not
+    answer, as `RedisConnection.ask` does."""
 
     def __init__(self, connection: RedisConnection, held: Mapping[str, RedisStream]) -> None:
         self._connection = connection
         self._held = held
 
     async def known(self, name: str, subject: str | None) -> KnownStream:
-        """A stream of this subject. Raises `StreamExpired` for any other."""
+        """A stream of this subject. Raises `StreamExpired` if it is another's or unknown."""
         known = await self._look_up(name)
         if known is None or known.owner != keys.owner(subject):
             raise StreamExpired

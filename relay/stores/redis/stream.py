@@ -1,8 +1,8 @@
-"""One stream as a node of several sees it: what Redis acknowledged, and what is on its way.
+"""One stream as a node sees it: the records that Redis acknowledged, and those being sent.
 
-Readers here see only records that Redis has. An owner's appends wait in `pending`, go
-out as one batch, and are shown once the batch is acknowledged: shown sooner, an answer
-taken over by another node would mix two answers.
+Readers here see only records that Redis has. An owner's new records wait in `pending`, go out as
+one batch, and are shown once the batch is acknowledged. If they were shown earlier, an answer that
+another node takes over could mix two answers.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from relay.stores.redis.encoding import (
 
 
 class StreamHolder(Protocol):
-    """Who holds a node's streams; a stream tells it what concerns the whole node."""
+    """Holds a node's streams; a stream reports these events to it."""
 
     def write_soon(self, stream: RedisStream) -> None:
-        """It has records to append."""
+        """The stream has records to append."""
         ...
 
     def left_alone(self, stream: RedisStream) -> None:
-        """It is not needed here any more: nobody reads or writes it."""
+        """The stream has no reader or writer here any more."""
         ...
 
     def lost(self, stream: RedisStream) -> None:
-        """It is no longer written here, and may still be read."""
+        """This node may not write the stream any more; it may still have readers here."""
         ...
 
 
 class RedisStream(Readable):
     """A stream that this node reads, writes, or both.
 
-    `accepted` is when the chat was accepted, by `clock`. `adopting` while this node takes it
-    over. `refused_since` is when Redis first refused to write or read it, by the event loop's
-    time. `account_asked` counts how often the account was to be
-    kept, `account_kept` says up to which of them it was.
+    `accepted` is when the chat was accepted, by `clock`. `adopting` while this node takes the
+    stream over. `refused_since` is when Redis first refused to write or read it, by the event
+    loop's time. `account_asked` counts the requests to save the account; `account_kept` is the
+    number of the last one that was saved.
     """
 
     __slots__ = (
@@ -115,7 +115,7 @@ class RedisStream(Readable):
 
     @property
     def stream(self) -> str:
-        """The stream's name, as a `Writer` tells it."""
+        """The stream's name."""
         return self.name
 
     @property
@@ -125,7 +125,7 @@ class RedisStream(Readable):
 
     @property
     def dead(self) -> bool:
-        """Whether nothing can be read from it here any more."""
+        """Whether nothing more can be read from it here."""
         return self.gone or self.trouble is not None
 
     @property
@@ -135,12 +135,12 @@ class RedisStream(Readable):
 
     @property
     def facts(self) -> StreamFacts:
-        """What Redis keeps of it for good; known of a stream that this node writes or wrote."""
+        """The stream's constant fields in Redis; known only if this node writes or wrote it."""
         assert self._facts is not None
         return self._facts
 
     def own(self, epoch: int, facts: StreamFacts, accepted: float) -> None:
-        """This node writes the stream, as its creator or because it took it over."""
+        """Start to write the stream, as its creator or after a take-over."""
         self.epoch = self.read_epoch = epoch
         self.accepted = accepted
         self._facts = facts
@@ -151,17 +151,18 @@ class RedisStream(Readable):
         self.count_readers()
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records; they are shown once Redis has them. Raises `Fenced`."""
+        """Add records; they are shown once Redis has them. Raises `Fenced`, or `RuntimeError`
+        after a terminal record."""
         if self.fenced:
             raise Fenced
         if self.terminal_appended:
-            raise RuntimeError("nothing may follow a terminal record")
+            raise RuntimeError("no record may follow a terminal record")
         self.pending += map(encode, split_long(records))
         self.terminal_appended = self.pending[-1][0] in TERMINAL
         self._holder.write_soon(self)
 
     def chunks(self) -> Sequence[Chunk]:
-        """What was acknowledged, then what is on its way."""
+        """The acknowledged records, then those not acknowledged yet."""
         waiting = [*self._flying(), *self.pending]
         coming = enumerate(waiting, len(self.records))
         return [
@@ -180,15 +181,15 @@ class RedisStream(Readable):
             await waiter
 
     def keep_account(self, account: Callable[[], Account]) -> None:
-        """Keep what `account` tells. It goes with the next round trip, in the same call as the
-        records that wait, and again with each renewal of the lease."""
+        """Save what `account` returns. It goes with the next round trip, in the same call as the
+        waiting records, and again with each renewal of the lease."""
         if not self.fenced:
             self._account = account
             self.account_asked += 1
             self._holder.write_soon(self)
 
     def noted(self) -> dict[str, str | bytes]:
-        """The fields in which Redis keeps the account; none where it is not to be kept."""
+        """The fields with the account for Redis; empty if there is nothing to save."""
         if self._account is None or self.terminal_appended:
             return {}
         return account_fields(self._account(), self.epoch)
@@ -199,38 +200,38 @@ class RedisStream(Readable):
 
     @property
     def account_due(self) -> bool:
-        """Whether the account told something new that Redis does not have."""
+        """Whether the account has changed since it was last saved in Redis."""
         return self.account_asked != self.account_kept and not self.terminal_appended
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when a reader wants the stream to end."""
+        """Call `callback` once, when a client wants the stream to end."""
         if self.cancel_wanted:
             callback()
         else:
             self._cancel_callback = callback
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when this node may write no more."""
+        """Call `callback` once, when this node may not write the stream any more."""
         if self.fenced:
             callback()
         else:
             self._lost_callback = callback
 
     def want_cancel(self) -> None:
-        """Tell the driver, once."""
+        """Ask the driver to end the stream; only the first call has an effect."""
         callback, self._cancel_callback = self._cancel_callback, None
         self.cancel_wanted = True
         if callback and not self.terminal_appended:
             callback()
 
     def stop_driver(self) -> None:
-        """Have the driver close its upstream and append nothing more."""
+        """Make the driver close its upstream and append nothing more."""
         callback, self._lost_callback = self._lost_callback, None
         if callback:
             callback()
 
     def lose(self, trouble: RelayError | None = None) -> None:
-        """This node may write no more: another one does, or the store gave up."""
+        """This node may not write the stream any more: another node does, or the store gave up."""
         self.fenced = True
         self.trouble = trouble
         self.pending.clear()
@@ -243,27 +244,27 @@ class RedisStream(Readable):
             self.wake()
         self._holder.lost(self)
 
-    # What is on its way
+    # Records being sent
 
     def next_batch(self) -> Batch | None:
-        """The batch to send: the one not answered yet, else what is pending."""
+        """The batch to send: the one that is not answered yet, else the pending records."""
         if self.in_flight is None and self.pending:
             self.in_flight = batch_of(len(self.records), self.pending)
         return self.in_flight
 
     @property
     def reach(self) -> int:
-        """Seq after the last record that a reader may have: what is in flight may be in Redis,
-        and on other nodes, before Redis' answer is here."""
+        """The seq after the last record that a reader may have. Records being sent count: they may
+        be in Redis, and read by other nodes, before Redis' answer arrives."""
         return self.in_flight.next if self.in_flight is not None else len(self.records)
 
     @property
     def has_more(self) -> bool:
-        """Whether something waits to be sent or to be answered."""
+        """Whether records wait to be sent or to be acknowledged."""
         return self.in_flight is not None or bool(self.pending) or self.account_due
 
     def whole(self) -> list[Batch]:
-        """Everything that was acknowledged or is in flight, for a Redis that lost it."""
+        """Everything acknowledged or being sent, to restore it in a Redis that lost it."""
         packed = [*self.records.each(), *self._flying()]
         batches: list[Batch] = []
         while packed:
@@ -274,28 +275,28 @@ class RedisStream(Readable):
         return unpack(self.in_flight.payload) if self.in_flight is not None else []
 
     def acknowledged(self) -> None:
-        """Redis has the batch in flight: show it."""
+        """Redis has the batch that was sent: show its records."""
         batch, self.in_flight = self.in_flight, None
         self.refused_since = None
         if batch is not None:
             self._show(unpack(batch.payload))
-        if self.records.ended:  # what wrote the answer is not kept with it
+        if self.records.ended:  # free the writer's objects
             self._cancel_callback = self._lost_callback = self._account = None
         if not self.has_more:
             self._settle(None)
         self.check_idle()
 
-    # What others wrote
+    # Records of other writers
 
     def read(self, next_seq: int, epoch: int, payload: bytes, *, from_start: bool) -> bool:
-        """One entry of the log, which ends before `next_seq`. What is here already is
-        compared: a log written anew has other batches, and one that Redis lost in part may
-        have been continued otherwise. Where records are missing or differ, all are let go.
+        """Take one entry of the log, which ends before `next_seq`. Records that are here already
+        are compared: a log that was written anew has other batches, and one that Redis lost in
+        part may continue differently. If records are missing or differ, all are dropped.
 
-        One that can't be read ends the stream for its readers here, with an error that says so.
+        An entry that can't be read ends the stream for its readers here with an error.
 
-        False for an entry of another writer than the last one's, met on the way: the
-        caller has to read again from the start, which tells whether it fits.
+        Returns False if the entry is of another writer than the one before: then the caller has to
+        read again from the start, which shows whether it fits.
         """
         if epoch != self.read_epoch and len(self.records) and not from_start:
             return False
@@ -328,7 +329,8 @@ class RedisStream(Readable):
             self.wake()
 
     def fail(self, trouble: RelayError) -> None:
-        """Tell the readers of this node that they get no more of it here."""
+        """Tell the readers on this node, with `trouble`, that they get no more of the stream
+        here."""
         self.trouble = trouble
         self.wake()
 
@@ -345,23 +347,23 @@ class RedisStream(Readable):
     # Readers
 
     def entered(self, cursor: ReadCursor) -> None:
-        """A reader came to this node."""
+        """A reader attached on this node."""
         super().entered(cursor)
         self.unread_since = None
 
     def left(self, cursor: ReadCursor) -> None:
-        """A reader of this node left."""
+        """A reader on this node left."""
         super().left(cursor)
         self.count_readers()
         self.check_idle()
 
     def check_idle(self) -> None:
-        """Tell the node where nobody needs the stream here any more."""
+        """Report to the node if the stream has no reader or writer here any more."""
         if self.idle:
             self._holder.left_alone(self)
 
     def count_readers(self) -> None:
-        """Keep `unread_since` in step with the readers here and elsewhere."""
+        """Update `unread_since` from the number of readers here and on other nodes."""
         if self.cursors or self.elsewhere:
             self.unread_since = None
         elif self.unread_since is None:
@@ -369,7 +371,7 @@ class RedisStream(Readable):
 
 
 def unreadable() -> RelayError:
-    """What clients are told of an answer that only nodes of a later version can read."""
+    """The error for an answer that only nodes of a later version can read."""
     return RelayError(
         Code.INTERNAL,
         "a later version of the relay wrote this answer, and this server can't read it; "
