@@ -310,8 +310,8 @@ class Session:
         return [] if event is None else [Tell(chat.answer, event)]
 
     def _ask(self, chat: _Chat, link: LinkId, frame: Frame) -> list[SessionAction]:
-        """Ask for the missing records, once: frames already sent show the same gap. A seq older
-        than the newest seen, or the last one that was asked for, shows that the answer to the
+        """Ask for the missing records, once: frames already on the way show the same gap. A frame
+        with an older seq than the newest seen, or a terminal frame, shows that the answer to that
         request has a gap too."""
         if chat.link != link:
             return []

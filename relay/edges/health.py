@@ -1,7 +1,7 @@
-"""Health over HTTP: what people ask (`/health`) and what orchestrators ask.
+"""Health over HTTP: `/health` for people, `/livez` and `/readyz` for orchestrators.
 
-`/livez` and `/readyz` speak of this process only. A vendor's outage must not empty a
-fleet, so it shows on `/health` and nowhere else.
+`/livez` and `/readyz` report on this process only. An outage of a vendor must not make an
+orchestrator remove all nodes, so it is shown on `/health` and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from relay.edges.http import json_response
 from relay.observability.health import Health, Report, overall
 
 PROBE_WAIT = 2.0
-"""Seconds that a request waits for probes; slower ones show in the next answer."""
+"""Seconds that a request waits for probes; the results of slower ones appear in the next answer."""
 
 PROBE_TIMEOUT = 10.0
-"""Seconds after which a probe is given up as `provider_timeout`."""
+"""Seconds after which a probe is cancelled and reported as `provider_timeout`."""
 
 ProcessPhase = Literal["starting", "ready", "draining"]
-"""Where this process is in its life."""
+"""The state of this process."""
 
 
 class HealthEdge:
     """`/health`, `/health/{provider}`, `/livez` and `/readyz`.
 
-    `off` gives the reason for each provider that is off. `breaker` tells a provider's
-    circuit state (None: unknown), `phase` the process's, `clock` seconds since the epoch,
-    `store` whether the stream log can keep what it is given.
-    Call `close` at the end.
+    `off` gives the reason for each provider that is off. `breaker` returns a provider's circuit
+    state (None: unknown), `phase` the process's state, `clock` seconds since the epoch, `store`
+    whether the stream log can keep data. Call `close` at the end.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class HealthEdge:
         self._probes: dict[str, asyncio.Task[None]] = {}
 
     def routes(self) -> list[web.RouteDef]:
-        """What the application has to add."""
+        """The routes to add to the application."""
         return [
             web.get("/health", self.all),
             web.get("/health/{provider}", self.one),
@@ -68,14 +67,14 @@ class HealthEdge:
         ]
 
     async def close(self) -> None:
-        """Stop the probes that are under way. Idempotent."""
+        """Cancel the running probes. Idempotent."""
         probes = list(self._probes.values())
         for probe in probes:
             probe.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
 
     async def all(self, request: web.Request) -> web.Response:
-        """Every provider; 503 where none could answer a chat."""
+        """All providers; 503 if none could answer a chat."""
         await self._refresh(self._health.providers)
         reports = {name: self._report(name) for name in self._health.providers}
         status = overall(report.status for report in reports.values())
@@ -90,7 +89,7 @@ class HealthEdge:
         return json_response(body, 200 if serves else 503)
 
     async def one(self, request: web.Request) -> web.Response:
-        """One provider; 503 where it is down or off. Raises `RelayError(UNKNOWN_PROVIDER)`."""
+        """One provider; 503 if it is down or off. Raises `RelayError(UNKNOWN_PROVIDER)`."""
         name = request.match_info["provider"]
         if name in self._off:
             return json_response({"provider": name} | _shown_off(self._off[name]), 503)
@@ -103,7 +102,7 @@ class HealthEdge:
         return json_response(body, 503 if report.status == "down" else 200)
 
     async def live(self, request: web.Request) -> web.Response:
-        """The event loop turns."""
+        """Answers 200: the event loop is running."""
         return json_response({"status": "ok"})
 
     async def ready(self, request: web.Request) -> web.Response:
@@ -115,7 +114,7 @@ class HealthEdge:
         return self._health.report(name, self._breaker(name))
 
     async def _refresh(self, names: Iterable[str]) -> None:
-        """Probe what is due; requests at the same time share one probe."""
+        """Start the probes that are not up to date; requests at the same time share one probe."""
         names = list(names)
         for name in names:
             if name not in self._probes and self._health.due_for_probe(name, self._clock()):
@@ -142,7 +141,7 @@ class HealthEdge:
         except TimeoutError:
             return Code.PROVIDER_TIMEOUT
         except Exception:
-            logger.exception("the probe of {} failed in an unforeseen way", name)
+            logger.exception("unexpected error in the probe of {}", name)
             return Code.INTERNAL
         return None
 

@@ -1,4 +1,4 @@
-"""What every HTTP edge shares: bodies in, errors out."""
+"""Shared by every HTTP edge: reads bodies, answers errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.core.errors import Code, RelayError
 from relay.protocol.codec import NotAFrame, decode_object
 
 BODY_SECONDS = 30.0
-"""A request's body has to arrive within so long."""
+"""Seconds within which a request's body has to arrive."""
 
 STATUS: dict[Code, int] = {
     Code.BAD_FRAME: 400,
@@ -44,13 +44,13 @@ STATUS: dict[Code, int] = {
     Code.DRAINING: 503,
     Code.INTERNAL: 500,
 }
-"""The HTTP status that each code is answered with, where no stream has started."""
+"""The HTTP status for each error code, as long as no stream has started."""
 
 Shape: TypeAlias = Callable[[RelayError], object]
-"""Renders an error as the object whose JSON is the body that one dialect's clients expect."""
+"""Makes of an error the JSON object that one dialect's clients expect."""
 
 CLIENT_GONE = 499
-"""The status, seen by logs alone, of a request whose client did not wait."""
+"""The status that logs show for a request whose client disconnected. It is never sent."""
 
 
 class _Shapes(dict[str, Shape]):
@@ -65,7 +65,7 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class HttpError(RelayError):
-    """An error whose status is not the one of its code. `headers` go with it."""
+    """An error with another status than its code's. `headers` are added to the response."""
 
     def __init__(
         self, status: int, code: Code, message: str, headers: Mapping[str, str] = NO_HEADERS
@@ -76,8 +76,8 @@ class HttpError(RelayError):
 
 
 def shape_errors(app: web.Application, prefix: str, shape: Shape) -> None:
-    """Let errors of the paths that begin with `prefix` have a dialect's shape. Without it
-    they have the house's. Call it before the application starts."""
+    """Give errors on paths that begin with `prefix` a dialect's shape. Other paths have
+    `house_shape`. Call it before the application starts."""
     app[_SHAPES] = _Shapes(app.get(_SHAPES, {}) | {prefix: shape})
 
 
@@ -87,7 +87,7 @@ def house_shape(error: RelayError) -> dict[str, Any]:
 
 
 def error_response(error: RelayError, shape: Shape = house_shape) -> web.Response:
-    """The response that tells a client of `error`."""
+    """The response that reports `error`."""
     status = error.status if isinstance(error, HttpError) else STATUS[error.code]
     response = json_response(shape(error), status)
     if isinstance(error, HttpError):
@@ -113,7 +113,7 @@ def json_response(body: Any, status: int = 200) -> web.Response:
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever a handler raises into JSON. The outermost middleware.
 
-    Something unforeseen is logged and told as `internal`, without its text.
+    An unexpected exception is logged and answered as `internal`, without its text.
     """
     try:
         return await handler(request)
@@ -137,7 +137,7 @@ def _is_gone(request: web.Request) -> bool:
 
 
 def shape_for(request: web.Request) -> Shape:
-    """How errors of a request's path are rendered."""
+    """The error shape for a request's path."""
     shapes = request.app.get(_SHAPES, _Shapes())
     found = [prefix for prefix in shapes if request.path.startswith(prefix)]
     return shapes[max(found, key=len)] if found else house_shape
@@ -152,7 +152,7 @@ _REASONS = {
 
 
 def from_http_exception(error: web.HTTPException, shape: Shape) -> web.StreamResponse:
-    """The response that tells a client of an error of aiohttp's, of status 400 and above."""
+    """The response for an error of aiohttp's, of status 400 and above."""
     code, message = _REASONS.get(error.status, (Code.BAD_REQUEST, error.reason))
     response = error_response(HttpError(error.status, code, message), shape)
     if "Allow" in error.headers:
@@ -163,13 +163,13 @@ def from_http_exception(error: web.HTTPException, shape: Shape) -> web.StreamRes
 async def read_body(request: web.Request, limit: int) -> bytes:
     """The request's whole body, of at most `limit` bytes.
 
-    Raises `RelayError(TOO_LARGE)`, and `HttpError` for one that does not arrive in time or
+    Raises `RelayError(TOO_LARGE)`, and `HttpError` for a body that does not arrive in time or
     whose encoding is broken.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     try:
-        if request.content.is_eof():  # it came with the head, as most do: no timer, no waiting
+        if request.content.is_eof():  # it came with the head, as most bodies do
             return _within(request.content.read_nowait(), limit)
         async with asyncio.timeout(BODY_SECONDS):
             return await _read_up_to(request, limit)
@@ -201,7 +201,7 @@ def _too_large(limit: int) -> RelayError:
 def json_object(body: bytes) -> dict[str, Any]:
     """A request's body as a JSON object, whatever its content type says.
 
-    Raises `HttpError` (400) for what is not JSON, (422) for JSON that is no object.
+    Raises `HttpError`: 400 for a body that is not JSON, 422 for JSON that is not an object.
     """
     try:
         return decode_object(body)

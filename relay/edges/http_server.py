@@ -1,8 +1,8 @@
-"""aiohttp's server with the relay's errors, and with the rules of RFC 6455 that it lacks.
+"""aiohttp's server with the relay's error format, and with the rules of RFC 6455 that it lacks.
 
-What a client sends that never becomes a request, or that aiohttp refuses before any
-middleware sees it, is answered with JSON like every other error, and never with a byte of what
-came: that could be a token.
+Input that is not a valid request, or that aiohttp refuses before any middleware sees it, is
+answered with JSON like every other error. The answer never contains a byte of the input, which
+could be a token.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MAX_URL = 8_192
 """Bytes of a request's path and query."""
 
 MAX_HEADER = 8_190
-"""Bytes of a header's name, and of its value. Not the same as `MAX_URL`: only the limit that
-aiohttp names tells which of the two was too long."""
+"""Bytes of a header's name, and of its value. It differs from `MAX_URL` because aiohttp's error
+states only the limit, by which the two cases are told apart."""
 
 
 _Handling: TypeAlias = Coroutine[Any, Any, tuple[web.StreamResponse, bool]]
@@ -65,8 +65,8 @@ class _HttpServer(web.Server):
 
 
 class HttpConnection(web.RequestHandler):
-    """One connection, from its first byte; after an upgrade, that of a WebSocket. `listener`
-    is who delivers on it, see `relay.edges.delivery.link`."""
+    """One connection, from its first byte; after an upgrade it carries a WebSocket. `listener` is
+    notified of its events, see `relay.edges.delivery.link`."""
 
     __slots__ = ("_body", "listener")
 
@@ -81,39 +81,39 @@ class HttpConnection(web.RequestHandler):
         if sys.version_info < (3, 12) and isinstance(self._manager, _HttpServer):
             self._loop = cast(asyncio.AbstractEventLoop, self._manager.without_tasks)
 
-    # What a listener is told
+    # Events for the listener
 
     def resume_writing(self) -> None:
-        """The transport has drained."""
+        """The transport's buffer has drained."""
         super().resume_writing()
         if self.listener is not None:
             self.listener.on_writable()
 
     def eof_received(self) -> None:
-        """The client sends no more. aiohttp lets the transport close then."""
+        """The client closed its sending side. aiohttp lets the transport close then."""
         super().eof_received()
         if self.listener is not None:
             self.listener.on_lost()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The client is gone."""
+        """The client disconnected."""
         super().connection_lost(exc)
         if self.listener is not None:
             self.listener.on_lost()
 
-    # What comes
+    # Received bytes
 
     def data_received(self, data: bytes) -> None:
-        """Take what came. aiohttp's parser forgets the body in which it fails, and lets its
-        handler wait for the rest."""
+        """Take received bytes. If aiohttp's parser fails in a body, it drops the body, and the
+        handler would wait for the rest."""
         queued = len(self._messages)
         super().data_received(data)
         if len(self._messages) > queued:
             self._heed_broken_body()
 
     def _heed_broken_body(self) -> None:
-        """Nothing can follow a request whose body is not whole but the parser's failure: the
-        request's own handler answers that."""
+        """If the previous request's body is incomplete, the message behind it can only be a parser
+        failure. Drop that message and fail the body: the request's own handler then answers."""
         body, self._body = self._body, self._messages[-1][1]
         if not body.is_eof():
             self._messages.pop()
@@ -128,8 +128,8 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is answered where no request could be read, or no middleware stood between."""
-        super().handle_error(request, status, exc, message)  # logs it; raises in mid-response
+        """The response if no request could be read, or if no middleware could handle the error."""
+        super().handle_error(request, status, exc, message)  # logs; raises in mid-response
         response = error_response(_unreadable(exc) if status == 400 else _FAILED)
         response.headers.update(SECURITY_HEADERS | {"Server": SERVER})
         response.force_close()
@@ -138,7 +138,7 @@ class HttpConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send a response; what aiohttp refused by itself, as every other error."""
+        """Send a response; errors of aiohttp's own are converted to the relay's format."""
         if isinstance(resp, web.HTTPException) and resp.status >= 400:
             assert isinstance(request, web.Request)  # an application's requests are
             resp = from_http_exception(resp, shape_for(request))
@@ -147,15 +147,15 @@ class HttpConnection(web.RequestHandler):
     def set_parser(
         self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None
     ) -> None:
-        """From here on what comes is WebSocket frames."""
+        """Switch from HTTP to WebSocket frames."""
         super().set_parser(_GatedReader(parser), data_received_cb)  # type: ignore[arg-type]
 
 
 class _WithoutTasks:
-    """The event loop, as `RequestHandler.start` uses it, which makes a task of each request.
-    In Python 3.11 that costs a turn of the loop on the way to the first token, and a running
-    stream half a kilobyte; from 3.12 on aiohttp has the task run at once. Here the request is
-    handled in its connection's task."""
+    """The event loop as `RequestHandler.start` uses it to make a task of each request. In Python
+    3.11 that costs a turn of the loop before the first token, and half a kilobyte for a running
+    stream; from 3.12 on aiohttp starts the task at once. Here the request is handled in its
+    connection's task."""
 
     __slots__ = ("call_at", "create_future", "time")
 
@@ -165,7 +165,7 @@ class _WithoutTasks:
         self.time = loop.time
 
     def create_task(self, handling: _Handling) -> _Handling:
-        """What `start` awaits in place of a task."""
+        """Returns what `start` awaits in place of a task."""
         return handling
 
 
@@ -182,9 +182,9 @@ def _unreadable(error: BaseException | None) -> RelayError:
 
 
 class _GatedReader:
-    """aiohttp's reader of frames behind a `FrameGate`. It tells the reader of a frame that
-    breaks a rule by one that the reader itself refuses, so that it is refused in its turn:
-    behind what came before it, which may not have been read yet."""
+    """aiohttp's frame reader behind a `FrameGate`. For a frame that breaks a rule the reader gets
+    a frame that it refuses itself. So the error comes in order, after earlier frames, which may
+    not have been read yet."""
 
     __slots__ = ("_gate", "_reader")
 
@@ -193,7 +193,7 @@ class _GatedReader:
         self._reader = reader
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Take what came; True first when no more is wanted."""
+        """Take received bytes; the first value is True when no more is wanted."""
         if self._gate.broken:
             return True, b""
         admitted = self._gate.admit(bytes(data))
@@ -202,5 +202,5 @@ class _GatedReader:
         return self._reader.feed_data(admitted) if admitted else (False, b"")
 
     def feed_eof(self) -> None:
-        """The client is gone."""
+        """The client disconnected."""
         self._reader.feed_eof()

@@ -1,7 +1,7 @@
-"""The chat page: `GET /` and the files it is made of, under a strict content policy.
+"""The chat page: `GET /` and its files, under a strict content policy.
 
-All files are read once, at start, so a request costs no disk and no path is ever joined
-from what a client sent. Each carries an ETag; a browser that has it gets 304.
+All files are read once, at start. So a request needs no disk access, and no path is ever built
+from what a client sent. Each file has an ETag; a browser that has it gets 304.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from relay.access.guard import SECURITY_HEADERS
 
 WEB = Path(__file__).parent.parent / "web"
-"""Where the page's files lie."""
+"""The folder of the page's files."""
 
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -26,7 +26,7 @@ CONTENT_TYPES = {
     ".svg": "image/svg+xml",
     ".ts": "text/plain; charset=utf-8",
 }
-"""What is served, by suffix; files with another suffix are not."""
+"""Content types by suffix; files with another suffix are not served."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -41,7 +41,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
-"""Nothing inline, nothing from elsewhere, no frame around it, and no string is ever parsed
+"""Nothing inline, nothing from other hosts, no embedding in a frame, and no string is ever parsed
 as markup or script."""
 
 PAGE_HEADERS = {
@@ -55,7 +55,7 @@ PAGE_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file, ready to be sent: its bytes, the same compressed, and their names."""
+    """One file, ready to be sent: its content type, its bytes, the same compressed, and its ETag."""
 
     content_type: str
     body: bytes
@@ -64,8 +64,8 @@ class File:
 
 
 def load(path: Path) -> File:
-    """Read one file. Raises `OSError` where it is missing, `KeyError` for a suffix that
-    is not served."""
+    """Read one file. Raises `OSError` if it is missing, `KeyError` for a suffix that is not
+    served."""
     body = path.read_bytes()
     return File(
         content_type=CONTENT_TYPES[path.suffix],
@@ -76,9 +76,9 @@ def load(path: Path) -> File:
 
 
 def page_routes(directory: Path = WEB) -> list[web.RouteDef]:
-    """The routes of the page: `/`, `/favicon.ico` and `/web/<file>` for each file of
-    `directory`. Reads them all, so call it at start. Raises `OSError` where `index.html`
-    or `favicon.svg` is missing."""
+    """The routes of the page: `/`, `/favicon.ico` and `/web/<file>` for each file of `directory`.
+    Reads them all, so call it at start. Raises `OSError` if `index.html` or `favicon.svg` is
+    missing."""
     files = {p.name: load(p) for p in sorted(directory.iterdir()) if p.suffix in CONTENT_TYPES}
     index = files.pop("index.html", None) or load(directory / "index.html")
     icon = files.get("favicon.svg") or load(directory / "favicon.svg")

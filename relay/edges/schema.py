@@ -1,4 +1,5 @@
-"""The wire for machines: JSON Schema, AsyncAPI and OpenAPI, made from the models."""
+"""Machine-readable descriptions of the wire, made from the models: JSON Schema, AsyncAPI,
+OpenAPI."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from relay.protocol.schema import ASYNCAPI_PATH, SCHEMA_PATH, Json, asyncapi, js
 
 
 def schema_routes() -> list[web.RouteDef]:
-    """What the application has to add. Each document is made when it is first asked for."""
+    """The routes to add to the application. Each document is made on the first request for it."""
     return [
         web.get(SCHEMA_PATH, _serve(json_schema, "application/schema+json")),
         web.get(ASYNCAPI_PATH, _serve(asyncapi, "application/json")),
@@ -23,7 +24,7 @@ def schema_routes() -> list[web.RouteDef]:
 
 
 def document() -> Json:
-    """Every HTTP route of the application but the page and these documents (OpenAPI 3.1)."""
+    """Every HTTP route of the application except the page and these documents (OpenAPI 3.1)."""
     made = openapi()
     components = made["components"]
     schemas = components["schemas"] | openai_schema.schemas()

@@ -1,5 +1,5 @@
 """How records reach clients: one engine for every transport and every dialect.
 
-An `Outlet` carries what cursors yield to one connection. A dialect gives it an `Encoder`
-(records to messages) and a transport a `Framing` (messages to bytes on the wire).
+An `Outlet` sends what cursors yield on one connection. A dialect gives it an `Encoder` (records to
+messages) and a transport a `Framing` (messages to bytes on the wire).
 """

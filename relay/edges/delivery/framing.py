@@ -1,4 +1,4 @@
-"""How messages become bytes of a transport: WebSocket frames, chunks of HTTP, or as they are."""
+"""Turns messages into a transport's bytes: WebSocket frames, HTTP chunks, or unchanged."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Framing(Protocol):
-    """A transport's way to carry messages. Has no memory, so that all connections share it."""
+    """How a transport frames messages. Has no state, so that all connections share it."""
 
     def frame(self, messages: list[bytes], *, last: bool) -> bytes:
-        """The bytes of one write that carries `messages`, of which none is empty. `last` where
-        nothing of any reader follows."""
+        """The bytes of one write that carries `messages`, of which none is empty. `last`: no
+        reader of the connection sends anything after it."""
         ...
 
 
 class TextFrames:
-    """Each message is a text frame of a WebSocket. aiohttp writes the control frames, and the
-    close among them is what ends one, whatever `last` says."""
+    """Each message is a text frame of a WebSocket. `last` has no effect: aiohttp writes the
+    control frames, and the close frame ends the connection."""
 
     def frame(self, messages: list[bytes], *, last: bool) -> bytes:
-        """A head before each message."""
+        """One text frame a message."""
         parts: list[bytes] = []
         for message in messages:
             size = len(message)
@@ -37,17 +37,17 @@ class TextFrames:
 
 
 class Chunks:
-    """All that one write carries is a chunk of an HTTP/1.1 body (RFC 9112 §7.1), closed by the
-    last chunk."""
+    """All messages of one write are one chunk of an HTTP/1.1 body (RFC 9112 §7.1), followed by the
+    last chunk if `last`."""
 
     def frame(self, messages: list[bytes], *, last: bool) -> bytes:
-        """One chunk, and the last chunk behind it where the body ends."""
+        """One chunk for all messages."""
         data = b"".join(messages)
         return b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK if last else b"")
 
 
 class Unframed:
-    """Messages as they are: the body of HTTP/1.0, which the end of the connection closes."""
+    """Messages unchanged: the body of HTTP/1.0, which ends with the connection."""
 
     def frame(self, messages: list[bytes], *, last: bool) -> bytes:
         """The messages, joined."""

@@ -1,4 +1,4 @@
-"""A stream as the body of an HTTP response, or whole, for an answer in one piece."""
+"""A stream as the body of an HTTP response, or read whole for an answer in one piece."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from relay.edges.delivery.link import link_of
 from relay.edges.delivery.outlet import Encoder, Heartbeat, Outlet, Pace
 
 COMMENTS = Heartbeat(b":\n\n", in_silence=True)
-"""Comments of an event stream, which readers skip."""
+"""A comment of an event stream, which readers ignore."""
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
 }
-"""What every event stream is sent with: neither a cache nor nginx may hold it back."""
+"""Headers of every event stream: neither caches nor nginx may hold it back."""
 
 Attach: TypeAlias = Callable[[Callable[[], None]], Awaitable[Cursor]]
-"""Makes the cursor of a stream for a wake-up."""
+"""Attaches a cursor, which calls the given wake-up, to a stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpService:
-    """What an HTTP dialect stands on. `wheel` keeps the deadlines of its connections;
-    `max_body` is in bytes (`MAX_FRAME_BYTES`)."""
+    """What an HTTP dialect needs. `wheel` keeps the deadlines of its connections; `max_body` is in
+    bytes (`MAX_FRAME_BYTES`)."""
 
     dispatcher: Dispatcher
     log: StreamLog
@@ -46,8 +46,8 @@ class HttpService:
 
 
 class HttpBody:
-    """Delivers one stream to one HTTP client. Make it and await `deliver`, whose result is
-    what the handler returns."""
+    """Delivers one stream to one HTTP client. Create it and await `deliver`; the handler returns
+    its result."""
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class HttpBody:
         """Whether the body was written to its end."""
 
     async def deliver(self, attach: Attach) -> web.StreamResponse:
-        """Send the headers once the cursor is there, then records until the terminal one;
-        ends early where the client goes away.
+        """Send the headers once the cursor is attached, then records until the terminal one; ends
+        early if the client disconnects.
 
-        Raises what `attach` raises, and `ConnectionError` where the client was gone before.
+        Raises what `attach` raises, and `ConnectionError` if the client disconnected before that.
         """
         outlet = self._outlet()
         try:
@@ -117,26 +117,27 @@ class HttpBody:
 
 
 class _Waiting:
-    """Wakes who reads a stream whole, for records and for the loss of its client."""
+    """Wakes a request that waits for a whole stream, on new records or if its client
+    disconnects."""
 
     def __init__(self) -> None:
         self.awake = asyncio.Event()
         self.lost = False
 
     def on_writable(self) -> None:
-        """Nothing is written yet."""
+        """Does nothing: nothing is written yet."""
 
     def on_lost(self) -> None:
-        """The client is gone."""
+        """The client disconnected."""
         self.lost = True
         self.awake.set()
 
 
 async def read_whole(request: web.Request, attach: Attach, fold: Callable[[Chunk], None]) -> bool:
-    """Feed a stream to `fold`, for an answer that is sent in one piece at its end.
+    """Pass a stream to `fold`, for an answer that is sent in one piece at its end.
 
-    True when the terminal chunk was folded, False where the client went away before. Raises
-    `RelayError` where the records are gone.
+    True once the terminal chunk was folded, False if the client disconnected before. Raises
+    `RelayError` if the records are gone.
     """
     link, waiting = link_of(request), _Waiting()
     cursor = await attach(waiting.awake.set)

@@ -1,7 +1,7 @@
-"""What a connection tells whoever delivers on it.
+"""The events of a connection that code which writes to it needs.
 
-aiohttp offers back-pressure only by awaiting, and tells a handler nothing when its client goes
-away. The relay's connections (`relay.edges.http_server`) tell both to a listener.
+aiohttp offers back-pressure only by awaiting, and does not notify a handler when its client
+disconnects. The relay's connections (`relay.edges.http_server`) report both to a listener.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from aiohttp import web
 
 
 class LinkListener(Protocol):
-    """Who is told what happens to a connection. Called from the event loop; does not wait."""
+    """Is notified of a connection's events. Called from the event loop; must not block."""
 
     def on_writable(self) -> None:
-        """The transport was full and has drained."""
+        """The transport's buffer was full and has drained."""
         ...
 
     def on_lost(self) -> None:
-        """The client is gone, or has said that it will send no more. May be told twice."""
+        """The client disconnected, or closed its sending side. May be called twice."""
         ...
 
 
 class Link(Protocol):
-    """A connection that tells one listener at a time."""
+    """A connection that notifies one listener at a time."""
 
     listener: LinkListener | None
 
     @property
     def writing_paused(self) -> bool:
-        """Whether the transport is full."""
+        """Whether the transport's buffer is full."""
         ...
 
 

@@ -1,10 +1,10 @@
 """The engine that delivers records: one writer a connection, one write a loop tick.
 
-A cursor wakes its reader, a woken reader is marked, and an outlet with marked readers
-flushes once in the next turn of the loop: all that has come meanwhile leaves in a single
-write to the transport. There is no task, timer or lock per token. While the transport is
-full nothing is taken from a cursor, so text that a client does not read stays in the log,
-where it is kept once anyway, and a slow client catches up in merged pieces.
+A cursor wakes its reader, a woken reader is marked, and an outlet with marked readers flushes once
+in the next turn of the loop: all records that came meanwhile leave in a single write to the
+transport. There is no task, timer or lock per token. While the transport is full nothing is taken
+from a cursor, so text that a client does not read stays in the log, where it is kept anyway, and a
+slow client catches up in merged pieces.
 """
 
 from __future__ import annotations
@@ -27,47 +27,47 @@ from relay.edges.delivery.framing import Framing
 from relay.edges.delivery.link import Link
 
 HIGH_WATER = 64 * 1024
-"""Bytes the transport holds before its connection counts as full."""
+"""Bytes in the transport's buffer from which on its connection counts as full."""
 
 LOW_WATER = 16 * 1024
-"""Bytes down to which a full one has to drain before more is taken."""
+"""Bytes to which a full buffer has to drain before more is taken."""
 
 MAX_WRITE = 64 * 1024
-"""Bytes after which one flush lets other connections have their turn."""
+"""Bytes after which one flush stops, so that other connections get their turn."""
 
 MAX_UNSENT = 128 * 1024
-"""Bytes that the kernel may hold unsent (`TCP_NOTSENT_LOWAT`): what lies there can't be
-merged any more, and a ping has to wait behind it."""
+"""Bytes that the kernel may hold unsent (`TCP_NOTSENT_LOWAT`). They can't be merged any more, and
+a ping has to wait behind them."""
 
 MAX_REPLIES = 64 * 1024
-"""Bytes of replies waiting behind a full transport, after which a client that asks but
-does not read is no longer listened to."""
+"""Bytes of replies waiting behind a full transport. Beyond it nothing more is read from a client
+that sends requests but does not read."""
 
 LOOKS = 4
-"""How often in an interval silence and acceptance are looked at, where a heartbeat is sent in
-silence only."""
+"""How often in an interval the outlet checks for silence and for accepted bytes, if a heartbeat is
+sent only in silence."""
 
 ROUNDING = 0.001
-"""Seconds by which a difference of two times may be off."""
+"""Seconds of error allowed in the difference of two times."""
 
 
 class Encoder(Protocol):
-    """A dialect: a fold over a stream's chunks, from the one where its cursor began."""
+    """A dialect: encodes a stream's chunks in order, from the one where its cursor began."""
 
     def encode(self, chunk: Chunk) -> bytes:
-        """What the chunk becomes on the wire, its end included where it is terminal.
-        Empty where the dialect has no word for it."""
+        """The chunk's message on the wire, with the stream's end if the chunk is terminal. Empty
+        if the dialect has no message for it."""
         ...
 
     def fault(self, error: RelayError) -> bytes:
-        """What ends a stream whose records could not be read to their end."""
+        """The message that ends a stream whose records could not be read to their end."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds. `heartbeat`: the pause between two heartbeats. `write_timeout`: a client that
-    accepts nothing for so long is cut."""
+    """Times in seconds. `heartbeat`: the pause between two heartbeats. `write_timeout`: a client
+    that accepts nothing for so long is disconnected."""
 
     heartbeat: float = defaults.HEARTBEAT
     write_timeout: float = defaults.WRITE_TIMEOUT
@@ -75,15 +75,15 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The message by which a dialect shows life: every interval, or only after one of
-    silence."""
+    """A dialect's message that shows the connection is alive, sent at every interval or only after
+    an interval of silence."""
 
     message: bytes
     in_silence: bool
 
 
 class StreamReader:
-    """One stream that a connection reads. Its `wake` goes to `StreamLog.attach`."""
+    """One stream that a connection reads. Pass its `wake` to `StreamLog.attach`."""
 
     __slots__ = ("_outlet", "cursor", "encoder", "id", "marked")
 
@@ -95,7 +95,7 @@ class StreamReader:
         self._outlet = outlet
 
     def wake(self) -> None:
-        """There is more to take."""
+        """There are new records: mark this reader."""
         if not self.marked:
             self.marked = True
             self._outlet.mark(self)
@@ -108,13 +108,13 @@ class StreamReader:
 
 
 class Outlet:
-    """The one writer of a connection's messages, until `close`.
+    """The only writer of a connection's messages, until `close`.
 
-    `framing` makes bytes of messages, and `link` tells when the transport is full, has room
-    again or is lost. `ended` is called with the id of a reader that has had its last record,
-    just before that is written; `lost`, at most once, when the client is gone or will read no
-    more. A client that accepts nothing for `pace.write_timeout` is cut. Heartbeats begin with
-    `keep_alive`.
+    `framing` turns messages into bytes; `link` reports when the transport is full, has room again
+    or is lost. `ended` is called with the id of a reader that has its last record, just before
+    that is written. `lost` is called at most once, when the client disconnected or will read no
+    more. A client that accepts nothing for `pace.write_timeout` is disconnected. Heartbeats begin
+    with `keep_alive`.
     """
 
     __slots__ = (
@@ -184,7 +184,7 @@ class Outlet:
 
     @property
     def context(self) -> Context:
-        """No chat's: a connection may read several."""
+        """An empty context: a deadline here belongs to no chat."""
         return NO_CHAT
 
     @property
@@ -195,7 +195,7 @@ class Outlet:
     # Filling
 
     def send(self, message: bytes) -> None:
-        """Send what is no record, ahead of every record not yet taken."""
+        """Send a message that is no record, ahead of every record that was not taken yet."""
         if self._closed:
             return
         self._replies.append(message)
@@ -203,12 +203,12 @@ class Outlet:
         self._schedule()
 
     def reader(self, id: str, encoder: Encoder) -> StreamReader:
-        """A reader to attach a cursor for; give both to `read` then. `id` tells the readers
-        of one connection apart."""
+        """A reader to attach a cursor for; pass both to `read` then. `id` identifies it among the
+        readers of this connection."""
         return StreamReader(self, id, encoder)
 
     def read(self, reader: StreamReader, cursor: Cursor) -> None:
-        """Deliver what `cursor` yields, in place of what was read under the same id."""
+        """Deliver what `cursor` yields. Replaces an earlier reader with the same id."""
         if self._closed:
             cursor.close()
             return
@@ -218,19 +218,19 @@ class Outlet:
         reader.wake()
 
     async def room(self) -> None:
-        """Wait until replies have room again."""
+        """Wait until more replies may be queued."""
         while self._full and not self._closed and self._reply_bytes > MAX_REPLIES:
             self._room = self._loop.create_future()
             await self._room
 
     def finish(self) -> None:
-        """Write the replies that wait, and nothing after them."""
+        """Write the waiting replies, and nothing after them."""
         if self._replies and not self._closed and not self._transport.is_closing():
             self._transport.write(self._framing.frame(self._take_replies(), last=False))
         self.close()
 
     def close(self) -> None:
-        """Let go of every cursor and write no more. Idempotent."""
+        """Close every cursor and write no more. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -260,14 +260,14 @@ class Outlet:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what has come, as far as one write takes it."""
+        """Write the replies and records that wait, as much as fits in one write."""
         self._scheduled = False
         if self._closed or self._full or self._transport.is_closing():
             return
         messages = self._take_replies() if self._replies else []
         try:
             self._take_records(messages)
-        except Exception:  # a defect: better an end that the client sees than silence
+        except Exception:  # a programming error: end the connection, so that the client notices
             self._transport.abort()
             raise
         if messages:
@@ -292,8 +292,8 @@ class Outlet:
         return replies
 
     def _take_records(self, messages: list[bytes]) -> None:
-        """Take a chunk from each marked reader in turn, for as long as the write is not
-        too large. A reader at its head is unmarked: its cursor wakes it again."""
+        """Take a chunk from each marked reader in turn, until the write is large enough. A reader
+        without more records is unmarked: its cursor wakes it again."""
         room, marked = MAX_WRITE, self._marked
         while marked and room > 0:
             reader = marked.pop(0)
@@ -306,7 +306,7 @@ class Outlet:
                 marked.append(reader)
 
     def _next_message(self, reader: StreamReader) -> bytes:
-        """What a reader's client is sent next; empty where there is nothing."""
+        """The next message of a reader; empty if there is none."""
         if reader.cursor is None:
             return b""
         try:
@@ -324,17 +324,17 @@ class Outlet:
         self._drop(reader.id)
         self._ended(reader.id)
 
-    # What the link tells
+    # Events of the link
 
     def on_writable(self) -> None:
-        """The transport has drained."""
+        """The transport's buffer has drained."""
         self._full = False
         self._make_room()
         if self._marked or self._replies:
             self._schedule()
 
     def on_lost(self) -> None:
-        """The client is gone, or will read no more."""
+        """The client disconnected, or will read no more."""
         self._full = False
         self._make_room()
         lost, self._lost = self._lost, None
@@ -346,7 +346,7 @@ class Outlet:
         if room is not None and not room.done():
             room.set_result(None)
 
-    # Deadlines: one place in the wheel for heartbeats and for clients that do not read
+    # Deadlines: one entry in the wheel for heartbeats and for clients that do not read
 
     def keep_alive(self) -> None:
         """Send heartbeats from here on, the first after an interval."""
@@ -356,7 +356,7 @@ class Outlet:
             self._arm(self._spoke_at)
 
     def tick(self) -> None:
-        """Cut a client that accepts nothing, show life to one that hears nothing."""
+        """Disconnect a client that accepts nothing, and send a heartbeat if one is needed."""
         self._due = inf
         if self._closed or self._transport.is_closing():
             return
@@ -373,7 +373,7 @@ class Outlet:
         return now - self._spoke_at >= self._pace.heartbeat - ROUNDING
 
     def _fill(self) -> None:
-        """The transport is full: from here on its client has to accept something in time."""
+        """The transport is full: from this moment its client has to accept something in time."""
         now = self._wheel.clock()
         self._full = True
         self._accepted = self._written - self._transport.get_write_buffer_size()
@@ -381,8 +381,8 @@ class Outlet:
         self._arm(now)
 
     def _stalled_for(self, now: float) -> float:
-        """Seconds for which bytes wait and none was accepted, as far as calls of this method
-        could see. Slow is not dead: what was accepted counts, however little."""
+        """Seconds for which bytes wait and none was accepted, as far as calls of this method could
+        see. A slow client is not a dead one: any accepted byte counts."""
         unsent = self._transport.get_write_buffer_size()
         accepted = self._written - unsent
         if not unsent or accepted > self._accepted:
@@ -390,7 +390,7 @@ class Outlet:
         return now - self._accepted_at
 
     def _arm(self, now: float) -> None:
-        """Have `tick` called when something has to be looked at next."""
+        """Schedule `tick` for the next moment at which something has to be checked."""
         due = now + self._pause() if self._kept_alive else inf
         if self._full:
             due = min(due, self._accepted_at + self._pace.write_timeout)

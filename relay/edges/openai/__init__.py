@@ -1,1 +1,1 @@
-"""OpenAI's chat completions: requests read, answers written, and the schema of both."""
+"""OpenAI's chat completions: reading requests, writing answers, and the schema of both."""

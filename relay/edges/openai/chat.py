@@ -1,9 +1,8 @@
 """OpenAI's Chat Completions: `POST /v1/chat/completions` and `GET /v1/models`.
 
-Shapes as in the API reference and as the official SDKs read them. Nobody can come back
-for an answer here: a client that drops its request has its upstream closed at once. An
-answer that broke ends in an in-band `error`, never in `[DONE]`: the SDKs take any other
-end for success.
+Shapes follow the API reference and what the official SDKs read. An answer can't be resumed here:
+when a client drops its request, the upstream is closed at once. An answer that broke ends in an
+in-band `error`, never in `[DONE]`, since the SDKs take any other end for success.
 """
 
 from __future__ import annotations
@@ -60,14 +59,14 @@ from relay.edges.openai.response import (
 from relay.protocol.frames import STREAM_HEADER
 
 PREFIX = "/v1/"
-"""Errors below this path have OpenAI's shape: see `http.shape_errors`."""
+"""Errors on paths with this prefix have OpenAI's shape: see `http.shape_errors`."""
 
 GRACE = 1.0
-"""Seconds that an answer waits for its reader at the start. One that is dropped later is
-cancelled by this edge, without a grace."""
+"""Seconds that an answer waits for its first reader. When a reader leaves later, this edge cancels
+the stream at once, without a grace period."""
 
 END = b"data: [DONE]\n\n"
-"""What follows the last chunk of a whole answer."""
+"""What is sent after the last chunk of a complete answer."""
 
 _CODES = {
     Code.UNAUTHORIZED: "invalid_api_key",
@@ -76,7 +75,7 @@ _CODES = {
     Code.CONTENT_POLICY: "content_policy_violation",
     Code.RATE_LIMITED: "rate_limit_exceeded",
 }
-"""OpenAI's own word for a code, where it has one."""
+"""OpenAI's own name for an error code, if it has one."""
 
 _FINISH_REASONS: dict[FinishReason, OpenAIFinishReason] = {
     FinishReason.STOP: "stop",
@@ -84,7 +83,7 @@ _FINISH_REASONS: dict[FinishReason, OpenAIFinishReason] = {
     FinishReason.CONTENT_FILTER: "content_filter",
     FinishReason.TOOL_CALLS: "tool_calls",
 }
-"""OpenAI has no reason for a cancelled answer: it ends in an error."""
+"""OpenAI's finish reasons. A cancelled answer has none: it ends in an error."""
 
 _CANCELLED = RelayError(Code.CANCELLED, "the answer was cancelled")
 
@@ -93,7 +92,7 @@ _NO_DELTA = b'"delta":{}'  # never within a JSON string, where quotes are escape
 
 
 def openai_shape(error: RelayError) -> OpenAIError:
-    """The error as OpenAI says it."""
+    """The error in OpenAI's shape."""
     status = error.status if isinstance(error, HttpError) else STATUS[error.code]
     param = error.param if isinstance(error, InvalidRequest) else None
     if error.code is Code.UNKNOWN_PROVIDER:
@@ -138,13 +137,13 @@ def _tool_call(call: ToolCall) -> OpenAIToolCall:
 
 
 def _signature(call: ToolCall) -> dict[str, Any] | None:
-    """Where Google's own OpenAI-compatible API has it."""
+    """A Gemini thought signature, placed as in Google's own OpenAI-compatible API."""
     return {"google": {"thought_signature": call.state}} if call.state is not None else None
 
 
 class ChunkEncoder:
-    """A stream's chunks as `chat.completion.chunk` events; begin it at record 0. `id` is
-    the answer's, `created` in seconds since the epoch."""
+    """A stream's chunks as `chat.completion.chunk` events; start at record 0. `id` is the
+    answer's, `created` in seconds since the epoch."""
 
     def __init__(self, id: str, created: int, *, include_usage: bool) -> None:
         self._id = id
@@ -154,7 +153,7 @@ class ChunkEncoder:
         self._name_model("")
 
     def encode(self, chunk: Chunk) -> bytes:
-        """The chunk's events. Text is spliced: it is JSON already."""
+        """The chunk's events. Text is inserted unchanged, since it is JSON already."""
         if chunk.kind is Kind.TOKEN:
             return self._open + b'{"content":"' + chunk.body + b'"}' + self._close
         if chunk.kind is Kind.REASONING:
@@ -176,12 +175,12 @@ class ChunkEncoder:
         return b""
 
     def fault(self, error: RelayError) -> bytes:
-        """The in-band error that makes the SDKs raise."""
+        """The in-band error, which makes the SDKs raise."""
         return _event(openai_shape(error))
 
     def _name_model(self, model: str) -> None:
-        """Name it in all further chunks. What surrounds a delta is encoded once, so that a
-        token's chunk costs three splices."""
+        """Set the model's name for all further chunks. The JSON around a delta is encoded once, so
+        that a token's chunk is made by joining three pieces."""
         self._model = model
         self._open, self._close = self._added(OpenAIDelta()).split(_NO_DELTA)
         self._open += _DELTA
@@ -221,7 +220,7 @@ class ChunkEncoder:
 
 @dataclass(slots=True)
 class Completion:
-    """An answer in one piece: feed it all chunks from record 0, then ask for `body`."""
+    """An answer in one piece: pass it all chunks from record 0, then call `body`."""
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
@@ -229,7 +228,7 @@ class Completion:
     end: Done | Failed | None = None
 
     def fold(self, chunk: Chunk) -> None:
-        """Take one chunk in."""
+        """Add one chunk."""
         match decode(chunk.kind, chunk.body):
             case Text(piece):
                 self.text.append(piece)
@@ -246,7 +245,7 @@ class Completion:
                 pass
 
     def body(self, id: str, created: int) -> OpenAICompletion:
-        """The answer as OpenAI sends it. Raises `RelayError` for one that broke."""
+        """The answer in OpenAI's shape. Raises `RelayError` for an answer that broke."""
         end = self.end
         if isinstance(end, Failed):
             raise _error_of(end)
@@ -281,7 +280,7 @@ class OpenAIChatEdge:
         self._started = int(clock())
 
     def routes(self) -> list[web.RouteDef]:
-        """What the application has to add."""
+        """The routes to add to the application."""
         return [
             web.post(PREFIX + "chat/completions", self.complete),
             web.get(PREFIX + "models", self.models),
@@ -343,27 +342,27 @@ class OpenAIChatEdge:
         return json_response(completion.body(f"chatcmpl-{stream}", int(self._clock())))
 
     async def _cancel(self, stream: str, subject: str | None) -> None:
-        with suppress(RelayError):  # nobody is left to be told
+        with suppress(RelayError):  # the client is gone, so nobody can be told
             await self._service.log.cancel(stream, subject)
 
     async def models(self, request: web.Request) -> web.Response:
-        """What `model` may name, the default first."""
+        """The models that `model` may name, the default first."""
         offers = self._service.dispatcher.offers()
         data = [self._shown(offer) for offer in offers]
         return json_response(OpenAIModels("list", data))
 
     async def model(self, request: web.Request) -> web.Response:
-        """One of them. Raises `RelayError(UNKNOWN_PROVIDER)`."""
+        """One of these models. Raises `RelayError(UNKNOWN_PROVIDER)`."""
         name = request.match_info["model"]
         for offer in self._service.dispatcher.offers():
             if offer.name == name:
                 return json_response(self._shown(offer))
-        raise RelayError(Code.UNKNOWN_PROVIDER, "model: there is none of this name")
+        raise RelayError(Code.UNKNOWN_PROVIDER, "model: there is no model of this name")
 
     def _shown(self, offer: Offer) -> OpenAIModel:
         return OpenAIModel(offer.name, "model", self._started, "relay")
 
 
 def _as_openai_answers(error: RelayError) -> RelayError:
-    """OpenAI says 400 to a field that makes no sense, where the relay says 422."""
+    """OpenAI answers 400 to an invalid field, the relay elsewhere 422."""
     return InvalidRequest(error.message) if error.code is Code.BAD_REQUEST else error

@@ -1,8 +1,8 @@
 """Reads the body of OpenAI's `POST /v1/chat/completions` as a chat.
 
-Fields as in the API reference of 2026 ("Create chat completion"). What only tunes the
-sampling is ignored, as the models of today do; what would change the answer's shape and
-is not to be had here is refused by name.
+Fields follow the API reference of 2026 ("Create chat completion"). Fields that only tune the
+sampling are ignored, as current models ignore them. A field that asks for an answer of a form that
+the relay does not offer is refused by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from relay.protocol.codec import MAX_DEPTH, explain
 from relay.protocol.plainchat import MAX_PLAIN_CHARS
 
 DEFAULT_IMAGE_TYPE = "image/jpeg"
-"""The media type of an image whose URL does not tell it."""
+"""The media type of an image whose URL does not state it."""
 
 _DATA_URL = re.compile(rf"data:({IMAGE_TYPE})(?:;[^,;]*)*;base64,(.*)", re.DOTALL)
 
@@ -33,7 +33,7 @@ Fields: TypeAlias = dict[str, Any]
 
 
 class InvalidRequest(HttpError):
-    """A field that is wrong. OpenAI answers 400 and names the field in `param`."""
+    """A wrong field. OpenAI answers 400 and names the field in `param`."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(400, Code.BAD_REQUEST, message)
@@ -56,15 +56,15 @@ class OpenAIPart(Struct):
 
 
 class OpenAICalledFunction(Struct):
-    """What an assistant's turn called. `arguments` is JSON in a string."""
+    """The function that an assistant's turn called. `arguments` is JSON in a string."""
 
     name: str
     arguments: str = ""
 
 
 class OpenAICalled(Struct):
-    """One call of an assistant's turn. `extra_content` carries a Gemini signature, as
-    Google's own OpenAI-compatible API has it."""
+    """One call of an assistant's turn. `extra_content` carries a Gemini signature, as in Google's
+    own OpenAI-compatible API."""
 
     id: str
     function: OpenAICalledFunction
@@ -82,7 +82,7 @@ class OpenAITurn(Struct):
 
 
 class OpenAIFunction(Struct):
-    """A function on offer."""
+    """A function that is offered."""
 
     name: str
     description: str | None = None
@@ -90,7 +90,7 @@ class OpenAIFunction(Struct):
 
 
 class OpenAIOfferedTool(Struct):
-    """A tool on offer. Only functions can be offered here."""
+    """A tool that is offered. Only functions can be offered here."""
 
     type: str
     function: OpenAIFunction | None = None
@@ -103,26 +103,26 @@ class OpenAIChosenFunction(Struct):
 
 
 class OpenAIChoice(Struct):
-    """A tool choice that is more than a word."""
+    """A tool choice given as an object."""
 
     type: str
     function: OpenAIChosenFunction | None = None
 
 
 class OpenAIStreamOptions(Struct):
-    """What a streamed answer carries beside its text."""
+    """What a streamed answer contains in addition to its text."""
 
     include_usage: bool | None = None
 
 
 class OpenAIResponseFormat(Struct):
-    """The form that the text of the answer has to have."""
+    """The format that the text of the answer must have."""
 
     type: str
 
 
 class OpenAIBody(Struct):
-    """The fields that matter here; any other is ignored."""
+    """The fields that are read; any other is ignored."""
 
     model: str
     messages: list[OpenAITurn]
@@ -154,8 +154,8 @@ _decode = msgspec.json.Decoder(OpenAIBody).decode
 
 
 def read_plain(data: bytes) -> tuple[OpenAIBody, ChatRequest] | None:
-    """What `read` makes of the JSON that most clients send, in a fraction of the time; None
-    for all else, every mistake included."""
+    """The same result as `read` for the JSON that most clients send, in a fraction of the time;
+    None for any other body, including every wrong one."""
     if len(data) > MAX_PLAIN_CHARS or data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         return None
     try:
@@ -203,7 +203,7 @@ def read(fields: Fields) -> tuple[OpenAIBody, ChatRequest]:
 
 
 def _wrong_shape(error: msgspec.ValidationError) -> InvalidRequest:
-    """msgspec says "Expected `str`, got `int` - at `$.model`"."""
+    """An error for msgspec's message "Expected `str`, got `int` - at `$.model`"."""
     what, _, place = str(error).partition(" - at `$")
     param = place.strip(".`") or None
     return InvalidRequest(f"{param}: {what}" if param else what, param)
@@ -213,12 +213,12 @@ def _refuse_what_is_not_to_be_had(body: OpenAIBody) -> None:
     if not body.model:
         raise InvalidRequest("model: is empty", "model")
     if body.n not in (None, 1):
-        raise InvalidRequest("n: one answer a request is all that is to be had here", "n")
+        raise InvalidRequest("n: only one answer per request is supported here", "n")
     if set(body.modalities or ()) - {"text"}:
-        raise InvalidRequest("modalities: only text is to be had here", "modalities")
+        raise InvalidRequest("modalities: only text is supported here", "modalities")
     if body.response_format and body.response_format.type != "text":
         raise InvalidRequest(
-            "response_format.type: only text is to be had here", "response_format.type"
+            "response_format.type: only text is supported here", "response_format.type"
         )
 
 
@@ -259,7 +259,7 @@ def _part(part: OpenAIPart, place: str) -> Fields:
             return {"type": "text", "text": text}
         case OpenAIPart(type="image_url", image_url=OpenAIImageUrl(url)):
             return _image(url, place)
-    raise InvalidRequest(f"{place}.type: a part is a text or an image_url here", f"{place}.type")
+    raise InvalidRequest(f"{place}.type: expected text or image_url", f"{place}.type")
 
 
 def _image(url: str, place: str) -> Fields:
@@ -280,7 +280,7 @@ def _call(call: OpenAICalled, place: str) -> Fields:
         arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         param = f"{place}.function.arguments"
-        raise InvalidRequest(f"{param}: not a JSON object", param) from None
+        raise InvalidRequest(f"{param}: expected a JSON object", param) from None
     fields = {"call_id": call.id, "name": call.function.name, "arguments": arguments}
     google = (call.extra_content or {}).get("google")
     signature = google.get("thought_signature") if isinstance(google, dict) else None
@@ -302,6 +302,6 @@ def _tool_choice(choice: str | OpenAIChoice | None) -> str | None:
         return choice
     if choice.type != "function" or choice.function is None:
         raise InvalidRequest(
-            "tool_choice.type: auto, none, required or a function", "tool_choice.type"
+            "tool_choice.type: expected auto, none, required or a function", "tool_choice.type"
         )
     return choice.function.name

@@ -1,7 +1,7 @@
 """What the `/v1` routes send: the shapes of OpenAI's API reference, as far as the relay fills
 them.
 
-The fields stand in the order in which they are sent. One without a default is always sent,
+Fields are declared in the order in which they are sent. A field without a default is always sent,
 even as null.
 """
 
@@ -13,13 +13,13 @@ from msgspec import Struct
 
 
 class OpenAIPromptTokensDetails(Struct):
-    """Of the tokens that were read."""
+    """Details of the input token count."""
 
     cached_tokens: int
 
 
 class OpenAICompletionTokensDetails(Struct):
-    """Of the tokens that were written."""
+    """Details of the output token count."""
 
     reasoning_tokens: int
 
@@ -35,15 +35,14 @@ class OpenAIUsage(Struct):
 
 
 class OpenAIFunctionCall(Struct):
-    """What is called. `arguments` is JSON in a string."""
+    """The called function. `arguments` is JSON in a string."""
 
     name: str
     arguments: str
 
 
 class OpenAIToolCall(Struct, omit_defaults=True):
-    """One whole call. `extra_content` carries a Gemini signature: send it back with the
-    call."""
+    """One complete call. `extra_content` carries a Gemini signature: send it back with the call."""
 
     id: str
     type: Literal["function"]
@@ -52,7 +51,7 @@ class OpenAIToolCall(Struct, omit_defaults=True):
 
 
 class OpenAIIndexedToolCall(Struct, omit_defaults=True):
-    """One whole call, in a streamed answer."""
+    """One complete call, in a streamed answer."""
 
     index: int
     id: str
@@ -62,7 +61,7 @@ class OpenAIIndexedToolCall(Struct, omit_defaults=True):
 
 
 class OpenAIMessage(Struct, omit_defaults=True):
-    """The answer. `content` is null where it consists of calls alone."""
+    """The answer. `content` is null if it consists of calls only."""
 
     role: Literal["assistant"]
     content: str | None
@@ -72,7 +71,7 @@ class OpenAIMessage(Struct, omit_defaults=True):
 
 
 OpenAIFinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
-"""Why an answer ended. One that was cancelled ends in an error instead."""
+"""Why an answer ended. A cancelled one ends in an error instead."""
 
 
 class OpenAICompletionChoice(Struct):
@@ -105,7 +104,7 @@ class OpenAIDelta(Struct, omit_defaults=True):
 
 
 class OpenAIChunkChoice(Struct):
-    """What a chunk adds to the one answer. The last one tells why it ended."""
+    """What a chunk adds to the one answer. The last one states why the answer ended."""
 
     index: int
     delta: OpenAIDelta
@@ -114,8 +113,8 @@ class OpenAIChunkChoice(Struct):
 
 
 class OpenAIChunk(Struct, omit_defaults=True):
-    """The data of one event of a streamed answer. The chunk that has `usage`, where that
-    was asked for, has no choices."""
+    """The data of one event of a streamed answer. The chunk with `usage`, sent if that was asked
+    for, has no choices."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -126,7 +125,7 @@ class OpenAIChunk(Struct, omit_defaults=True):
 
 
 class OpenAIModel(Struct):
-    """A route on offer, under the name that `model` may take."""
+    """An offered route, under the name that `model` may take."""
 
     id: str
     object: Literal["model"]
@@ -135,14 +134,14 @@ class OpenAIModel(Struct):
 
 
 class OpenAIModels(Struct):
-    """What `model` may name, the default first."""
+    """The models that `model` may name, the default first."""
 
     object: Literal["list"]
     data: list[OpenAIModel]
 
 
 class OpenAIErrorDetail(Struct):
-    """What is wrong. `param` is the field, where one is."""
+    """What is wrong. `param` is the wrong field, if there is one."""
 
     message: str
     type: str
@@ -151,6 +150,6 @@ class OpenAIErrorDetail(Struct):
 
 
 class OpenAIError(Struct):
-    """What every status of 400 and above carries, and a streamed answer that broke."""
+    """The body of every status of 400 and above, and the end of a streamed answer that broke."""
 
     error: OpenAIErrorDetail

@@ -1,4 +1,4 @@
-"""OpenAI's dialect for machines: the `/v1` routes as parts of an OpenAPI document.
+"""The `/v1` routes as parts of an OpenAPI document.
 
 The schemas are made from the models that the routes read and send.
 """
@@ -44,7 +44,7 @@ def schemas() -> Json:
 
 
 def _tidy(schema: Json) -> Json:
-    """Without its title, which repeats the name."""
+    """The schema without its title, which repeats the name."""
     return {key: value for key, value in schema.items() if key != "title"}
 
 

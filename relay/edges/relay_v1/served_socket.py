@@ -1,8 +1,8 @@
-"""One WebSocket of `relay.v1`: the rules of `relay.protocol.connection` carried out on a socket.
+"""One WebSocket of `relay.v1`: carries out the rules of `relay.protocol.connection` on a socket.
 
-The rules say what is to be done; this does it, with a stream log, a dispatcher and an
-`Outlet`, and tells the rules how it went. Streams belong to the dispatcher: whatever
-becomes of a socket or its handler, a cancelled one included, no answer ends by it.
+The rules return actions; this module carries them out with a stream log, a dispatcher and an
+`Outlet`, and reports the results to the rules. Streams belong to the dispatcher: no answer ends
+because a socket closed or its handler was cancelled.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ from relay.protocol.frames import (
 )
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds that a client has to take what is left, and again to answer a close."""
+"""Seconds that a client has to accept the remaining messages, and again to answer a close."""
 
 SESSION_BYTES = 24
-"""Random bytes of a session's name that the server makes."""
+"""Random bytes in the name of a session that the server creates."""
 
 MAX_LISTED = 256
-"""Streams of a resumed session that `ready` lists."""
+"""Streams of a resumed session that `ready` lists at most."""
 
 FEATURES: tuple[str, ...] = ()
-"""What a client may send beyond `protocol.md`, as `ready.features` advertises it."""
+"""Features that a client may use in addition to `protocol.md`, listed in `ready.features`."""
 
 
 def _new_id() -> str:
@@ -73,13 +73,13 @@ def _new_id() -> str:
 
 
 PINGS = Heartbeat(encode(PingFrame(type="ping")), in_silence=False)
-"""The `ping` that a browser's script can see; aiohttp pings the socket itself and closes it
-after one and a half intervals without a sign of life."""
+"""Options of the `ping` frame, which a browser's script can see. aiohttp pings the socket itself,
+and closes it after one and a half intervals without a sign of life."""
 
 
 def newest_or_running(streams: list[StreamInfo]) -> list[StreamInfo]:
-    """At most `MAX_LISTED` of them, in their order (oldest first): those that run, then the
-    newest, so that `ready` stays a frame that any client takes."""
+    """At most `MAX_LISTED` of the streams, in their order (oldest first): the running ones, then
+    the newest, so that `ready` stays small enough for any client."""
     if len(streams) <= MAX_LISTED:
         return streams
     ranked = sorted(enumerate(streams), key=lambda at: (at[1].status != "running", -at[0]))
@@ -97,7 +97,7 @@ class _Cut:
 
     @property
     def context(self) -> Context:
-        """No chat's: all of them have let go."""
+        """An empty context: this deadline belongs to no chat."""
         return NO_CHAT
 
     def tick(self) -> None:
@@ -106,7 +106,7 @@ class _Cut:
 
 
 class ServedSocket:
-    """One socket: reads frames and carries out what the rules say."""
+    """One socket: reads frames and carries out the actions of the rules."""
 
     __slots__ = (
         "_drain_frame",
@@ -157,12 +157,13 @@ class ServedSocket:
         self._late: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until either side ends it; `close_code` tells how, None for without a word."""
+        """Serve until either side closes; `close_code` is then set, None for a connection that
+        broke."""
         if self._rules.phase is ConnectionPhase.LOCKED:
             self._set_deadline(self._service.limits.hello_timeout)
         try:
             await self._receive_all()
-        except Exception as error:  # a defect ends one connection, told as such
+        except Exception as error:  # a programming error ends this connection only
             self._service.observer.unexpected(self.name, error)
             await self.close(CloseCode.INTERNAL, "internal")
         finally:
@@ -172,7 +173,7 @@ class ServedSocket:
         while self._rules.phase is not ConnectionPhase.CLOSED:
             try:
                 message = await self.ws.receive()
-            except ConnectionError:  # the client was gone before aiohttp had answered its ping
+            except ConnectionError:  # the client disconnected before aiohttp had answered its ping
                 return
             if message.type is WSMsgType.TEXT:
                 await self._perform(self._rules.receive(message.data))
@@ -184,7 +185,7 @@ class ServedSocket:
             await self._outlet.room()
 
     async def _heed_end(self, message: WSMessage) -> None:
-        """aiohttp takes an end without a close frame for a 1000."""
+        """Correct the close code: aiohttp reports 1000 for an end without a close frame."""
         if message.type is WSMsgType.CLOSE:
             code = close_answer(message.data)
             self.close_code = self.close_code or code
@@ -202,23 +203,23 @@ class ServedSocket:
             wheel.join(_Cut(self._transport), wheel.clock() + CLOSE_TIMEOUT)
         session, self._session = self._session, None
         if session is not None:
-            # A store that is away forgets the session by itself, in time.
+            # If the store does not answer, the session expires there by itself.
             with suppress(RelayError):
                 await self._service.log.leave_session(session)
 
     async def close(self, code: int, reason: str) -> None:
-        """Send what is waiting, then close, within `CLOSE_TIMEOUT` each way."""
+        """Send the waiting messages, then close; each may take `CLOSE_TIMEOUT`."""
         self.close_code = code
         self._outlet.finish()
         self._rules.ended()
         self._set_deadline(2 * CLOSE_TIMEOUT)
         await self.ws.close(code=code, message=reason.encode())
 
-    # Deadlines: that of the first frame, or that of an end which this side began
+    # Deadlines: first for the first frame, later for the end
 
     @property
     def context(self) -> Context:
-        """No chat's: the deadlines are the connection's."""
+        """An empty context: a connection's deadlines belong to no chat."""
         return NO_CHAT
 
     def _set_deadline(self, seconds: float) -> None:
@@ -232,7 +233,7 @@ class ServedSocket:
             self._due = None
 
     def tick(self) -> None:
-        """The deadline has come: of the first frame where there was none, else of the end."""
+        """A deadline passed: that of the first frame if none came, else that of the end."""
         self._due = None
         if self._rules.phase is ConnectionPhase.CLOSED:
             self._transport.abort()
@@ -240,7 +241,7 @@ class ServedSocket:
             self._late = asyncio.create_task(self._perform(self._rules.hello_late()))
 
     def tell_drain(self) -> None:
-        """Tell the client, where it has been greeted, that this process goes away."""
+        """Tell the client, if it already got `ready`, that this process is shutting down."""
         frame = self._drain_frame()
         if frame is not None and self._rules.phase is ConnectionPhase.OPEN:
             self._outlet.send(encode(frame))
@@ -248,8 +249,8 @@ class ServedSocket:
     # Actions
 
     async def _perform(self, actions: Iterable[ConnectionAction]) -> None:
-        """Carry out actions in order; those that an outcome leads to come first. Nothing
-        follows a `CloseConnection`."""
+        """Carry out actions in order. Actions that an outcome returns come before the remaining
+        ones. Nothing follows a `CloseConnection`."""
         todo = deque(actions)
         while todo and not self.ws.closed:
             todo.extendleft(reversed(await self._carry_out(todo.popleft())))
@@ -287,8 +288,8 @@ class ServedSocket:
         return self._rules.opened(session, subject, resumed=resumed)
 
     def _subject(self, token: str | None) -> str | None:
-        """Whom the connection is authenticated as: by the upgrade request, by `token`, or
-        by both, which then have to agree."""
+        """The subject of the connection, from the upgrade request or from `token`. If both give
+        one, they must agree."""
         known = self._rules.subject
         if token is None:
             return known if known is not None else self._service.authenticate(None)
@@ -314,9 +315,9 @@ class ServedSocket:
                     await self._service.log.cancel(await self._find(id), self._rules.subject)
         except RelayError as error:
             return self._rules.failed(action, error)
-        except Exception as error:  # a defect must not take the other streams along
+        except Exception as error:  # a programming error must not end the other streams
             self._service.observer.unexpected(self.name, error)
-            fault = RelayError(Code.INTERNAL, "the server failed at this; try again later")
+            fault = RelayError(Code.INTERNAL, "internal error; try again later")
             return self._rules.failed(action, fault)
         return []
 

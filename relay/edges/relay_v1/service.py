@@ -1,4 +1,4 @@
-"""What a WebSocket of `relay.v1` stands on: its limits, its observer, log and dispatcher."""
+"""What a WebSocket of `relay.v1` needs: limits, observer, log and dispatcher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relay.edges.delivery.outlet import Pace
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """Bytes, counts and seconds; the settings of the same names."""
+    """In bytes, counts and seconds; the settings of the same names."""
 
     max_frame_bytes: int
     max_streams_per_session: int
@@ -27,11 +27,11 @@ class SocketLimits:
 
 
 class SocketObserver(Protocol):
-    """Who is told what happens on connections: logs and metrics. Never per frame that
-    goes out. `connection` is a short name made for the purpose."""
+    """Is notified of what happens on connections, for logs and metrics; never per frame sent.
+    `connection` is a short name, used for this purpose only."""
 
     def naming(self, connection: str, session: str) -> AbstractContextManager[None]:
-        """A chat is started within: what its tasks log is to carry these names."""
+        """A context in which a chat is started, so that its tasks log these names."""
         ...
 
     def connected(self, connection: str, client: str) -> None:
@@ -39,27 +39,28 @@ class SocketObserver(Protocol):
         ...
 
     def greeted(self, connection: str, subject: str | None, *, resumed: bool) -> None:
-        """Its session is open."""
+        """The connection's session was opened."""
         ...
 
     def refused(self, connection: str, code: Code) -> None:
-        """It was sent an `error` that is no record."""
+        """The client was sent an `error` that is no record."""
         ...
 
     def disconnected(self, connection: str, code: int | None) -> None:
-        """It is gone. `code` is the close code, None where there was none."""
+        """The connection ended. `code` is the close code, None if there was none."""
         ...
 
     def unexpected(self, connection: str, error: BaseException) -> None:
-        """Something raised that is no `RelayError`: a defect, to be logged with its trace."""
+        """An exception other than `RelayError`: a programming error, to be logged with its
+        traceback."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SocketService:
-    """What a socket stands on. `wheel` keeps its deadlines. `authenticate` takes a token, or
-    None for none, and returns the subject or raises `RelayError(UNAUTHORIZED)`;
-    `token_required` is whether it refuses None."""
+    """What a socket needs. `wheel` keeps its deadlines. `authenticate` takes a token, or None for
+    none, and returns the subject or raises `RelayError(UNAUTHORIZED)`; `token_required`: it
+    refuses None."""
 
     log: StreamLog
     dispatcher: Dispatcher

@@ -1,7 +1,7 @@
 """`relay.v1` over HTTP: the frames of a stream as server-sent events.
 
-An event's name is the frame's type, its id the seq, its data the frame. The format is
-the HTML standard's (§9.2); a browser's EventSource can read and resume it.
+An event's name is the frame's type, its id the seq, its data the frame. The format follows the
+HTML standard (§9.2); a browser's EventSource can read and resume it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from relay.protocol.frames import STREAM_HEADER
 from relay.protocol.plainchat import ReadChat, read_plain_body
 
 MAX_SEQ_DIGITS = 15
-"""Digits of a seq that is taken for meant."""
+"""The most digits of a seq that is accepted."""
 
 
 class SseEncoder:
-    """Chunks as events. Has no memory, so it may begin anywhere. `id` is the stream's name
-    for its client."""
+    """Encodes chunks as events. Has no state, so it may begin at any chunk. `id` is the stream's
+    name for its client."""
 
     def __init__(self, id: str) -> None:
         self._frames = FrameEncoder(id)
@@ -41,7 +41,7 @@ class SseEncoder:
         )
 
     def fault(self, error: RelayError) -> bytes:
-        """An `error` event without an id: it is no record."""
+        """An `error` event without an id, since it is no record."""
         return b"event: error\ndata: %b\n\n" % self._frames.fault(error)
 
 
@@ -52,7 +52,7 @@ class SseEdge:
         self._service = service
 
     def routes(self) -> list[web.RouteDef]:
-        """What the application has to add."""
+        """The routes to add to the application."""
         return [
             web.post("/chat/{provider}", self.chat),
             web.get("/streams/{stream}", self.attach, allow_head=False),
@@ -60,7 +60,7 @@ class SseEdge:
         ]
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        """Start a stream and send it. Whatever is wrong before it starts raises."""
+        """Start a stream and send it. Raises for every error before the stream starts."""
         service = self._service
         body, provider = await read_body(request, service.max_body), request.match_info["provider"]
         asked = read_plain_body(body, provider) or _read_by_schema(body, provider)
@@ -75,7 +75,7 @@ class SseEdge:
         return await self._send(request, stream, id, -1, subject)
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
-        """Send a stream from the seq on that the client names; 204 where it has all."""
+        """Send a stream after the seq that the client names; 204 if the client has all of it."""
         stream, subject = request.match_info["stream"], request.get(SUBJECT)
         after = _after_of(request)
         info = await self._service.log.info(stream, subject)
@@ -84,7 +84,7 @@ class SseEdge:
         return await self._send(request, stream, info.id, after, subject)
 
     async def erase(self, request: web.Request) -> web.StreamResponse:
-        """Cancel a stream and let go of it."""
+        """Cancel a stream and delete it."""
         await self._service.log.erase(request.match_info["stream"], request.get(SUBJECT))
         return web.Response(status=204)
 
@@ -108,13 +108,13 @@ def _read_by_schema(body: bytes, provider: str) -> ReadChat:
 
 
 def _after_of(request: web.Request) -> int:
-    """The last seq that the client has: a browser's `Last-Event-ID` is newer than the URL
-    that it began with, so it wins."""
+    """The last seq that the client has. A browser's `Last-Event-ID` is newer than the URL that it
+    started with, so it takes precedence."""
     last_event = request.headers.get("Last-Event-ID", "").strip()
     name, text = (
         ("Last-Event-ID", last_event) if last_event else ("after", request.query.get("after", "-1"))
     )
     sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_SEQ_DIGITS):
-        raise RelayError(Code.BAD_REQUEST, f"{name}: must be the seq of an event, or -1 for all")
+        raise RelayError(Code.BAD_REQUEST, f"{name}: expected the seq of an event, or -1 for all")
     return int(sign + digits)

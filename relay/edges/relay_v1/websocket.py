@@ -1,4 +1,4 @@
-"""`GET /ws`: accepts WebSockets of `relay.v1` and looks after all of them together."""
+"""`GET /ws`: accepts WebSockets of `relay.v1` and keeps all open ones."""
 
 from __future__ import annotations
 
@@ -23,29 +23,27 @@ from relay.protocol.frames import PROTOCOL, DrainFrame
 
 __all__ = ["SocketLimits", "SocketObserver", "WebSocketEdge"]
 
-NO_UPGRADE = (
-    "this path takes WebSockets only; a proxy before it has to pass Upgrade and Connection on"
-)
-"""What a request that asks for no WebSocket is told."""
+NO_UPGRADE = "this path takes WebSockets only; a proxy has to forward Upgrade and Connection"
+"""The message for a request that asks for no WebSocket."""
 
 WANTED_UPGRADE: dict[str, str] = {
     hdrs.UPGRADE: "websocket",
     hdrs.CONNECTION: "upgrade",
     hdrs.SEC_WEBSOCKET_VERSION: VERSION,
 }
-"""What a client of another version is told to use (RFC 6455 §4.4, RFC 9110 §15.5.22)."""
+"""The headers for a client that uses another version (RFC 6455 §4.4, RFC 9110 §15.5.22)."""
 
 
 SPOKEN = f"this server speaks {PROTOCOL}".encode()
-"""What a client is told that offers other subprotocols only."""
+"""The close reason for a client that offers other subprotocols only."""
 
 
 class WebSocketEdge:
     """Serves `relay.v1` over WebSocket.
 
-    `authenticate` takes the token of a `hello`, or None for none, and returns the subject
-    or raises `RelayError(UNAUTHORIZED)`. `wheel` keeps the sockets' deadlines. Route `handle`;
-    before the process ends call `drain` and then `close_all`.
+    `authenticate` takes the token of a `hello`, or None for none, and returns the subject or
+    raises `RelayError(UNAUTHORIZED)`. `wheel` keeps the sockets' deadlines. Add `handle` as a
+    route; before the process ends call `drain` and then `close_all`.
     """
 
     def __init__(
@@ -68,11 +66,12 @@ class WebSocketEdge:
 
     @property
     def connections(self) -> int:
-        """How many sockets are open."""
+        """The number of open sockets."""
         return len(self._sockets)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one socket until it ends. Raises `HttpError` for what is no handshake."""
+        """Serve one socket until it ends. Raises `HttpError` if the request is no valid
+        handshake."""
         check_handshake(request)
         offers = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())
         subprotocol = chosen_subprotocol(offers, (PROTOCOL,))
@@ -113,14 +112,14 @@ class WebSocketEdge:
             self._service.observer.disconnected(served.name, served.close_code)
 
     def drain(self, within: float) -> None:
-        """Tell every client to open its next connection after a random time of at most
-        `within` seconds; clients that come from here on are told at once."""
+        """Tell every client to open its next connection after a random time of at most `within`
+        seconds. Clients that connect later are told at once."""
         self._drain_within = within
         for served in self._sockets:
             served.tell_drain()
 
     def _drain_frame(self) -> DrainFrame | None:
-        """What a client has to be told; None unless this process goes away."""
+        """The frame that tells a client to reconnect; None unless this process is shutting down."""
         if self._drain_within is None:
             return None
         milliseconds = round(random.uniform(0, self._drain_within) * 1000)  # noqa: S311
@@ -138,7 +137,7 @@ def check_handshake(request: web.Request) -> None:
     if not upgrade.isascii() or upgrade.lower() != "websocket":
         raise HttpError(400, Code.BAD_REQUEST, NO_UPGRADE)
     if request.version < HttpVersion11 or request.body_exists:
-        message = "a WebSocket begins with a GET of HTTP/1.1 that has no body"
+        message = "expected a GET request of HTTP/1.1 without a body"
         raise HttpError(400, Code.BAD_REQUEST, message)
     if list(headers.getall(hdrs.SEC_WEBSOCKET_VERSION, ())) != [VERSION]:
         message = f"expected Sec-WebSocket-Version: {VERSION}, once"
@@ -148,9 +147,9 @@ def check_handshake(request: web.Request) -> None:
 
 
 def _offering(request: web.Request, subprotocol: str | None) -> web.Request:
-    """The request with `subprotocol` as its only offer. aiohttp reads the first
-    Sec-WebSocket-Protocol alone, and logs one that it can't choose: some clients put a token
-    there."""
+    """The request with `subprotocol` as its only offer. aiohttp reads only the first
+    Sec-WebSocket-Protocol, and logs an offer that it can't choose, which with some clients is a
+    token."""
     headers = request.headers.copy()
     headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
     if subprotocol is not None:
