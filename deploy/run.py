@@ -1,14 +1,12 @@
 """Two nodes, one Redis, nginx in front, on loopback: `python deploy/run.py`.
 
-Needs `nginx` and `redis-server` (Debian packages of these names), no Docker, no root, and
-Python's standard library; the relay itself as `make run` installs it. Keys are taken from
-the environment or from `.env`, as `server.py` does. Ctrl-C stops everything in order: nginx
-last but Redis, so that draining nodes still reach their clients and may hand their answers
-over.
+Needs `nginx` and `redis-server` (Debian packages of these names), no Docker, no root, and Python's
+standard library; the relay itself as `make run` installs it. Keys are taken from the environment
+or from `.env`, as `server.py` does. Ctrl-C stops everything in order, nginx only after the nodes,
+so that draining nodes still reach their clients and can hand over their answers.
 
-Only what is known to be this run's own is promised: the nodes choose their ports themselves
-and say them in their logs, and nginx writes its process number once it has its port.
-Another program that listens there, and may answer as well as they do, is never taken for them.
+A program of another run is never taken for one of this run: the nodes choose their ports
+themselves and report them in their logs, and nginx writes its process id once it has its port.
 """
 
 from __future__ import annotations
@@ -42,15 +40,15 @@ STOP_SECONDS = 40.0
 
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks loopback itself, also where the environment names a proxy for everything."""
+"""Connects to loopback directly, even if the environment sets a proxy for everything."""
 
 
 class Failed(Exception):
-    """Something did not start. `str()` of it is for whoever called."""
+    """A part did not start. `str()` of it is the message for the user."""
 
 
 class Part:
-    """A program that was started. `name` is for messages."""
+    """A program that was started. `name` is used in messages."""
 
     def __init__(
         self, name: str, command: Sequence[str], folder: Path, variables: Mapping[str, str]
@@ -58,8 +56,8 @@ class Part:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as out:
-            # A session of its own: Ctrl-C is for this script, which then stops the parts
-            # one after the other.
+            # In a session of its own, so that Ctrl-C reaches only this script, which then stops
+            # the parts one after the other.
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -71,25 +69,25 @@ class Part:
             )
 
     def check(self) -> None:
-        """Raise `Failed` where it has ended."""
+        """Raise `Failed` if it has ended."""
         if self.process.poll() is not None:
             raise Failed(f"{self.name} ended with {self.process.returncode}; {self.last_words()}")
 
     def said(self) -> str:
-        """All that it has said."""
+        """All of its output."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def last_words(self) -> str:
-        """The end of that, for a message."""
+        """The end of its output, for a message."""
         return f"it said:\n{self.said()[-2000:].strip()}"
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, where there is somebody to hear it."""
+        """Send a signal, unless it has ended."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
     def wait(self) -> None:
-        """Wait for its end, and end it where that takes too long."""
+        """Wait for its end, and kill it after a timeout."""
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -99,7 +97,7 @@ class Part:
 
 
 def program(name: str) -> str:
-    """Where a program lies; daemons lie in sbin, which is not on every user's path."""
+    """The path of a program. Daemons are in sbin, which is not on every user's path."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         raise Failed(f"{name} is missing. On Debian: apt-get install {name}")
@@ -107,7 +105,7 @@ def program(name: str) -> str:
 
 
 def check_port(port: int) -> None:
-    """Raise `Failed` where nginx can't have this port of 127.0.0.1."""
+    """Raise `Failed` if nginx can't use this port of 127.0.0.1."""
     with socket.socket() as wanted:
         wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nginx does
         try:
@@ -124,8 +122,8 @@ def _why_not(port: int, error: OSError) -> str:
             "listens on it. Stop that one"
         )
     if error.errno == errno.EACCES:
-        return f"port {port} is for root only. Run this as root"
-    return f"port {port} can't be had: {error.strerror}. Free it"
+        return f"port {port} is allowed for root only. Run this as root"
+    return f"port {port} can't be used: {error.strerror}. Free it"
 
 
 def free_port() -> int:
@@ -136,7 +134,7 @@ def free_port() -> int:
 
 
 def start_redis(folder: Path) -> Part:
-    """Redis on a Unix socket, in memory only: nothing of it is left behind."""
+    """Redis on a Unix socket, in memory only, so that no data remains."""
     options = ["--port", "0", "--unixsocket", str(_redis(folder)), "--unixsocketperm", "700"]
     options += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
     options += ["--maxmemory", "512mb", "--maxmemory-policy", "noeviction"]
@@ -154,7 +152,7 @@ def start_node(name: str, folder: Path, variables: Mapping[str, str]) -> Part:
 
 
 def python() -> str:
-    """The Python that has what the relay needs. Raises `Failed` where none has."""
+    """A Python with the packages that the relay needs. Raises `Failed` if there is none."""
     if importlib.util.find_spec("aiohttp") is not None:
         return sys.executable
     if not PYTHON.exists():
@@ -163,7 +161,7 @@ def python() -> str:
 
 
 def port_of(node: Part) -> int | None:
-    """The port that a node listens on, None as long as it does not."""
+    """The port that a node listens on, None while it does not listen."""
     found = re.search(r"^chat page +http://127\.0\.0\.1:(\d+)/$", node.said(), re.MULTILINE)
     return int(found[1]) if found else None
 
@@ -201,7 +199,7 @@ def _answers(port: int) -> bool:
 
 
 class Deployment:
-    """Everything that was started, to be stopped in the reverse order."""
+    """All the parts that were started; they are stopped in the reverse order."""
 
     def __init__(self, folder: Path, port: int, count: int) -> None:
         self.folder = folder
@@ -213,8 +211,8 @@ class Deployment:
         self.token = ""
 
     def start(self) -> None:
-        """Start Redis, then the nodes, then nginx. Raises `Failed`, also where a part that
-        stood already ends meanwhile."""
+        """Start Redis, then the nodes, then nginx. Raises `Failed`, also if an earlier part ends
+        meanwhile."""
         check_port(self.port)
         self.redis = start_redis(self.folder)
         self._until(_redis(self.folder).is_socket, self.redis)
@@ -231,11 +229,12 @@ class Deployment:
         return [port for node in self.nodes if (port := port_of(node)) is not None]
 
     def _is_open(self) -> bool:
-        """Whether nginx has its port, and a node answers through it."""
+        """Whether nginx has its port and forwards to a node that answers."""
         return (self.folder / "nginx.pid").is_file() and _answers(self.port)
 
     def _until(self, there: Callable[[], bool], part: Part) -> None:
-        """Wait for `there`, which `part` is to bring about."""
+        """Wait until `there` is true, which depends on `part`. Raises `Failed` if a part ends, or
+        after `START_SECONDS`."""
         deadline = time.monotonic() + START_SECONDS
         while not there():
             self.check()
@@ -245,16 +244,16 @@ class Deployment:
         self.check()
 
     def check(self) -> None:
-        """Raise `Failed` where a part has ended."""
+        """Raise `Failed` if a part has ended."""
         for part in (self.redis, *self.nodes):
             if part is not None:
                 part.check()
         if self.nginx is not None and self.nginx.process.poll() is not None:
-            check_port(self.port)  # says it better than nginx, where that is why
+            check_port(self.port)  # its message is better than nginx's if the port is taken
             self.nginx.check()
 
     def _variables(self) -> dict[str, str]:
-        """What a node of this deployment is set to, beside what the caller sets."""
+        """The variables of a node in this deployment, in addition to the caller's."""
         variables = {
             "HOST": "127.0.0.1",
             "REDIS_URL": f"unix://{self.folder / 'redis.sock'}",
@@ -268,7 +267,7 @@ class Deployment:
         return variables
 
     def lines(self) -> list[str]:
-        """What to say once it runs."""
+        """The lines to print once it runs."""
         url = f"http://127.0.0.1:{self.port}"
         of_node = self.nodes[0].said().splitlines()
         said = [f"chat page   {url}/", f"WebSocket   ws{url[4:]}/ws"]
@@ -281,8 +280,8 @@ class Deployment:
         return [*said, "Ctrl-C stops everything in order."]
 
     def stop(self) -> None:
-        """The nodes drain behind nginx, one after the other, so that what a node can't end
-        in time goes to the next; then nginx, then Redis."""
+        """Stop the nodes one after the other behind nginx, so that answers that a node can't
+        finish in time go to the next; then nginx, then Redis."""
         for part in (*self.nodes, self.nginx):
             if part is not None:
                 part.signal(signal.SIGTERM)
@@ -292,8 +291,8 @@ class Deployment:
             self.redis.wait()
 
     def watch(self) -> None:
-        """Until a signal comes. A node that died is said and left dead: that the other one
-        goes on is what this deployment shows. Without nginx or Redis it is over."""
+        """Report nodes that end, until a signal comes. An ended node is left stopped: the
+        deployment shows that the other one continues. Raises `Failed` if nginx or Redis ends."""
         said: set[str] = set()
         while True:
             for node in self.nodes:
@@ -307,8 +306,8 @@ class Deployment:
 
 
 def is_set(name: str) -> bool:
-    """Whether the nodes find a value under this name, as `server.py` looks: an empty one
-    counts as unset, and hides the one in `.env`."""
+    """Whether the nodes find a value for this name, as `server.py` does: an empty variable counts
+    as unset, and hides the one in `.env`."""
     if name in os.environ:
         return bool(os.environ[name].strip())
     file = ROOT / ".env"
@@ -325,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     options = _options(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has it ignored
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory(prefix="relay-deploy-") as folder:
         deployment = Deployment(Path(folder), options.port or free_port(), options.nodes)

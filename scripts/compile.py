@@ -1,8 +1,8 @@
-"""Compile the modules on a token's way with mypyc, unless that was done.
+"""Compile the modules of the hot path with mypyc, unless that was done.
 
-Leaves them in build/compiled, where `relay.process.compiled` finds them. The relay runs without
-them, too, only slower. Needs mypy, setuptools, a C compiler and Python's headers; exit
-status 0 compiled, or compiled before; 1 it failed; 2 this machine can't, which is said.
+The result goes to build/compiled, where `relay.process.compiled` finds it. The relay also runs
+without it, only slower. Needs mypy, setuptools, a C compiler and Python's headers. Exit status 0:
+compiled, or compiled before; 1: it failed; 2: this machine lacks something, which is printed.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ HOT = (
     "relay.stores.redis.encoding",
     "relay.stores.redis.stream",
 )
-"""What a token passes through. A new chat's way is not among them: gone through now and
-then, compact bytecode costs less than machine code that the caches have forgotten. Nor is any
-that awaits while it handles an exception: a coroutine of mypyc's leaves that exception with the
-thread, as the context of whatever others raise meanwhile."""
+"""The modules that every token passes through. The code that starts a chat is not among them: it
+runs rarely, and then compact bytecode costs less than machine code that is out of the CPU's
+caches. Modules that await while they handle an exception are not either: a coroutine compiled by
+mypyc leaves that exception in the thread, as the context of exceptions raised elsewhere
+meanwhile."""
 
 BUILD = """
 import json, sys
@@ -66,7 +67,8 @@ CONFIGURATION = "[mypy]\nstrict = True\npython_version = {}.{}\n"
 
 
 def main() -> int:
-    """Compile what is not compiled yet, or say whether it is; returns the exit status."""
+    """Compile what is not compiled yet, or only say whether it can be done; returns the exit
+    status."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--able", action="store_true", help="only say whether it can be done")
     able = parser.parse_args().able
@@ -79,7 +81,7 @@ def main() -> int:
 
 
 def compile_hot() -> int:
-    """Compile and install, saying how it goes; returns the exit status."""
+    """Compile and install, with progress messages; returns the exit status."""
     print("Compiling the hot path, once: takes about half a minute", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="relay-compile-") as folder:
@@ -94,17 +96,17 @@ def compile_hot() -> int:
 
 
 def missing() -> str:
-    """What compiling needs and this machine has not; empty where there is all."""
+    """What compiling needs and this machine lacks; empty if it lacks nothing."""
     command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "")
     if not command or not shutil.which(command[0]):
         return "there is no C compiler (on Debian: apt-get install gcc)"
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        return "Python's headers are not there (on Debian: apt-get install python3-dev)"
+        return "Python's headers are missing (on Debian: apt-get install python3-dev)"
     return ""
 
 
 def build(folder: Path) -> str:
-    """Compile the copy of the package in `folder`; returns what went wrong."""
+    """Compile the copy of the package in `folder`; returns an error message, empty if it worked."""
     (folder / "mypy.ini").write_text(CONFIGURATION.format(*sys.version_info))
     files = [f"{name.replace('.', '/')}.py" for name in HOT]
     command = [sys.executable, "-c", BUILD, "build_ext", "--build-lib=built", json.dumps(files)]
@@ -113,8 +115,8 @@ def build(folder: Path) -> str:
 
 
 def install(built: Path, sources: str) -> None:
-    """Put what was built where it is looked for, the manifest last; `sources` is the digest
-    of what it was built from."""
+    """Copy the built files to where `compiled` looks for them, the manifest last; `sources` is the
+    digest of the sources that they were built from."""
     shutil.rmtree(compiled.HOME, ignore_errors=True)
     compiled.HOME.mkdir(parents=True)
     modules = []

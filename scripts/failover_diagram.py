@@ -1,7 +1,7 @@
 """Writes the failover policy's state diagram into docs/failover.md, between its markers.
 
 Run it after a change to the table in relay/failover/flow.py: `python scripts/failover_diagram.py`.
-With `--check` it writes nothing and exits with 1 where the page is not in step.
+With `--check` it writes nothing and exits with 1 if the page is out of date.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from relay.failover.flow import diagram  # noqa: E402
 
 
 def with_diagram(page: str) -> str:
-    """The page with the diagram of the table as it is. Raises `ValueError` where a marker
-    is missing."""
+    """The page with the current table's diagram. Raises `ValueError` if a marker is missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

@@ -1,6 +1,6 @@
 """Write `.env.example` and the table of `docs/configuration.md` from the settings.
 
-With `--check` it writes nothing and exits with status 1 where they are out of step.
+With `--check` it writes nothing and exits with status 1 if they are out of date.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _quoted(value: str) -> str:
 
 
 def table() -> str:
-    """The tables of the document, one a section."""
+    """The tables of the document, one for each section."""
     return "".join(_table_lines())
 
 
@@ -70,7 +70,7 @@ def _cell(variable: Variable) -> str:
 
 
 def document(text: str) -> str:
-    """`text` with the tables between its two marks."""
+    """`text` with the tables between its two markers."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"

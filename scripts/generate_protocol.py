@@ -1,8 +1,7 @@
 """Writes the tables of `protocol.md` from the frame models, the rules and the codes.
 
-`python scripts/generate_protocol.py` rewrites what stands between the markers of the
-document; with `--check` it changes nothing and exits with 1 where the document is not in
-step.
+`python scripts/generate_protocol.py` rewrites the text between the markers of the document; with
+`--check` it changes nothing and exits with 1 if the document is out of date.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ LIMITS: list[tuple[str, object]] = [
 
 
 def document_in_step(text: str) -> str:
-    """The document with every marked part written anew."""
+    """The document with every marked part regenerated."""
     parts = {
         "client frames": _frames(CLIENT_FRAMES),
         "server frames": _frames({k: v for k, v in SERVER_FRAMES.items() if k not in _SHARED}),

@@ -1,7 +1,7 @@
 """Writes the frames' types in `relay/web/relay-client.d.ts` from the frame models.
 
-`python scripts/generate_types.py` rewrites what stands between the markers of the file; with
-`--check` it changes nothing and exits with 1 where the file is not in step.
+`python scripts/generate_types.py` rewrites the text between the markers of the file; with
+`--check` it changes nothing and exits with 1 if the file is out of date.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILE = ROOT / "relay" / "web" / "relay-client.d.ts"
 MARKED = re.compile(r"(?P<open>// generated: frames\n).*?(?P<close>// end\n)", re.DOTALL)
 CODES = sorted(code.value for code in Code)
 SEEN_TO = frozenset({"ping", "pong", "drain"})
-"""Frames that the client sees to, so that nobody else needs their types."""
+"""Frames that the client handles itself, so that its users don't need their types."""
 
 NAMES = {
     "AttemptReport": "Attempt",
@@ -40,7 +40,7 @@ NAMES = {
 
 
 def file_in_step(text: str) -> str:
-    """The file with the marked part written anew."""
+    """The file with the marked part regenerated."""
     return MARKED.sub(lambda found: f"{found['open']}\n{_types()}\n\n{found['close']}", text)
 
 
@@ -50,7 +50,7 @@ def _types() -> str:
 
 
 def _needed() -> list[str]:
-    """The models that a client's user meets, each behind those that it holds."""
+    """The models that a user of the client needs, each after those that it contains."""
     found: list[str] = []
     roots = [CLIENT_FRAMES["chat"], *(SERVER_FRAMES[tag] for tag in SERVER_FRAMES)]
     for model in roots:
@@ -114,7 +114,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _plain(schema: dict[str, Any]) -> str:
-    """The type of a schema that names no other."""
+    """The type of a schema that refers to no other."""
     kind: str = schema.get("type", "unknown")
     names = {"integer": "number", "object": "Record<string, unknown>"}
     return names.get(kind, kind)

@@ -1,8 +1,8 @@
-"""Write requirements/*.lock from requirements.txt and requirements/*.txt: exact versions,
-with hashes.
+"""Write requirements/*.lock from requirements.txt and requirements/*.txt: exact versions, with
+hashes.
 
-One lock serves every platform and every Python from 3.11 on. No address of a package index
-gets into the files.
+One lock serves every platform and every Python from 3.11 on. The address of the package index is
+not written to the files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (f"{FOLDER}/dev.txt", "dev.lock", (f"--constraint={FOLDER}/compile.lock",)),
     (f"{FOLDER}/local.txt", "local.lock", ("--no-deps",)),
 )
-"""What is asked for, its lock and the lock's own options, in order: two are held to the
+"""Each requirements file, its lock and the lock's own options, in order. Two of them must use the
 versions of the one before."""
 
 
 def main() -> None:
-    """Compile every lock. Further arguments go to the compiler, e.g. `--upgrade`."""
+    """Compile every lock. Further arguments are passed to the compiler, e.g. `--upgrade`."""
     for wanted, lock, options in LOCKS:
         files = (wanted, f"--output-file={FOLDER}/{lock}")
         command = [sys.executable, "-m", "uv", "pip", "compile", *COMMON, *options]

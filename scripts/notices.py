@@ -1,6 +1,6 @@
 """Print the table of THIRD_PARTY_NOTICES.md from the installed packages' own metadata.
 
-Packages of the lock that this platform doesn't install print as `?`: look those up by hand.
+Packages of the lock that this platform doesn't install print as `?`: look those up manually.
 """
 
 from __future__ import annotations

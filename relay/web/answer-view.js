@@ -1,12 +1,12 @@
 /**
- * What one answer looks like. Model text reaches the document as text nodes only, and at
- * most once a frame: a fast stream costs one append a frame, not one a token.
+ * The view of one answer. Model text enters the document as text nodes only, and at most once
+ * an animation frame: a fast stream costs one append a frame, not one a token.
  */
 import { element } from './dom.js';
 
 const LABELS = { gpt: 'GPT', claude: 'Claude', gemini: 'Gemini', local: 'Local demo' };
 
-/** A provider's name for people. */
+/** A provider's display name. */
 export function label(provider) {
   return LABELS[provider] ?? provider ?? '';
 }
@@ -45,8 +45,8 @@ const REASONS = {
 };
 
 /**
- * The sentence for a fallback, true whether the first model was asked or, because it had failed
- * others a moment ago, was not. `begun`: something of the answer is shown.
+ * The sentence for a fallback. It is true whether the first model was asked, or was skipped
+ * because it had recently failed. `begun`: part of the answer is shown.
  */
 export function change({ from, to, reason, keep, begun }) {
   const moved = reason === 'internal' || reason === 'draining';

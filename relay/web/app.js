@@ -88,7 +88,7 @@ function settle(words) {
   refresh();
 }
 
-/** Ask the same again, in the failed answer's place; only the last one can be. */
+/** Ask the same again, in place of the failed answer; only the last answer can be asked again. */
 function retry(view) {
   if (running || state.turns.at(-1)?.role !== 'user') return;
   view.root.remove();
@@ -111,8 +111,10 @@ function newChat() {
   prompt.focus();
 }
 
-/** Show what the tab kept, and take up the answer that was under way: same id, same
- * content, so the relay attaches to it and answers only once. */
+/**
+ * Show what the tab saved, and resume the running answer: same id, same content, so the relay
+ * attaches to it and answers only once.
+ */
 function restore() {
   for (const { role, content } of state.turns) {
     if (role === 'user') showUser(content);
@@ -149,7 +151,7 @@ function stop() {
   running.cancel();
 }
 
-/** Grow with the text, where the browser does not do it by itself. */
+/** Grow with the text, for browsers that do not do it by themselves. */
 function fit() {
   if (CSS.supports('field-sizing', 'content')) return;
   prompt.style.height = 'auto';
@@ -204,7 +206,7 @@ provider.addEventListener('change', () => {
   keep(state);
 });
 
-/** A drop that heals at once is not worth a word: the notice waits a little. */
+/** A connection that is back at once needs no message: the notice appears after a delay. */
 function showStatus({ state: now, error }) {
   const online = now === 'online';
   clearTimeout(notice);

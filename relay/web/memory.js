@@ -1,11 +1,11 @@
 /**
- * What the page keeps for its own tab, so that a reload goes on where it was: the session's
- * secret, the conversation, and the chat that was under way.
+ * What the page saves for its own tab, so that a reload continues where it was: the session's
+ * secret, the conversation, and the running chat.
  */
 const KEY = 'relay.chat';
 const TOKEN_KEY = 'relay.token';
 
-/** What was kept: `{session, turns, pending, provider}`; null where nothing valid is. */
+/** What was saved: `{session, turns, pending, provider}`; null if there is nothing valid. */
 export function recall(storage = sessionStorage) {
   try {
     const kept = JSON.parse(storage.getItem(KEY));
@@ -15,12 +15,12 @@ export function recall(storage = sessionStorage) {
   }
 }
 
-/** Keep the state; a full or forbidden storage only means that a reload starts anew. */
+/** Save the state. If the storage is full or forbidden, a reload only starts a new conversation. */
 export function keep(state, storage = sessionStorage) {
   try {
     storage.setItem(KEY, JSON.stringify(state));
   } catch {
-    // Nothing to be done: the page works without.
+    // Ignored: the page works without.
   }
 }
 
@@ -33,11 +33,11 @@ export function recallToken() {
   }
 }
 
-/** Keep an access token for this tab. */
+/** Save an access token for this tab. */
 export function keepToken(token) {
   try {
     sessionStorage.setItem(TOKEN_KEY, token);
   } catch {
-    // It holds until the page is closed.
+    // Ignored: the token is used until the page is closed.
   }
 }

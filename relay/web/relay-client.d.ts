@@ -269,11 +269,14 @@ export type FinishReason = DoneFrame['finish_reason'];
 
 type OrNull<Fields> = { [Name in keyof Fields]: Fields[Name] | null };
 
-/** The fields of the `chat` frame. A string is one user message; null is as good as left out. */
+/** The fields of the `chat` frame. A string is one user message; null means left out. */
 export interface ChatRequest
   extends Pick<ChatFrame, 'id' | 'messages'>, OrNull<Omit<ChatFrame, 'type' | 'id' | 'messages'>> {}
 
-/** The fields of a frame that its event has too: all but those that the client lives by. */
+/**
+ * The fields that an event takes over from its frame: all except those for the client's own
+ * use.
+ */
 type Told<Frame> = Omit<Frame, 'type' | 'id' | 'seq' | 'first'>;
 
 export interface StartEvent extends Told<StartFrame> {
@@ -293,14 +296,15 @@ export interface ToolCallEvent extends Told<ToolCallFrame> {
 }
 
 /**
- * Another target takes over. `keep` false: discard all text and reasoning shown so far. `from` was
- * not asked where it had failed other answers a moment ago: then it is not among `attempts`.
+ * Another target takes over. `keep` false: discard all text and reasoning shown so far. A
+ * `from` that recently failed other chats may be skipped without a call: then it is not among
+ * `attempts`.
  */
 export interface FallbackEvent extends Told<FallbackFrame> {
   type: 'fallback';
 }
 
-/** The answer's end. Counts are missing, and names null, where it was cancelled before it was sent. */
+/** The answer's end. If it was cancelled before it was sent, counts are missing and names null. */
 export interface DoneEvent extends Partial<Omit<Told<DoneFrame>, 'provider' | 'model' | 'finish_reason'>> {
   type: 'done';
   provider: string | null;
@@ -325,7 +329,7 @@ export interface ChatEvents {
 
 export type ChatEvent = Exclude<ChatEvents[keyof ChatEvents], ErrorEvent>;
 
-/** What the relay said where an answer failed. */
+/** The relay's error for a failed answer. */
 export class RelayError extends Error {
   /** `frame` is an `error` frame, or has its fields. */
   constructor(frame: Pick<ErrorFrame, 'code' | 'message'> & Partial<ErrorFrame>);
@@ -334,20 +338,20 @@ export class RelayError extends Error {
   /** Seconds. */
   readonly retryAfter: number | null;
   readonly attempts: Attempt[];
-  /** The `error` frame itself, or what the client says in its place. */
+  /** The `error` frame itself, or one that the client made. */
   readonly frame: Pick<ErrorFrame, 'code' | 'message'> & Partial<ErrorFrame>;
 }
 
-/** What has come of one answer. */
+/** The state of one answer. */
 export interface Answer {
   readonly id: string;
-  /** What was asked: the fields of the `chat` frame. */
+  /** The request: the fields of the `chat` frame. */
   readonly request: Omit<ChatFrame, 'type' | 'id'>;
   /** The last seq applied, -1 before any. */
   readonly last: number;
   readonly status: 'waiting' | 'streaming' | 'done' | 'error';
   readonly stream: string | null;
-  /** Who answers, or did; the model as configured, and after `done` as the provider reported it. */
+  /** The model that answers: as configured, and after `done` as the provider reported it. */
   readonly provider: string | null;
   readonly model: string | null;
   readonly text: string;
@@ -360,20 +364,23 @@ export interface Answer {
   readonly finished: boolean;
 }
 
-/** One chat under way, as `RelayClient.chat` gives it. Iterate over it, listen to it, or await `result()`. */
+/**
+ * A running chat, as `RelayClient.chat` returns it. Iterate over it, listen to it, or await
+ * `result()`.
+ */
 export class Chat implements AsyncIterable<ChatEvent> {
   private constructor();
   readonly id: string;
-  /** The text so far; what a fallback discarded is not in it. */
+  /** The text so far, without what a fallback discarded. */
   readonly text: string;
   readonly finished: boolean;
   readonly answer: Answer;
-  /** Returns a function that ends the listening. `*` stands for every event. */
+  /** Returns a function that removes the listener. `*` stands for every event. */
   on<Type extends keyof ChatEvents>(type: Type, listener: (event: ChatEvents[Type]) => void): () => void;
   on(type: '*', listener: (event: ChatEvents[keyof ChatEvents]) => void): () => void;
   /** Ask the relay to stop; the answer then ends with `done` and `cancelled`. */
   cancel(): void;
-  /** The end, with the whole text. Rejects with `RelayError` where the answer failed. */
+  /** The end, with the whole text. Rejects with `RelayError` if the answer failed. */
   result(): Promise<DoneEvent & { text: string }>;
   [Symbol.asyncIterator](): AsyncIterator<ChatEvent>;
 }
@@ -383,7 +390,7 @@ export interface StatusEvent {
   state: 'waiting' | 'connecting' | 'online' | 'stopped' | 'closed';
   /** ms until the next try, while `waiting`. */
   delay?: number;
-  /** Why the relay wants no reconnect, when `stopped`. */
+  /** Why the relay does not want a reconnect, when `stopped`. */
   error?: RelayError;
 }
 
@@ -406,7 +413,7 @@ export interface RelayClientEvents {
 
 export interface RelayClientOptions {
   token?: string | null;
-  /** The secret of a session to take up: 22 to 64 characters of `A-Za-z0-9_-`. */
+  /** The secret of a session to resume: 22 to 64 characters of `A-Za-z0-9_-`. */
   session?: string;
   WebSocket?: typeof WebSocket;
 }
@@ -418,19 +425,19 @@ export class RelayClient {
   readonly state: 'idle' | StatusEvent['state'];
   /** The relay's last `ready`, null before any. */
   readonly ready: ReadyFrame | null;
-  /** What the relay offers, its default first; empty before `ready`. */
+  /** The relay's providers, its default first; empty before `ready`. */
   readonly providers: Provider[];
   connect(): void;
   /** Use another token from the next connection on. */
   setToken(token: string | null): void;
-  /** Throws where the client is closed or the id is under way. */
+  /** Throws if the client is closed or a chat with this id is running. */
   chat(request: ChatRequest): Chat;
   cancel(id: string): void;
-  /** Try at once where the client waits, and ask silent connections for a sign of life. */
+  /** If the client waits, try to connect at once; send a ping on silent connections. */
   nudge(): void;
-  /** Close for good; answers under way are left to the relay's grace. */
+  /** Close for good; running answers go on at the relay for its grace period. */
   close(): void;
-  /** Returns a function that ends the listening. `*` stands for every event. */
+  /** Returns a function that removes the listener. `*` stands for every event. */
   on<Type extends keyof RelayClientEvents>(type: Type, listener: (event: RelayClientEvents[Type]) => void): () => void;
   on(type: '*', listener: (event: RelayClientEvents[keyof RelayClientEvents]) => void): () => void;
 }

@@ -43,14 +43,14 @@ export class RelayError extends Error {
 class Emitter {
   #listeners = new Map();
 
-  /** Call `listener` with each event of `type`; returns a function that ends it. */
+  /** Call `listener` with each event of `type`; returns a function that removes the listener. */
   on(type, listener) {
     if (!this.#listeners.has(type)) this.#listeners.set(type, new Set());
     this.#listeners.get(type).add(listener);
     return () => this.#listeners.get(type).delete(listener);
   }
 
-  /** Used by the client itself. */
+  /** For the client's own use. */
   emit(event) {
     for (const type of [event.type, '*']) {
       for (const listener of this.#listeners.get(type) ?? []) listener(event);
@@ -58,7 +58,7 @@ class Emitter {
   }
 }
 
-/** One chat under way, as `RelayClient.chat` gives it. */
+/** A running chat, as `RelayClient.chat` returns it. */
 export class Chat extends Emitter {
   #client;
 
@@ -73,7 +73,7 @@ export class Chat extends Emitter {
     return this.answer.id;
   }
 
-  /** The text so far; what a fallback discarded is not in it. */
+  /** The text so far, without what a fallback discarded. */
   get text() {
     return this.answer.text;
   }
@@ -100,7 +100,7 @@ export class Chat extends Emitter {
     });
   }
 
-  /** Used by the client: the answer changed by `frame`. */
+  /** For the client's own use: the answer was changed by `frame`. */
   tell(frame) {
     const { error, done } = this.answer;
     if (error) this.emit({ type: 'error', error: new RelayError(error) });
@@ -109,9 +109,9 @@ export class Chat extends Emitter {
   }
 
   /**
-   * The events from the beginning: a reader that comes late gets the text so far as one
-   * piece behind all fallbacks, and adjacent text that waits is merged. Throws `RelayError`
-   * at a failed end.
+   * The events from the beginning. A reader that starts late gets all fallbacks first, then
+   * the text so far as one piece; adjacent text that waits is merged. Throws `RelayError` if
+   * the answer failed.
    */
   async *[Symbol.asyncIterator]() {
     const queue = soFar(this.answer);
@@ -162,7 +162,7 @@ export class RelayClient extends Emitter {
   #closed = false;
   #hints = new AbortController();
 
-  /** `options`: `token`, `session` (to take one up again), `WebSocket` (another class). */
+  /** `options`: `token`, `session` (the secret of one to resume), `WebSocket` (another class). */
   constructor(url = sameOriginUrl(), options = {}) {
     super();
     this.url = url;
@@ -173,12 +173,12 @@ export class RelayClient extends Emitter {
     this.#listenForHints();
   }
 
-  /** The providers that the relay offers, its default first; empty before `ready`. */
+  /** The relay's providers, its default first; empty before `ready`. */
   get providers() {
     return this.ready?.providers ?? [];
   }
 
-  /** Connect, where no chat has done it yet. */
+  /** Connect now, unless a chat did it already. */
   connect() {
     this.#do(this.#session.connect());
   }
@@ -191,7 +191,7 @@ export class RelayClient extends Emitter {
   /** Send a chat; `request` has the fields of the `chat` frame. */
   chat({ id = randomName(16), messages, ...rest }) {
     if (this.#closed) throw new Error('this client is closed');
-    if (this.#chats.has(id)) throw new Error(`a chat with the id ${id} is under way`);
+    if (this.#chats.has(id)) throw new Error(`a chat with the id ${id} is already running`);
     const turns = typeof messages === 'string' ? [{ role: 'user', content: messages }] : messages;
     const given = Object.entries(rest).filter(([, value]) => value !== undefined && value !== null);
     const answer = new Answer(id, { ...Object.fromEntries(given), messages: turns });
@@ -201,18 +201,18 @@ export class RelayClient extends Emitter {
     return chat;
   }
 
-  /** Cancel the chat of that id, if it is under way. */
+  /** Cancel the chat of that id, if it is running. */
   cancel(id) {
     this.#do(this.#session.cancel(id));
   }
 
-  /** Try at once where the client waits, and ask a silent connection for a sign of life. */
+  /** If the client waits, try to connect at once; send a ping on a silent connection. */
   nudge() {
     if (this.#timer?.reconnect) this.#timer.fire();
     for (const link of this.#links) link.probe();
   }
 
-  /** Close for good. Answers under way are left to the relay's grace. */
+  /** Close for good. Running answers go on at the relay for its grace period. */
   close() {
     this.#closed = true;
     this.#hints.abort();
@@ -283,7 +283,7 @@ export class RelayClient extends Emitter {
     this.emit({ type: 'status', state, ...more });
   }
 
-  /** The browser knows first that the network is back or the page is looked at again. */
+  /** The browser notices first that the network is back or the page is visible again. */
   #listenForHints() {
     const { signal } = this.#hints;
     const nudge = () => this.nudge();
@@ -300,7 +300,7 @@ function timer(delay, action) {
   return { cancel, fire: () => (cancel(), action()) };
 }
 
-/** One socket: JSON in and out, and a watch that tells a dead one from a quiet one. */
+/** One socket: sends and receives JSON, and detects a dead connection. */
 class Link {
   #socket;
   #on;
@@ -325,13 +325,13 @@ class Link {
     if (this.#socket.readyState === 1) this.#socket.send(JSON.stringify(frame));
   }
 
-  /** The server speaks at least so often, in ms; twice as long a silence is a dead socket. */
+  /** The server sends at least this often, in ms; a silence twice as long means a dead socket. */
   expectHeartbeat(milliseconds) {
     this.heartbeat = milliseconds;
     this.#watchIn(milliseconds);
   }
 
-  /** Ask for a sign of life, and give up the socket where none comes. */
+  /** Send a ping, and close the socket if no message follows. */
   probe() {
     if (this.#over || this.#socket.readyState !== 1) return;
     const asked = Date.now();
@@ -359,8 +359,8 @@ class Link {
   }
 
   /**
-   * One timer a connection, never one a frame. A timer that fires far too late means the
-   * page slept: messages may still wait behind it, so the socket is asked, not judged.
+   * One timer a connection, not one a frame. If a timer fires far too late, the page was
+   * asleep and messages may be waiting behind it. So the socket is pinged first, not closed.
    */
   #watchIn(delay) {
     this.#watch.cancel();

@@ -1,11 +1,11 @@
 /**
  * The rules of a `relay.v1` client, without sockets, clocks or randomness.
  *
- * `Answer` folds the frames of one chat. `Session` holds all chats of one client over any
- * number of connections and says what is to be done; `relay-client.js` does it.
+ * `Answer` collects the frames of one chat. `Session` holds all chats of one client over any
+ * number of connections and returns the actions to carry out; `relay-client.js` does that.
  */
 
-/** What a client does about a close code: come back, come back later, or stay away. */
+/** What a client does after a close code: reconnect, reconnect later, or stay away. */
 export function afterClose(code) {
   if (code === 4429 || code === 4500) return 'back_off';
   if (code === 1009 || code >= 4400) return 'stop';
@@ -19,7 +19,7 @@ const STOPPED = {
   4406: ['bad_request', 'The server does not speak relay.v1.'],
 };
 
-/** The error that a close for good means to the chats that were under way. */
+/** The error that running chats get when the relay closes for good. */
 export function closeError(code) {
   const [name, message] = STOPPED[code] ?? ['bad_frame', `The relay closed the connection (${code}).`];
   return { code: name, message, retryable: false };
@@ -27,22 +27,25 @@ export function closeError(code) {
 
 const BASE_DELAY = 400;
 const MAX_DELAY = 15_000;
-/** So often the same hole is asked for; then the answer counts as lost. */
+/** How often the same gap is asked for before the answer counts as lost. */
 const MAX_ASKS = 8;
 
-/** Milliseconds before try number `attempt` (from 0), `random` in [0, 1): exponential, jittered. */
+/**
+ * Milliseconds before try number `attempt` (from 0), `random` in [0, 1): exponential with
+ * jitter.
+ */
 export function backoff(attempt, random) {
   const ceiling = Math.min(MAX_DELAY, BASE_DELAY * 2 ** Math.min(attempt, 10));
   return Math.round(ceiling * (0.5 + random / 2));
 }
 
-/** What a silence of `silent` ms means where the server speaks at least every `heartbeat` ms. */
+/** What a silence of `silent` ms means if the server sends at least every `heartbeat` ms. */
 export function judgeSilence(silent, heartbeat) {
   if (silent >= 2 * heartbeat) return 'dead';
   return silent >= heartbeat ? 'ask' : 'fine';
 }
 
-/** One chat's answer so far: a fold over its frames. */
+/** One chat's answer so far, built from its frames. */
 export class Answer {
   constructor(id, request) {
     this.id = id;
@@ -69,8 +72,8 @@ export class Answer {
   }
 
   /**
-   * Take one numbered frame. Returns 'applied', 'dropped' (seen before) or 'gap': then
-   * nothing changed, and the caller asks for what follows `last`.
+   * Take one numbered frame. Returns 'applied', 'dropped' (a duplicate) or 'gap': then nothing
+   * changed, and the caller asks for the records after `last`.
    */
   apply(frame) {
     if (this.finished || frame.seq <= this.last) return 'dropped';
@@ -136,17 +139,17 @@ const TYPE_OF = {
   done: 'done',
 };
 
-/** Whether a frame is one that a chat's reader is told. */
+/** Whether a frame is passed on to the chat's reader. */
 export function isEvent({ type }) {
   return Object.hasOwn(TYPE_OF, type);
 }
 
-/** A frame as an event: all of its fields but those that the client itself lives by. */
+/** A frame as an event: all of its fields except those for the client's own use. */
 export function eventOf({ id, seq, first, ...fields }) {
   return { ...fields, type: TYPE_OF[fields.type] };
 }
 
-/** Add an event to a queue; text that waits at its end is joined with its like. */
+/** Add an event to a queue; adjacent waiting text of one type is merged. */
 export function merge(queue, event) {
   const tail = queue.at(-1);
   if (isPiece(event) && tail?.type === event.type && isPiece(tail)) {
@@ -154,7 +157,7 @@ export function merge(queue, event) {
   } else queue.push(event);
 }
 
-/** Whether an event is text and nothing else, so that it may be joined with its like. */
+/** Whether an event is text and nothing else, so that it may be merged. */
 function isPiece(event) {
   return (event.type === 'text' || event.type === 'reasoning') && Object.keys(event).length === 2;
 }
@@ -191,7 +194,7 @@ export class Session {
     this.attempt = 0;
   }
 
-  /** Start connecting, if no connection is there or under way. */
+  /** Start connecting, unless a connection is open or being opened. */
   connect() {
     return this.#open({ attempt: this.attempt });
   }
@@ -203,7 +206,7 @@ export class Session {
     return this.current === null ? this.connect() : this.#attach(chat, this.current);
   }
 
-  /** Cancel a chat: at the server where it may have arrived, else here. */
+  /** Cancel a chat: at the server if the chat may have arrived there, else here. */
   cancel(id) {
     const chat = this.chats.get(id);
     if (!chat || chat.cancelling) return [];
@@ -212,7 +215,7 @@ export class Session {
     return chat.link === null ? [] : [send(chat.link, { type: 'cancel', id })];
   }
 
-  /** A connection is open: introduce ourselves and take up every chat that waits. */
+  /** A connection is open: send `hello` and resume or send every waiting chat. */
   opened(link) {
     this.opening = false;
     this.current = link;
@@ -230,7 +233,7 @@ export class Session {
     return [...actions, ...this.#retire()];
   }
 
-  /** A frame came. What is unknown is ignored. */
+  /** A frame came. Unknown types are ignored. */
   received(link, frame) {
     switch (frame.type) {
       case 'ready':
@@ -305,8 +308,9 @@ export class Session {
   }
 
   /**
-   * Ask for what is missing, once: frames already under way show the same hole. An older
-   * one than seen, or the last one, shows that what was asked for has a hole too.
+   * Ask for the missing records, once: frames already on the way show the same gap. A frame
+   * with an older seq than the newest seen, or a terminal frame, shows that the answer to that
+   * request has a gap too.
    */
   #ask(chat, link, { type, seq }) {
     if (chat.link !== link) return [];
@@ -335,7 +339,7 @@ export class Session {
     return [...this.#adopt(), ...this.#retire()];
   }
 
-  /** Chats that no connection carries go to the current one. */
+  /** Move the chats without a connection to the current one. */
   #adopt() {
     const waiting = [...this.chats.values()].filter((chat) => chat.link === null);
     return waiting.flatMap((chat) => this.#attach(chat, this.current));
@@ -351,7 +355,7 @@ export class Session {
     return this.#retire();
   }
 
-  /** Draining connections that carry no chat are closed once another one stands. */
+  /** Close draining connections that carry no chat, once another connection is open. */
   #retire() {
     if (this.current === null) return [];
     const carrying = new Set([...this.chats.values()].map((chat) => chat.link));

@@ -305,7 +305,7 @@ def test_what_has_no_file_for_this_machine_is_named_and_the_model_is_gone_withou
     lock.write_text(offer(index, text(lock.name), "cp311-cp311-win_arm64"))
     run = few.set_up("run")
     assert run.returncode == 0, run.stderr
-    assert "None fits this machine, so `local` stays off" in run.stdout
+    assert "No package fits this machine, so `local` stays off" in run.stdout
     shutil.copy(lock, few.locks / "relay.lock")
     failed = few.set_up("run")
     assert failed.returncode == 1

@@ -59,7 +59,7 @@ def test_default_models_are_ones_that_the_sdks_know():
 @pytest.mark.parametrize(
     ("kind", "key", "url", "says"),
     [
-        ("nonsense", "k", None, "no kind"),
+        ("nonsense", "k", None, "not a kind"),
         ("openai", None, None, "API key"),
         ("anthropic", "", None, "API key"),
         ("compatible", "k", None, "base URL"),
