@@ -1,7 +1,7 @@
 """A real Redis process, on a Unix socket of its own.
 
-`RELAY_TEST_REDIS_SERVER` names the program to run in the place of `redis-server`, such as
-a `valkey-server`, by its path or by its name in the PATH.
+`RELAY_TEST_REDIS_SERVER` names the program to run instead of `redis-server`, such as a
+`valkey-server`, by its path or by its name in the PATH.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class RedisProcess:
         self.start()
 
     def start(self, *options: str, loading: bool = False) -> None:
-        """Wait until it answers; with `loading`, until it says that it loads its data. Raises
-        `TimeoutError`."""
+        """Start and wait until it answers; with `loading`, until it says that it loads its data.
+        Raises `TimeoutError`."""
         command = [self._program, "--port", "0", "--unixsocket", self.socket, "--save", ""]
         self._process = subprocess.Popen(
             [*command, "--appendonly", "no", "--dir", str(self.folder), *self._options, *options],
@@ -64,13 +64,13 @@ class RedisProcess:
             return "away"
 
     def kill(self) -> None:
-        """As a power cut would."""
+        """End it at once, like a power cut."""
         assert self._process
         self._process.kill()
         self._process.wait()
 
     def freeze(self) -> None:
-        """Stop answering, connections open."""
+        """Stop answering, with connections open."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
@@ -91,13 +91,13 @@ class RedisProcess:
                 client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     def configure(self, **options: str | int) -> None:
-        """Set options as `CONFIG SET` does; underscores stand for dashes."""
+        """Set options with `CONFIG SET`; underscores stand for dashes."""
         with redis.Redis.from_url(self.url) as client:
             for name, value in options.items():
                 client.config_set(name.replace("_", "-"), value)
 
     def age(self, seconds: float) -> None:
-        """Let so much time pass for every key: what would have expired is gone."""
+        """Let `seconds` pass for every key: keys that would have expired are deleted."""
         with redis.Redis.from_url(self.url) as client:
             for key in list(client.scan_iter()):
                 left = client.pttl(key) - int(seconds * 1000)
@@ -109,7 +109,7 @@ class RedisProcess:
                     client.delete(key)
 
     def age_field_by(self, seconds: float, field: str) -> None:
-        """Let a moment (ms) that streams hold lie so much further back, and leases be over."""
+        """Move a time (ms) in the streams' hashes back by `seconds`, and delete leases."""
         with redis.Redis.from_url(self.url) as client:
             for key in list(client.scan_iter()):
                 if client.type(key) == b"hash" and client.hexists(key, field):

@@ -1,4 +1,4 @@
-"""The relay as it is run: `server.py` in a process of its own, set by its environment."""
+"""The relay as it is run: `server.py` in a process of its own, configured by its environment."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 LAST_WORDS = 4000
-"""Characters of the log that `RelayFailed` tells."""
+"""Characters of the log that the message of `RelayFailed` contains."""
 
 
 class RelayFailed(Exception):
-    """The relay did not start, or did not stop in order. `str()` of it says what it said."""
+    """The relay did not start, or did not stop in order. `str()` of it includes the relay's
+    output."""
 
 
 class RelayProcess:
     """One `server.py`, which can be stopped, killed, frozen and started again on its port.
 
-    It is set by `variables`, beside PATH and HOME by nothing of this process's environment,
-    and works in `folder`. What it prints is added to `log`, or printed where there is none.
-    As a context it is started, and stopped at the end.
+    Its environment is `variables`, PATH and HOME, nothing else of this process's. It works in
+    `folder`. Its output is added to `log`, or printed if there is none. As a context it is
+    started, and stopped at the end.
     """
 
     def __init__(
@@ -112,13 +113,13 @@ class RelayProcess:
                 self._process.send_signal(number)
 
     async def ended(self) -> int:
-        """The exit status, waited for. Raises `TimeoutError` after `STOP_SECONDS`."""
+        """Wait for the exit status. Raises `TimeoutError` after `STOP_SECONDS`."""
         assert self._process is not None
         return await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
 
     async def stop(self) -> int:
-        """SIGTERM, also to one that is frozen or has ended; returns the exit status. Raises
-        `RelayFailed` where it does not end, and kills it."""
+        """Send SIGTERM, even if it is frozen or has ended; returns the exit status. If it does not
+        end, kills it and raises `RelayFailed`."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
@@ -128,7 +129,7 @@ class RelayProcess:
             raise RelayFailed(f"the relay did not stop{self._last_words()}") from None
 
     async def kill(self) -> None:
-        """As a power cut would. Idempotent."""
+        """End it at once, like a power cut. Idempotent."""
         self.signal(signal.SIGKILL)
         if self._process is not None:
             await self._process.wait()

@@ -1,4 +1,4 @@
-"""Waiting for something that nothing signals: look again until it is so, or until a deadline."""
+"""Waits for conditions that signal nothing: checks them repeatedly, until a deadline."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ PATIENCE = 30.0
 """Seconds that anything may take on a busy machine."""
 
 EAGER = 200
-"""Looks without a pause, one each turn of the event loop: enough for what happens in this
-process. Whoever is waited for longer gets the processor in between."""
+"""Number of checks without a pause, one in each turn of the event loop: enough for events within
+this process. After them each check is followed by a pause, which leaves the processor to others."""
 
 PAUSE = 0.002
-"""Seconds between two looks after those."""
+"""Seconds between two of the later checks."""
 
 
 async def until(condition: Callable[[], Any], *, within: float | None = PATIENCE) -> Any:
-    """Wait until `condition`, a function or a coroutine function, returns something true,
-    and return that. Raises `TimeoutError` after `within` seconds, never where that is None
-    because the caller has a deadline of its own, and whatever `condition` raises.
-    """
+    """Wait until `condition`, a function or a coroutine function, returns something true, and
+    return that. Raises `TimeoutError` after `within` seconds, or never if that is None because the
+    caller has a deadline of its own. Also raises what `condition` raises."""
     looks = 0
     async with asyncio.timeout(within):
         while True:
@@ -39,9 +38,9 @@ async def until(condition: Callable[[], Any], *, within: float | None = PATIENCE
 def block_until(
     condition: Callable[[], object], *, within: float = PATIENCE, pause: float = PAUSE
 ) -> None:
-    """The same where no event loop runs, with `pause` seconds between two looks."""
+    """The same for code without an event loop, with `pause` seconds between two checks."""
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not so within {within:g} s")
+            raise TimeoutError(f"condition not met within {within:g} s")
         time.sleep(pause)

@@ -25,7 +25,7 @@ from relay.protocol.schema import json_schema  # noqa: E402
 FILE = ROOT / "relay" / "web" / "relay-client.d.ts"
 MARKED = re.compile(r"(?P<open>// generated: frames\n).*?(?P<close>// end\n)", re.DOTALL)
 CODES = sorted(code.value for code in Code)
-SEEN_TO = frozenset({"ping", "pong", "drain"})
+HANDLED_BY_CLIENT = frozenset({"ping", "pong", "drain"})
 """Frames that the client handles itself, so that its users don't need their types."""
 
 NAMES = {
@@ -54,7 +54,7 @@ def _needed() -> list[str]:
     found: list[str] = []
     roots = [CLIENT_FRAMES["chat"], *(SERVER_FRAMES[tag] for tag in SERVER_FRAMES)]
     for model in roots:
-        if model.__name__ not in {SERVER_FRAMES[tag].__name__ for tag in SEEN_TO}:
+        if model.__name__ not in {SERVER_FRAMES[tag].__name__ for tag in HANDLED_BY_CLIENT}:
             _visit(model.__name__, found)
     return found
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print the command of a Python that is new enough and whole, or say what is missing and fail.
+# Print the command of a Python that is new enough and complete, or say what is missing and fail.
 # PYTHON names one to try first.
 check='
 import sys
@@ -22,7 +22,7 @@ for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.
     3) lacks="$lacks $candidate lacks its module $said (on Debian: apt-get install ${candidate##*/}-venv)." ;;
     esac
     if [ "$candidate" = "${PYTHON:-}" ]; then
-        echo "PYTHON=$candidate does not do: looking for another." >&2
+        echo "PYTHON=$candidate can't be used: looking for another." >&2
     fi
 done
 echo "Python 3.11 or newer is needed and none was found.$lacks Install one, or name it: make PYTHON=/path/to/python3" >&2

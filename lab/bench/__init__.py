@@ -1,5 +1,5 @@
-"""The relay and its peers side by side on one machine: `python -m lab.bench`.
+"""The relay and its peers compared on one machine: `python -m lab.bench`.
 
-`systems` is what is compared, `measuring` one measurement, `native` the load and the upstream in
-C, `publish` puts a run's figures into docs/performance.md.
+`systems` lists what is compared, `measuring` makes one measurement, `native` has the load
+generator and the upstream in C, `publish` puts a run's figures into docs/performance.md.
 """

@@ -1,4 +1,4 @@
-"""`python -m lab.bench`: the relay and its peers side by side, on two cores of one machine.
+"""`python -m lab.bench`: compares the relay and its peers on two cores of one machine.
 
 Installs what is missing below lab/bench/work, runs paired rounds (every system in turn, round
 after round), and writes lab/bench/results/<time>.json, .md and two plots. `--quick` is one round
@@ -25,21 +25,22 @@ PACED = (Load("paced", 50, measure=6.0),)
 BURST = (Load("burst", 64, ramp=0, warm=1.2, measure=3.0),)
 MANY = Load("paced", 500, ramp=3.0, measure=5.0)
 SLOW_WARM, SLOW_MEASURE = 4.0, 6.0
-"""A system of a few answers a second needs longer before a burst is in its stride."""
+"""A system of a few answers a second needs longer before a burst reaches its full speed."""
 
 IDLE_SESSIONS = 10_000
 MAX_FILES = 20_000
-"""Open files that every process here may have: two for each stream at a gateway."""
+"""Limit of open files for every process here: a gateway needs two for each stream."""
 
 LADDER_START = 10
 LADDER_STEP = 1.12
 MAX_STREAMS = 5_000
 LADDER_LIMIT_MS = 20.0
-"""A core holds so many paced streams while the 99th percentile of delivery is under this."""
+"""A core can serve a number of paced streams if the 99th percentile of delivery stays below
+this."""
 
 
 def loads(system: str, quick: bool) -> list[Load]:
-    """What is measured of a system, beside the ladder."""
+    """What is measured of a system, in addition to the ladder."""
     chosen = [*PACED, *BURST] if "burst" in SYSTEMS[system].phases else [*PACED]
     if system == "litellm":
         chosen = [_slowed(load) if load.phase == "burst" else load for load in chosen]
@@ -53,8 +54,8 @@ def _slowed(load: Load) -> Load:
 
 
 def ladder(bench: Bench, system: str, guess: int) -> list[Result]:
-    """Climb to the most paced streams that are held: by doubling where nothing is known
-    yet, else from `guess`, then by small steps; down where the guess is too high."""
+    """Find the most paced streams that a core can serve: starting from `guess`, or by doubling if
+    nothing is known yet, then in small steps; downwards if the guess is too high."""
     steps: list[Result] = []
 
     def holds(streams: int) -> bool:
@@ -104,7 +105,7 @@ def run(systems: list[str], rounds: int, *, quick: bool, climb: bool) -> dict[st
     with Bench() as bench:
         for system in systems:
             bench.start(SYSTEMS[system].process)
-        # First, for a process that has served many streams has room for idle sessions.
+        # First, because a process that has served many streams has memory left for idle sessions.
         idle = bench.idle(IDLE_SESSIONS) if not quick and "relay-ws" in systems else None
         for number in range(rounds):
             for system in systems:

@@ -1,4 +1,4 @@
-"""What the operating system says: processor time by process group, busy cores, the machine."""
+"""Figures of the operating system: processor time by process group, busy cores, the machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 PROC = Path("/proc")
 SYSTEM_CORE = 0
 TOOLS_CORE = 1
-"""The system under test has a core for itself; upstream, load and this program share one."""
+"""The system under test has a core for itself; upstream, load and this program share the other."""
 
 
 def pinned(core: int, argv: list[str]) -> list[str]:
-    """`argv`, to be run on one core."""
+    """The command `argv`, restricted to one core."""
     return ["taskset", "-c", str(core), *argv]
 
 
 def group_pids(leader: int) -> list[int]:
-    """The processes of a session that `leader` started, itself included."""
+    """The processes of the session that `leader` leads, itself included."""
     found = []
     for entry in PROC.iterdir():
         if entry.name.isdigit():
@@ -30,7 +30,7 @@ def group_pids(leader: int) -> list[int]:
 
 
 def _stat(entry: Path) -> list[str]:
-    """The fields of /proc/PID/stat behind the command's name; empty where it is gone."""
+    """The fields of /proc/PID/stat after the command's name; empty if the process is gone."""
     try:
         text = (entry / "stat").read_text()
     except OSError:
@@ -73,7 +73,7 @@ def core_busy(core: int) -> tuple[int, int]:
 
 
 def describe(python: str) -> dict[str, str]:
-    """The machine, as a results file names it, and the interpreter that runs the relay."""
+    """The machine as described in a results file, and the interpreter that runs the relay."""
     models = [line.partition(":")[2].strip() for line in _lines("cpuinfo", "model name")]
     memory = [line.split()[1] for line in _lines("meminfo", "MemTotal")]
     return {

@@ -1,4 +1,4 @@
-"""One measurement: a load on one system, with the operating system's account of it."""
+"""One measurement: a load on one system, and the operating system's figures for it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lab.waiting import block_until
 
 START_TIMEOUT = 120.0
 NOISY = 0.15
-"""Share of the system's core that others may use before a measurement is made again."""
+"""Share of the system's core used by other programs, above which a measurement is repeated."""
 
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked, and how long it is measured, in seconds."""
+    """How many answers are requested, and the measuring time in seconds."""
 
     phase: str
     streams: int
@@ -50,7 +50,7 @@ class Load:
 
 
 class Bench:
-    """The processes under way. Enter as a context: what was started is stopped."""
+    """The running processes. Enter as a context; leaving it stops them."""
 
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -97,14 +97,14 @@ class Bench:
             raise SystemExit(f"{name} does not start; see {WORK / name}.out")
 
     def measure(self, system: str, load: Load) -> Result:
-        """Put `load` on `system`; once more where others were busy on its core."""
+        """Put `load` on `system`; once more if other programs were busy on its core."""
         result = self._measure(system, load)
         if result["others"] > NOISY:
             result = self._measure(system, load) | {"repeated": True}
         return result
 
     def idle(self, count: int) -> Result:
-        """What `count` WebSocket sessions that said hello and nothing else cost."""
+        """The cost of `count` WebSocket sessions that sent a hello and nothing else."""
         leader = self._children["relay"].pid
         before = rss_mb(leader)
         argv = [str(WORK / "load"), "-m", "idle", "-p", str(PROCESSES["relay"].port), "-u", "/ws"]

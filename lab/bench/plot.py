@@ -1,4 +1,4 @@
-"""Draws a results file: CPU a token by system, and delivery latency against load."""
+"""Draws a results file: CPU per token by system, and delivery latency against load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_MS = 20
 
 
 def cpu(results: Results, target: Path) -> None:
-    """Bars: microseconds of processor time a paced token."""
+    """Bars: microseconds of processor time per paced token."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in results["rounds"]:
         if row["phase"] == "paced" and row["streams"] == 50 and row["cpu_us_per_token"]:
@@ -67,7 +67,7 @@ def latency(results: Results, target: Path) -> None:
 
 
 def _plain(axis: Any, ticks: list[float]) -> None:
-    """Numbers as people write them, where a log scale would have powers of ten."""
+    """Plain numbers instead of powers of ten on a log scale."""
     axis.set_minor_locator(NullLocator())
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter("{x:g}")

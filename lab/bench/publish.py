@@ -15,7 +15,7 @@ BEGIN, END = "<!-- figures begin -->", "<!-- figures end -->"
 
 
 def main() -> None:
-    """Replace what stands between the page's marks, and copy the plots beside the page."""
+    """Replace the text between the page's markers, and copy the plots next to the page."""
     source = Path(sys.argv[1])
     text = PAGE.read_text()
     head, _, rest = text.partition(BEGIN)

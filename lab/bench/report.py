@@ -1,4 +1,4 @@
-"""Medians with their spread, and ratios within the round, of a results file."""
+"""Tables of a results file: medians with their spread, and ratios within each round."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PEERS = ("litellm", "portkey", "nginx")
 
 
 def values(rows: list[Row], system: str, key: str) -> dict[int, float]:
-    """A figure of one system by round, where it was measured."""
+    """A figure of one system by round, for the rounds in which it was measured."""
     found = {row["round"]: row[key] for row in rows if row["system"] == system}
     return {number: value for number, value in found.items() if value is not None and value >= 0}
 
 
 def spread(figures: dict[int, float], digits: int = 1) -> str:
-    """Median and, behind it, the least and the most."""
+    """Median, and after it the lowest and the highest."""
     if not figures:
         return "—"
     low, high = min(figures.values()), max(figures.values())
@@ -29,7 +29,7 @@ def spread(figures: dict[int, float], digits: int = 1) -> str:
 
 
 def ratio(ours: dict[int, float], theirs: dict[int, float]) -> str:
-    """The median of the ratios of each round."""
+    """The median of the ratios within each round."""
     shared = [ours[n] / theirs[n] for n in ours.keys() & theirs.keys() if theirs[n]]
     return f"{median(shared):.2f}×" if shared else "—"
 
@@ -45,7 +45,7 @@ def of(results: dict[str, Any], phase: str, streams: int | None = None) -> list[
 
 
 def held(results: dict[str, Any]) -> list[Row]:
-    """The most paced streams that each system held, a row a system and round."""
+    """The most paced streams that each system could serve, one row per system and round."""
     best: dict[tuple[str, int], int] = {}
     for step in results["ladder"]:
         key = (step["system"], step["round"])
@@ -128,7 +128,7 @@ def _ratios(systems: list[str], figures: list[tuple[str, list[Row], str, int]]) 
 
 
 def _ratio_to(peer: str) -> Callable[[str, list[Row], str, int], str]:
-    """How a cell of the table of ratios to one peer is written."""
+    """The function that writes a cell of the table of ratios to one peer."""
     return lambda system, rows, key, _: ratio(values(rows, system, key), values(rows, peer, key))
 
 

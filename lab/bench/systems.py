@@ -1,4 +1,4 @@
-"""The systems side by side: how each is installed, started and asked."""
+"""The systems that are compared: how each is installed, started and called."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SHAPES = {
     "steady": "bench-n256-d20-t0",
     "burst": "bench-n256-d0-t0",
 }
-"""What the upstream plays, by the name of the phase: tokens, ms between them, ms before."""
+"""The upstream's script by phase: tokens, ms between them, ms before the first."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A server process. It is up when its port takes connections."""
+    """A server process. It has started when its port accepts connections."""
 
     port: int
     argv: tuple[str, ...]
@@ -38,8 +38,8 @@ class Process:
 
 @dataclass(frozen=True)
 class System:
-    """One way to ask one server. `body` makes the request for a phase; phases that a
-    system cannot play are not in `phases`."""
+    """One way to call one server. `body` makes the request for a phase; `phases` are those that
+    the system can play."""
 
     process: str
     mode: str
@@ -50,20 +50,20 @@ class System:
 
 
 def openai_body(phase: str) -> str:
-    """A chat.completions request whose model is the upstream's script."""
+    """A chat.completions request whose model name is the upstream's script."""
     return json.dumps({"model": SHAPES[phase], "stream": True, "messages": QUESTION})
 
 
 def relay_python() -> str:
-    """The interpreter that has what the relay needs: BENCH_PYTHON, the checkout's own
+    """The interpreter with the packages that the relay needs: BENCH_PYTHON, the checkout's own
     environment, or the one that runs this."""
     own = ROOT / ".venv" / "bin" / "python"
     return os.environ.get("BENCH_PYTHON") or (str(own) if own.exists() else sys.executable)
 
 
 def relay_env(port: int) -> dict[str, str]:
-    """The relay as anybody would configure it, its upstreams replaced: a compatible
-    provider for each phase, and the three vendors' own wires for the paced one."""
+    """The relay in its usual configuration, with other upstreams: a compatible provider for each
+    phase, and the three vendors' own wires for the paced one."""
     env = {
         "HOST": "127.0.0.1",
         "PORT": str(port),
@@ -99,7 +99,7 @@ def _socket(provider: str | None = None, process: str = "relay") -> System:
 
 
 def argv(program: str | Path, options: str) -> tuple[str, ...]:
-    """A command line; no path of the bench may hold a blank."""
+    """A command line; no path of the bench may contain a space."""
     return (str(program), *options.split())
 
 
@@ -170,8 +170,8 @@ SYSTEMS = {
     "relay-claude": _socket("claude"),
     "relay-gemini": _socket("gemini"),
 }
-"""relay-ws, -sse and -openai differ in what clients speak; -gpt, -claude and -gemini in
-what the upstream speaks; -interpreted is -ws without compiled modules."""
+"""relay-ws, -sse and -openai differ in the clients' protocol; -gpt, -claude and -gemini in the
+upstream's; -interpreted is -ws without compiled modules."""
 
 NGINX_CONF = f"""worker_processes 1; daemon off; pid nginx.pid; error_log nginx.log;
 worker_rlimit_nofile 20000;
@@ -199,7 +199,8 @@ litellm_settings: {{telemetry: false, drop_params: true}}
 
 
 def install(names: set[str]) -> None:
-    """Compile the tools and install what is missing of `names`, all below lab/bench/work."""
+    """Compile the tools and install the systems of `names` that are missing, all below
+    lab/bench/work."""
     WORK.mkdir(exist_ok=True)
     for tool in ("upstream", "load"):
         _run("cc", "-O2", "-o", str(WORK / tool), str(HERE / "native" / f"{tool}.c"))
@@ -212,7 +213,7 @@ def install(names: set[str]) -> None:
 
 
 def _install_nginx() -> None:
-    """Debian's package, unpacked instead of installed."""
+    """Debian's package, unpacked but not installed."""
     target = WORK / "nginx"
     target.mkdir(exist_ok=True)
     _run("apt-get", "download", "nginx", cwd=target)
@@ -226,7 +227,7 @@ def _install_litellm() -> None:
 
 
 def _install_portkey() -> None:
-    """With the newest adapter that it works with: later ones break its error headers."""
+    """With the newest adapter that works with it; later ones break its error headers."""
     target = WORK / "portkey"
     target.mkdir(exist_ok=True)
     (target / "package.json").write_text('{"private": true}')
@@ -245,7 +246,7 @@ INSTALLERS: dict[str, Callable[[], None]] = {
 
 
 def install_plotting() -> str:
-    """The interpreter of an environment that has matplotlib."""
+    """The interpreter of an environment with matplotlib."""
     python = WORK / "plotting/bin/python"
     if not python.exists():
         _run(sys.executable, "-m", "venv", str(WORK / "plotting"))
@@ -255,4 +256,4 @@ def install_plotting() -> str:
 
 def _run(*argv: str, cwd: Path | None = None) -> None:
     if subprocess.run(argv, cwd=cwd).returncode:
-        sys.exit(f"{' '.join(argv)}: failed, see above. Bench again when that is mended.")
+        sys.exit(f"{' '.join(argv)}: failed, see above. Run the bench again when that is fixed.")

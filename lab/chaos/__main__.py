@@ -1,4 +1,4 @@
-"""`python -m lab.chaos --minutes 10`: break a relay for so long, and tell what was lost."""
+"""`python -m lab.chaos --minutes 10`: break a relay for that time, and report what was lost."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lab.chaos.ledger import Ledger
 from lab.chaos.report import report
 
 EPILOG = """\
-The acts come in this order: cuts, stalled readers, a drain under streams, kills, minutes of
-chance, a quiet period. Exit status: 0 nothing was lost; 1 something was; the report says what.
-The same seed draws the same mishaps; what they meet depends on the machine's timing."""
+The order is: cuts, stalled readers, a drain with running streams, kills, minutes of random
+disasters, a quiet period. Exit status: 0 nothing was lost; 1 something was, see the report.
+The same seed draws the same mishaps; their effect depends on the machine's timing."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,12 +32,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
-    add("--minutes", type=float, default=0.0, help="how long to break things by chance")
+    add("--minutes", type=float, default=0.0, help="minutes of random disasters")
     add("--clients", type=int, default=24, help="clients at work at any time")
     add("--kills", type=int, default=0, help="kill -9s of the node that owns a stream")
-    add("--readers", type=int, default=0, help="readers that stop reading, all at once")
-    add("--drain-under", type=int, default=0, help="streams under which a node is drained")
-    add("--cuts", type=int, default=0, help="frames of an answer, each of which is cut after")
+    add("--readers", type=int, default=0, help="readers that stop reading, all at the same time")
+    add("--drain-under", type=int, default=0, help="streams running on a node when it is drained")
+    add("--cuts", type=int, default=0, help="cut the connection after each of this many frames")
     add("--lease", type=float, default=2.0, help="LEASE_SECONDS of the nodes")
     add("--no-redis", action="store_true", help="one node that keeps its streams in memory")
     add("--no-quiet", action="store_true", help="look for running calls only, without waiting")
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Do all acts; returns the exit status."""
+    """Run all acts; returns the exit status."""
     seed = secrets.randbelow(10_000) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     began = time.monotonic()
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     options = parser().parse_args(arguments)
     if options.no_redis and options.kills:
-        parser().error("--kills needs Redis: one node in memory loses its streams with itself")
+        parser().error("--kills needs Redis: without it a killed node loses its streams")
     return asyncio.run(run(options))
 
 

@@ -1,4 +1,4 @@
-"""The acts of a run, each with its own question."""
+"""The acts of a run, each of which checks one question."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from lab.chaos.story import Story
 from lab.waiting import until
 
 QUIET_SECONDS = RESUME_WINDOW + 15.0
-"""How long the quiet period may take until everything is back to its base."""
+"""Seconds within which everything must be back at its base values in the quiet period."""
 
 FILE_SLACK = 4
-"""Open files that a node may hold beyond those of its start, kept connections to the vendor
-and to the store apart."""
+"""Open files that a node may have in addition to those at its start, without kept connections to
+the vendor and to the store."""
 
 KEPT = 512
-"""Idle connections to one vendor, and to the store, that a node keeps at most."""
+"""Idle connections that a node keeps at most, to one vendor and to the store."""
 
 TASK_SLACK = 8
-"""Tasks that a node may have beyond those of its start: one a kept-alive connection that asked
-for its metrics or its health."""
+"""Tasks that a node may have in addition to those at its start: one for each kept-alive connection
+that asked for its metrics or its health."""
 
 RSS_SLACK = 128 * 1024**2
-"""Bytes that a node may hold beyond those of its start: what an allocator keeps after it
-held some ten megabytes of text in small pieces."""
+"""Bytes of memory that a node may use in addition to those at its start: an allocator keeps some
+after it held about ten megabytes of text in small pieces."""
 
 LONG_WORDS, LONG_GRAIN = 40_000, 50
-"""An answer that no socket buffer holds, in pieces large enough to be told quickly."""
+"""An answer larger than any socket buffer, in pieces large enough to be sent quickly."""
 
 
 @dataclass(slots=True)
 class Acts:
-    """What all of them need."""
+    """What all acts need."""
 
     ground: Ground
     crowd: Crowd
@@ -52,19 +52,19 @@ class Acts:
     dice: random.Random
 
     async def at_random(self, seconds: float) -> None:
-        """One disaster after the other while the crowd reads."""
+        """Random disasters, one after the other, while the crowd reads."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             await self.disasters.one()
 
     async def kills(self, count: int) -> None:
-        """kill -9 of an owning node, again and again."""
+        """kill -9 of an owning node, repeatedly."""
         for _ in range(count):
             await self._until_told()
             await self.disasters.named("kill -9")
 
     async def _until_told(self) -> None:
-        """Wait for an answer in the middle, so that a kill hits something."""
+        """Wait for an answer that is being sent, so that a kill hits something."""
         vendor = self.ground.vendor
         await until(
             lambda: any(
@@ -76,7 +76,7 @@ class Acts:
     # A cut at every frame
 
     async def cuts(self, frames: int) -> None:
-        """One answer a frame: the connection is torn down right after that frame."""
+        """One answer for each frame number: the connection is reset right after that frame."""
         clients = []
         for number in range(frames):
             for sse in (False, True):
@@ -96,7 +96,7 @@ class Acts:
     # Readers that stop
 
     async def stalled(self, count: int) -> None:
-        """So many readers stop reading long answers, while attentive ones read on."""
+        """Readers stop reading long answers, `count` of them, while others read on."""
         before = [node.rss() for node in self.ground.nodes]
         told = [self.crowd.story(self.dice, LONG_WORDS, 0.0) for _ in range(count)]
         stories = [replace(story, grain=LONG_GRAIN) for story in told]
@@ -124,8 +124,8 @@ class Acts:
     # A drain under streams
 
     async def drain_under(self, count: int) -> None:
-        """SIGTERM of a node that has just begun so many answers, most of which last for
-        longer than its deadline."""
+        """SIGTERM of a node that has just started `count` answers, most of which take longer than
+        its deadline."""
         node = self.ground.nodes[0]
         clients = []
         for number in range(count):
@@ -156,7 +156,7 @@ class Acts:
         await until(lambda: all(c.reading.text or c.reading.over for c in clients), within=None)
 
     async def _ask_draining(self, node: Node) -> str:
-        """What a node that has been told to stop says to a new chat."""
+        """What a node that was told to stop answers to a new chat."""
         async with aiohttp.ClientSession() as http:
 
             async def is_draining() -> bool:
@@ -172,8 +172,8 @@ class Acts:
     # The end
 
     async def quiet(self, *, waits: bool) -> None:
-        """Everybody is gone: nothing may run on, and everything is given back. Without
-        `waits` only the calls upstream are looked at, which end soon."""
+        """All clients are gone: nothing may be running, and all resources must be released.
+        Without `waits` only the upstream calls are checked, which end soon."""
         await self.ground.close_abandoned()
         look = self._remains if waits else self._running
         end = time.monotonic() + QUIET_SECONDS

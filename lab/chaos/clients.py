@@ -1,7 +1,7 @@
-"""The clients: each reads one answer to its end, whatever happens on the way.
+"""The clients: each reads one answer to its end, whatever happens meanwhile.
 
-They are written against protocol.md alone, without the relay's own client, so that a
-mistake that both sides share is not overlooked.
+They are written from protocol.md alone, without the relay's own client, so that a mistake shared
+by both sides is found.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ DEADLINE = 90.0
 """Seconds within which every answer has to end."""
 
 SILENCE = 3 * HEARTBEAT
-"""Seconds without a byte after which a client takes its connection for dead."""
+"""Seconds without a byte after which a client treats its connection as dead."""
 
 PASSING = frozenset({"draining", "internal", "too_many_streams"})
-"""Refusals after which a client asks again."""
+"""Error codes after which a client asks again."""
 
 LOST = (OSError, WebSocketException, aiohttp.ClientError, TimeoutError, EOFError)
-"""What a connection that broke raises."""
+"""The exceptions of a broken connection."""
 
 
 class Moved(Exception):
@@ -46,8 +46,8 @@ class Moved(Exception):
 
 @dataclass(slots=True)
 class Outage:
-    """The owner of a stream was killed: when, what the reader had, and what came then.
-    `own_fault` where the reader itself was not reading meanwhile."""
+    """The owner of a stream was killed: when, the reader's position at that time, and what
+    followed. `own_fault`: the reader itself was not reading meanwhile."""
 
     at: float
     seq: int
@@ -58,7 +58,7 @@ class Outage:
 
 
 class Client(ABC):
-    """One reader of one answer. `read` returns when it is over or its deadline passed."""
+    """One reader of one answer. `read` returns when the answer ended or the deadline passed."""
 
     kind = ""
 
@@ -91,7 +91,7 @@ class Client(ABC):
         self._frames = 0
 
     async def read(self) -> None:
-        """Read to the end, over as many connections as it takes."""
+        """Read to the end, over as many connections as needed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DEADLINE):
                 while not self.reading.over:
@@ -112,7 +112,7 @@ class Client(ABC):
 
     @abstractmethod
     async def _connect(self, port: int) -> None:
-        """One connection, until it ends or the answer does."""
+        """Read on one connection, until it or the answer ends."""
 
     @property
     @abstractmethod
@@ -129,7 +129,7 @@ class Client(ABC):
             outage.epoch_then = self.ground.epoch(self.reading.stream)
 
     async def _refused(self, code: str) -> None:
-        """An error that is no record: ask again where it passes, else it is the end."""
+        """An error that is no record: ask again if it is temporary, else the answer ended."""
         self.refusals[code] = self.refusals.get(code, 0) + 1
         if code not in PASSING:
             self.reading.refuse(code)
@@ -138,7 +138,7 @@ class Client(ABC):
         raise Moved
 
     async def _meet(self) -> None:
-        """Whatever the plan has for this moment."""
+        """Do what the plan has for this moment."""
         if self.reading.over:
             return
         mishap = self._plan.next_at(self._frames)
@@ -168,7 +168,7 @@ class Client(ABC):
                 await self._cancel()
 
     async def _pause(self, seconds: float) -> None:
-        """Read nothing for a while, then go on with the same connection if it is there."""
+        """Read nothing for a while, then continue on the same connection if it is still open."""
         self.stalls = True
         if self.outage:
             self.outage.own_fault = True
@@ -188,10 +188,11 @@ class Client(ABC):
 
     @abstractmethod
     async def _cancel(self) -> None:
-        """Want the answer to end, for every reader."""
+        """Cancel the answer, for every reader."""
 
     def _join(self, websocket: bool) -> None:
-        """A second reader of the same answer, from its beginning or from here on."""
+        """Start a second reader of the same answer, from its beginning or from the current
+        record."""
         stream = self.reading.stream
         if stream is None:
             return
@@ -206,7 +207,7 @@ class Client(ABC):
 
 
 class SocketReader(Client):
-    """Over WebSocket, in a session of its own."""
+    """Reads over WebSocket, in a session of its own."""
 
     kind = "WebSocket"
 
@@ -247,7 +248,7 @@ class SocketReader(Client):
         return {"type": "hello", "session": self._session, **resume}
 
     def _wishes(self) -> list[dict[str, Any]]:
-        """What has to be asked on a new connection, beside what `hello` took up."""
+        """The frames to send on a new connection, for what `hello` did not resume."""
         if self.reading.last >= 0:
             return [{"type": "cancel", "id": self._id}] if self.cancelled else []
         self.asked = True
@@ -290,7 +291,7 @@ class SocketReader(Client):
 
 
 class Follower(SocketReader):
-    """A second device: knows the stream by its own name, in a session of its own."""
+    """A second device: attaches by the stream's own name, in a session of its own."""
 
     kind = "second WebSocket"
 
@@ -303,7 +304,7 @@ class Follower(SocketReader):
 
 
 class EventReader(Client):
-    """Over HTTP, by server-sent events and `Last-Event-ID`."""
+    """Reads over HTTP, with server-sent events and `Last-Event-ID`."""
 
     kind = "SSE"
 
@@ -371,7 +372,7 @@ class EventReader(Client):
         self._applied(frame)
 
     async def _cancel(self) -> None:
-        """Over HTTP that erases the answer too; any node will do."""
+        """Erases the answer too, since over HTTP there is no other cancel; any node can do it."""
         self.cancelled = True
         self.ground.erased.add(self.reading.story.number)
         url = f"{self.ground.some_node(self._dice).url}/streams/{self.reading.stream}"

@@ -1,4 +1,4 @@
-"""Many clients at once, and what they have in common."""
+"""Many clients at once, and their shared objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACES = (0.0, 0.01, 0.03, 0.03, 0.06)
 
 
 class Crowd:
-    """Starts clients, follows them to their end, and hands each to the ledger."""
+    """Starts clients, waits for their end, and passes each to the ledger."""
 
     def __init__(self, ground: Ground, ledger: Ledger, seed: int) -> None:
         self.ground = ground
@@ -30,7 +30,7 @@ class Crowd:
         self._keepers: list[asyncio.Task[None]] = []
 
     def story(self, dice: random.Random, words: int = 0, pace: float | None = None) -> Story:
-        """One that nobody asked for before."""
+        """A story that nobody asked for before."""
         self._stories += 1
         return Story(
             self._seed * 1_000_000 + self._stories,
@@ -39,18 +39,18 @@ class Crowd:
         )
 
     def dice(self) -> random.Random:
-        """A source of chance of its own for whoever is next."""
+        """A random generator for one client."""
         return random.Random(f"{self._seed}/{self._stories}")
 
     def client(self, story: Story, plan: Plan, *, sse: bool, home: str | None = None) -> Client:
-        """A client of a story; `home` is the node that it asks first."""
+        """A client for a story; `home` is the node that it asks first."""
         kind = EventReader if sse else SocketReader
         made = kind(self.ground, story, plan, self.dice(), spawn=self.start, tried=self.ledger.tell)
         made.home = home
         return made
 
     def start(self, client: Client) -> asyncio.Task[None]:
-        """Let a client read."""
+        """Start a client's task."""
         self.reading.add(client)
         task = asyncio.create_task(self._follow(client))
         self._tasks.add(task)
@@ -67,7 +67,7 @@ class Crowd:
             self.ledger.close(client)
 
     def keep_up(self, count: int) -> None:
-        """Have so many clients at work, each with one story after the other."""
+        """Keep `count` clients at work, each with one story after the other."""
         self._keepers = [asyncio.create_task(self._keep_one(n)) for n in range(count)]
 
     async def _keep_one(self, number: int) -> None:
@@ -78,7 +78,7 @@ class Crowd:
             await asyncio.shield(self.start(client))
 
     async def go_home(self) -> None:
-        """Ask for nothing more, and wait for what was asked."""
+        """Start no more clients, and wait for the running ones."""
         for task in self._keepers:
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -86,11 +86,11 @@ class Crowd:
             await asyncio.gather(*list(self._tasks), return_exceptions=True)
 
     async def all_done(self, clients: list[Client]) -> None:
-        """Wait until these are through."""
+        """Wait until these clients have ended."""
         await until(lambda: not any(client in self.reading for client in clients), within=None)
 
     def hit(self, node: str) -> list[Client]:
-        """Mark the readers whose answer this node is telling: it dies now."""
+        """Mark the readers whose answer comes from this node, which is killed now."""
         found = []
         for client in self.reading:
             reading = client.reading

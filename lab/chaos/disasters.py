@@ -1,4 +1,4 @@
-"""What is done to nodes and to the store, one at a time, each mended before the next."""
+"""Disasters for nodes and the store, one at a time; each is repaired before the next."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ STORE_FULL = 4.0
 
 
 class Disasters:
-    """Draws and does them. `describe` says what is going on, for the progress line."""
+    """Draws disasters and carries them out. `describe` names the current one, for the progress
+    line."""
 
     def __init__(self, ground: Ground, crowd: Crowd, ledger: Ledger, dice: random.Random) -> None:
         self.describe = "calm"
@@ -46,14 +47,14 @@ class Disasters:
             }
 
     async def one(self) -> None:
-        """One of them, by chance."""
+        """A random disaster."""
         names = list(self._all)
         weights = [weight for weight, _ in self._all.values()]
         name = self._dice.choices(names, weights)[0]
         await self.named(name)
 
     async def named(self, name: str) -> None:
-        """The disaster of that name, and a while of calm after it."""
+        """The disaster of that name, then a calm period."""
         self.describe = name
         self._ledger.tell(name)
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
@@ -65,7 +66,7 @@ class Disasters:
     # Nodes
 
     def _busiest(self) -> Node:
-        """The node that tells most answers."""
+        """The node that is sending most answers."""
         vendor = self._ground.vendor
         told = [vendor.teller(client.reading.story) for client in self._crowd.reading]
         return max(self._ground.nodes, key=lambda node: told.count(node.name))
@@ -98,8 +99,8 @@ class Disasters:
         await node.start()
 
     async def freeze_node(self) -> None:
-        """A partition: the node hangs for longer than its lease, then goes on as if it
-        still owned its streams."""
+        """A partition: the node is frozen for longer than its lease, then continues as if it still
+        owned its streams."""
         node = self._busiest()
         node.freeze()
         await asyncio.sleep(self._ground.lease * self._dice.uniform(0.5, 3.0))
@@ -108,7 +109,7 @@ class Disasters:
     # The store
 
     async def restart_store(self) -> None:
-        """It comes back empty, after a while or at once."""
+        """Kill the store and start it again empty, at once or after a while."""
         store = self._ground.store
         assert store is not None
         store.kill()
@@ -116,7 +117,7 @@ class Disasters:
         store.start()
 
     async def freeze_store(self) -> None:
-        """It hangs, its connections open."""
+        """Freeze the store with its connections open."""
         store = self._ground.store
         assert store is not None
         store.freeze()
@@ -124,16 +125,16 @@ class Disasters:
         store.thaw()
 
     async def cut_store(self) -> None:
-        """Every connection to it is closed."""
+        """Close every connection to the store."""
         self._command("CLIENT", "KILL", "TYPE", "normal")
         self._command("CLIENT", "KILL", "TYPE", "pubsub")
 
     async def flush_store(self) -> None:
-        """It forgets everything."""
+        """Delete all data in the store."""
         self._command("FLUSHALL")
 
     async def fill_store(self) -> None:
-        """It has no room for anything more."""
+        """Let the store refuse writes, as if its memory were full."""
         self._command("CONFIG", "SET", "maxmemory", "1mb")
         await asyncio.sleep(STORE_FULL)
         self._command("CONFIG", "SET", "maxmemory", "0")

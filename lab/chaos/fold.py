@@ -1,4 +1,4 @@
-"""What a client makes of its frames, and whether they kept the rules. No sockets, no clock."""
+"""Collects a client's frames and checks the rules of the stream. No sockets, no clock."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from lab.chaos.story import Story
 
 NOTED = 0.3
-"""Seconds after which an owner has noted a call, whatever else the machine has to do."""
+"""Seconds after which an owner has surely saved a call to its account, even on a busy machine."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """One reader's answer so far. `last` is the seq of the last record applied; `outcome`
-    is the finish reason or error code once it ended. `begins` is the seq after which the
-    reader joined: what lies before is not its to check."""
+    """One reader's answer so far. `last` is the seq of the last record applied; `outcome` is the
+    finish reason or error code once it ended. `begins` is the seq after which the reader joined;
+    earlier records are not checked."""
 
     story: Story
     begins: int = -1
@@ -36,11 +36,11 @@ class Reading:
 
     @property
     def over(self) -> bool:
-        """Whether the answer ended, or the reader was told that it can't be had."""
+        """Whether the answer ended, or the reader was told that it is not available."""
         return self.outcome is not None
 
     def apply(self, frame: dict[str, Any]) -> bool:
-        """Take one numbered frame; True where it brought something."""
+        """Take one numbered frame; True if it brought new records."""
         seq = frame["seq"]
         first = frame.get("first", seq)
         if seq <= self.last:
@@ -57,7 +57,7 @@ class Reading:
         return True
 
     def refuse(self, code: str) -> None:
-        """The reader was told that the rest can't be had."""
+        """The reader was told that the rest is not available."""
         self.outcome, self.failed = code, True
 
     def _take(self, frame: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ class Reading:
                 self.refuse(frame["code"])
 
     def verdict(self) -> list[str]:
-        """Everything that this reader holds against the relay; empty where all is well."""
+        """Every violation that this reader found; empty if there was none."""
         found = list(self.faults)
         whole = self.story.text()
         if self.begins >= 0:
@@ -95,8 +95,9 @@ class Reading:
 
 
 def misstatements(done: dict[str, Any], calls: Sequence[tuple[float, float]]) -> list[str]:
-    """What a `done` frame leaves out of the calls that the vendor had for its answer, each from
-    when to when, in seconds. One that was over before its node could note it is not counted."""
+    """What a `done` frame leaves out of the calls that the vendor received for its answer, each
+    given by its start and end in seconds. A call that ended before its node could save it is not
+    counted."""
     found = []
     told = len(done["attempts"])
     had = sum(ended - arrived >= NOTED for arrived, ended in calls)
@@ -109,8 +110,8 @@ def misstatements(done: dict[str, Any], calls: Sequence[tuple[float, float]]) ->
 
 
 def difference(whole: str, text: str, *, ended: bool = True) -> tuple[int, int]:
-    """How many characters of `whole` are missing in `text`, and how many it has too many.
-    Where the answer did not end, what follows the last that it has is not missing."""
+    """How many characters of `whole` are missing in `text`, and how many `text` has too many. If
+    the answer did not end, the characters after its last one are not missing."""
     matcher = difflib.SequenceMatcher(None, whole, text, autojunk=False)
     lost = doubled = 0
     codes = matcher.get_opcodes()

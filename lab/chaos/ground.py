@@ -1,4 +1,4 @@
-"""What is broken: the vendor, the store and the nodes, started and stopped together."""
+"""The vendor, the store and the nodes, which are started and stopped together."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ HEARTBEAT = 2.0
 """Seconds; short, so that dead peers are found within a run."""
 
 RESUME_WINDOW = 20.0
-"""Seconds that ended answers are kept; short, so that a quiet period shows what leaks."""
+"""Seconds that ended answers are kept; short, so that leaks show in a quiet period."""
 
 RESUME_GRACE = 30.0
-"""Seconds that an answer under way waits for a reader; longer than the window, so that a
-run shows whether an orphan waits as long as its owner would have."""
+"""Seconds that a running answer waits for a reader. Longer than the window, so that a run shows
+whether an orphan waits as long as with its owner."""
 
 
 class Ground:
-    """Enter it to have everything running; leaving ends every process.
+    """Enter it to start everything; leaving it ends every process.
 
-    `lease` in seconds is the nodes' LEASE_SECONDS. Without `store` there is one node, which
-    keeps its streams in memory. What the nodes said is copied to `logs`.
+    `lease` in seconds is the nodes' LEASE_SECONDS. Without `store` there is one node, which keeps
+    its streams in memory. The nodes' output is copied to `logs`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Ground:
 
     @property
     def folder(self) -> Path:
-        """Where the nodes write what they say."""
+        """The folder of the nodes' output."""
         return Path(self._folder.name)
 
     async def __aenter__(self) -> Ground:
@@ -107,7 +107,7 @@ class Ground:
         return variables
 
     def abandon(self, http: aiohttp.ClientSession, response: aiohttp.ClientResponse | None) -> None:
-        """Leave a connection without a word; it is closed at the end at the latest."""
+        """Leave a connection open without reading it; it is closed at the end at the latest."""
         loop = asyncio.get_running_loop()
         self._abandoned[http] = response
         loop.call_later(SILENT_SECONDS, lambda: loop.create_task(self._close(http)))
@@ -119,7 +119,7 @@ class Ground:
         await http.close()
 
     async def close_abandoned(self) -> None:
-        """Nobody is silent any more."""
+        """Close all connections that were left open."""
         for http in list(self._abandoned):
             await self._close(http)
 
@@ -128,13 +128,13 @@ class Ground:
         return next(node for node in self.nodes if node.name == name)
 
     def some_node(self, dice: random.Random) -> Node:
-        """One that takes chats, where there is one, as a load balancer would choose."""
+        """A node that takes chats if there is one, as a load balancer would choose it."""
         up = [node for node in self.nodes if node.takes_chats]
         return dice.choice(up or self.nodes)
 
     @contextmanager
     def trouble(self, kind: str) -> Iterator[None]:
-        """Something is broken for as long as this context lasts."""
+        """Something is broken while this context is active."""
         entry = [kind, float("inf")]
         self._troubles.append(entry)
         try:
@@ -147,7 +147,7 @@ class Ground:
         return any(kind in kinds and end >= moment for kind, end in self._troubles)
 
     def epoch(self, stream: str | None) -> int:
-        """How many writers a stream has had; 0 where the store does not know."""
+        """The number of writers that a stream has had; 0 if the store does not know it."""
         if self.store is None or stream is None:
             return 0
         try:
@@ -157,7 +157,7 @@ class Ground:
             return 0
 
     def state(self, stream: str | None) -> str:
-        """What the store knows of a stream, for whoever looks for a fault."""
+        """The store's data about a stream, for debugging."""
         if self.store is None or stream is None:
             return ""
         key = f"relay:{{{stream}}}"

@@ -1,4 +1,4 @@
-"""What was tried and what was lost: the report's numbers, and the verdict."""
+"""What was tried and what was lost: the report's figures, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from lab.chaos.ground import RESUME_WINDOW, Ground
 from lab.chaos.story import Story, fingerprint
 
 EMPTIED = frozenset({"redis restart", "redis flush"})
-"""What loses the text of ended answers and of orphans; docs/guarantees.md says so."""
+"""Disasters that delete the text of ended answers and of orphans; docs/guarantees.md says so."""
 
 STORE = EMPTIED | {"redis freeze", "redis full", "redis connections"}
-"""Everything that is done to the store."""
+"""All disasters of the store."""
 
 UNKNOWN = STORE | {"node frozen"}
-"""After these nobody may know of every call."""
+"""Disasters after which not every call may be known."""
 
 HONEST: dict[str, frozenset[str]] = {
     "stream_expired": EMPTIED,
     "internal": STORE,
     "draining": STORE,
 }
-"""The errors that are documented, each with what must have happened for it to be one."""
+"""The documented errors, each with the disasters that justify it."""
 
 HONEST_IN_MEMORY: dict[str, frozenset[str]] = {
     "stream_expired": frozenset({"drain"}),
     "draining": frozenset({"drain"}),
 }
-"""As `HONEST`, for one node that keeps its streams itself."""
+"""The same as `HONEST` for one node without a store."""
 
 GOOD = frozenset({"stop", "cancelled"})
 
 
 @dataclass(slots=True)
 class KillRow:
-    """One kill -9 of an owning node, as its most watched reader saw it."""
+    """One kill -9 of an owning node, as seen by the reader that had read most."""
 
     number: int
     node: str
@@ -54,7 +54,7 @@ class KillRow:
 
 @dataclass
 class Ledger:
-    """Counts of a run. `losses` are sentences; empty means that nothing was lost."""
+    """The counts of a run. `losses` are sentences; empty means that nothing was lost."""
 
     ground: Ground
     tried: Counter[str] = field(default_factory=Counter)
@@ -72,11 +72,11 @@ class Ledger:
     connections: int = 0
 
     def tell(self, what: str) -> None:
-        """Something was done to the relay."""
+        """Count something that was done to the relay."""
         self.tried[what] += 1
 
     def close(self, client: Client) -> None:
-        """A reader is through: judge it."""
+        """A reader has ended: judge it."""
         reading = client.reading
         outcome = reading.outcome or "hung"
         self.readers += 1
@@ -99,8 +99,8 @@ class Ledger:
             self.loss(f"{who}: {'; '.join(found)}{state}")
 
     def _untold(self, client: Client) -> list[str]:
-        """What the end of an answer leaves out. An answer over HTTP may be one of several to
-        one story; what a store lost, or a frozen node did before it was noted, nobody knows."""
+        """What the end of an answer leaves out. Not checked over HTTP, where a story may have
+        several answers, nor after a disaster that may hide calls."""
         done = client.reading.done
         since = client.since - 2.0
         if done is None or client.kind != "WebSocket" or self.ground.troubled_since(since, UNKNOWN):
@@ -108,7 +108,7 @@ class Ledger:
         return misstatements(done, self.ground.vendor.times_of(client.reading.story))
 
     def loss(self, what: str) -> None:
-        """Something was lost; it is said at once, with when it was."""
+        """Something was lost; it is printed at once, with the time."""
         self.losses.append(what)
         print(f"LOST at {time.strftime('%H:%M:%S')}: {what}", flush=True)
 
@@ -120,7 +120,7 @@ class Ledger:
         return self.ground.troubled_since(client.since - 2.0, causes)
 
     def _is_gone(self, story: Story) -> bool:
-        """Whether its reader erased it, or came back later than an ended answer is kept."""
+        """Whether its reader erased it, or came back after an ended answer expired."""
         told_at = self.ground.vendor.told_at(story)
         late = told_at is not None and time.monotonic() - told_at > RESUME_WINDOW
         return late or story.number in self.ground.erased
@@ -133,7 +133,7 @@ class Ledger:
             self.lost, self.doubled = self.lost + lost, self.doubled + doubled
 
     def kill_row(self, node: str, hit: list[Client]) -> None:
-        """Note what a kill did to the readers that it hit; they are through by now."""
+        """Record the effect of a kill on the readers of that node, which have all ended."""
         hit = [client for client in hit if client.reading.begins < 0] or hit
         if not hit:
             return

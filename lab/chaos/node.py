@@ -14,8 +14,8 @@ from lab.relay_process import RelayProcess
 
 
 class Files(NamedTuple):
-    """How many files a node has open: its own and its clients', kept connections to the
-    vendor, and Unix sockets, which lead to the store."""
+    """The number of a node's open files: its own and its clients', kept connections to the vendor,
+    and Unix sockets, which lead to the store."""
 
     own: int
     to_vendor: int
@@ -23,7 +23,7 @@ class Files(NamedTuple):
 
 
 class Node(RelayProcess):
-    """A relay that has a name, and knows how it was when it was last started."""
+    """A relay with a name that records its base values when it is started."""
 
     def __init__(self, name: str, folder: Path, variables: Mapping[str, str]) -> None:
         super().__init__(folder, variables, log=folder / f"node-{name}.log")
@@ -49,22 +49,22 @@ class Node(RelayProcess):
         return await self.stop()
 
     async def kill(self) -> None:
-        """As a power cut would. Idempotent."""
+        """End the process at once, like a power cut. Idempotent."""
         self.takes_chats = False
         await super().kill()
 
     def freeze(self) -> None:
-        """It keeps its connections and does nothing, as behind a partition."""
+        """Stop the process but keep its connections, like a partition."""
         self.takes_chats = False
         self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on, not knowing what it missed."""
+        """Continue the process; it does not notice the pause."""
         self.signal(signal.SIGCONT)
         self.takes_chats = True
 
     def files(self) -> Files:
-        """Its open files, sockets included, by what they are for."""
+        """The number of its open files, sockets included, by purpose."""
         names = [_link(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd")]
         vendor, store = _inodes_to(self.pid, self.vendor_port), _inodes_of_unix(self.pid)
         sockets = [name[8:-1] for name in names if name.startswith("socket:[")]
@@ -78,7 +78,7 @@ class Node(RelayProcess):
         return pages * os.sysconf("SC_PAGESIZE")
 
     async def gauges(self) -> dict[str, float]:
-        """What its metrics say, summed over labels."""
+        """Its metrics, summed over labels."""
         found: dict[str, float] = {}
         async with aiohttp.ClientSession() as http, http.get(f"{self.url}/metrics") as response:
             for line in (await response.text()).splitlines():

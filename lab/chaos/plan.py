@@ -1,4 +1,4 @@
-"""What a client is going to do while it reads: drawn beforehand, so that a seed repeats it."""
+"""A client's plan of mishaps while it reads: drawn beforehand, so that a seed repeats it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ MISHAPS: dict[Mishap, float] = {
     "second_sse": 1.5,
     "cancel": 0.6,
 }
-"""How often each is drawn, relative to the others."""
+"""How often each mishap is drawn, relative to the others."""
 
 STALL_SECONDS = (0.5, 1.0, 3.0)
 LONG_STALL_SECONDS = 12.0
-"""How long a reader stops; the long one is above WRITE_TIMEOUT and two heartbeats."""
+"""How long a reader pauses, in seconds; the long pause is above WRITE_TIMEOUT and two
+heartbeats."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """Mishaps by the number of frames after which they come, soonest last."""
+    """Mishaps by the number of frames after which they happen, the next one last."""
 
     due: list[tuple[int, Mishap]] = field(default_factory=list)
 
     def next_at(self, frames: int) -> Mishap | None:
-        """What happens after so many frames, if anything."""
+        """The mishap after this number of frames, if any."""
         if self.due and self.due[-1][0] <= frames:
             return self.due.pop()[1]
         return None
 
 
 def draw_plan(dice: random.Random, words: int) -> Plan:
-    """Up to four mishaps somewhere in an answer of so many words; often none."""
+    """Up to four mishaps within an answer of `words` words; often none."""
     count = dice.choice((0, 0, 1, 1, 2, 4))
     kinds = dice.choices(list(MISHAPS), list(MISHAPS.values()), k=count)
     points = sorted((dice.randrange(0, words) for _ in kinds), reverse=True)

@@ -1,4 +1,4 @@
-"""The report: what was tried, what was lost, one row a kill."""
+"""The report: what was tried, what was lost, and one row for each kill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _ms(value: float | None) -> str:
 
 
 def report(ledger: Ledger, *, seed: int, seconds: float) -> str:
-    """All of it, in Markdown."""
+    """The whole report, in Markdown."""
     vendor = ledger.ground.vendor
     parts = [
         f"# Chaos, {seconds:.0f} s, seed {seed}",

@@ -1,5 +1,5 @@
-"""The answers that the vendor gives: one canonical text a prompt, so that equality can be
-demanded of whatever reaches a client."""
+"""The vendor's answers: one canonical text for each prompt, so that a client's text can be
+compared with it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _BETWEEN = (" ", " ", " ", " ", " ", ", ", ". ", "\n", "\n\n", " — ")
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One prompt and what is true about its answer. `pace` is in seconds a piece, `grain`
-    in words a piece."""
+    """One prompt and the properties of its answer. `pace` is in seconds per piece, `grain` in
+    words per piece."""
 
     number: int
     words: int
@@ -27,13 +27,12 @@ class Story:
 
     @property
     def prompt(self) -> str:
-        """What a client asks; it says all that the vendor has to know."""
+        """The client's message; it contains all that the vendor has to know."""
         return f"story {self.number} {self.words} {self.pace:g} {self.grain}"
 
     def pieces(self) -> list[str]:
-        """The canonical answer, cut as a model's tokens are: white space before the word.
-        Every eighth word is numbered, so that a hole or a repetition can be told from
-        what is true."""
+        """The canonical answer, cut like a model's tokens: white space before the word. Every
+        eighth word has a number, so that a gap or a repetition is visible."""
         dice = random.Random(self.number)
         words = []
         for at in range(self.words):
@@ -54,5 +53,5 @@ def story_of(prompt: str) -> Story:
 
 
 def fingerprint(text: str) -> str:
-    """What stands for a text in a report."""
+    """A short digest of a text for the report."""
     return sha256(text.encode()).hexdigest()[:12]

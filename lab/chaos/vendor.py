@@ -1,5 +1,5 @@
-"""The vendor on loopback: tells each story at its pace, and goes on truthfully with an
-unfinished turn. Knows which node asked for which story, by the key that came with it."""
+"""The vendor on loopback: sends each story at its pace, and correctly continues an unfinished
+turn. The API key of a request shows which node asked."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lab.upstreams.server import Upstream
 from lab.upstreams.steps import Counts, End, Finish, Pause, Step, Token
 
 KEY = "chaos-key-"
-"""What the API key of a node begins with; the node's name follows."""
+"""Prefix of a node's API key; the node's name follows."""
 
 RETOLD = 0.002
-"""Seconds a piece, where a story is told from its start once more."""
+"""Seconds per piece, if a story is sent from its start again."""
 
 
 class Vendor:
-    """OpenAI's wire, on which nothing ever breaks: what goes wrong is the relay's."""
+    """OpenAI's wire without any faults: every error is the relay's."""
 
     def __init__(self) -> None:
         self.upstream = Upstream(self._tell)
@@ -29,33 +29,33 @@ class Vendor:
 
     @property
     def calls(self) -> int:
-        """How often it was asked."""
+        """The number of calls."""
         return len(self.upstream.requests)
 
     @property
     def running(self) -> list[Request]:
-        """The calls that are not over."""
+        """The calls that have not ended."""
         return [request for request in self.upstream.requests if not request.closed.is_set()]
 
     def calls_for(self, story: Story) -> int:
-        """How often it was asked for one story."""
+        """The number of calls for one story."""
         return len(self._asked.get(story.number, ()))
 
     def times_of(self, story: Story) -> list[tuple[float, float]]:
-        """When each call for a story came and was over, by the loop's clock."""
+        """When each call for a story began and ended, by the loop's clock."""
         now = asyncio.get_running_loop().time()
         asked = self._asked.get(story.number, ())
         return [(call.arrived, call.ended if call.closed.is_set() else now) for call in asked]
 
     def teller(self, story: Story) -> str | None:
-        """The node that a story is being told to; None where the call is over."""
+        """The node that receives a story at the moment; None if no call is running."""
         for request in reversed(self._asked.get(story.number, ())):
             if not request.closed.is_set():
                 return request.headers["authorization"].removeprefix(f"Bearer {KEY}")
         return None
 
     def told_at(self, story: Story) -> float | None:
-        """When a story was told to its end, by the loop's clock; None where it was not."""
+        """When a story was sent completely, by the loop's clock; None if it was not."""
         calls = self._asked.get(story.number, [])
         over = bool(calls) and calls[-1].closed.is_set() and not calls[-1].cut_off
         return calls[-1].ended if over else None
@@ -65,8 +65,8 @@ class Vendor:
         story = story_of(prompt)
         asked = self._asked.setdefault(story.number, [])
         partial = request.partial
-        # What was told before is told again quickly: a reader who waits for it would outwait
-        # the next disaster.
+        # A repeated story is sent quickly: otherwise its reader would wait beyond the next
+        # disaster.
         pace = RETOLD if asked and not partial else story.pace
         asked.append(request)
         if partial:
@@ -79,8 +79,8 @@ class Vendor:
         return [*steps, Counts(output=story.words), Finish(), End()]
 
     def _repeats(self, story: Story, partial: str) -> int:
-        """How many characters of its turn it says again before it goes on: most models do
-        as they are asked and begin with the last few words, some go straight on."""
+        """How many characters of its turn it repeats before it continues. Most models follow the
+        prompt and begin with the last few words; some continue directly."""
         if story.number % 4 == 0:
             return 0
         few = 4 + story.number % 5
@@ -97,6 +97,6 @@ def _after(pieces: list[str], skip: int) -> list[str]:
 
 
 def _start_of_last(text: str, words: int) -> int:
-    """Where the last so many words begin."""
+    """The index at which the last `words` words begin."""
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     return starts[-words] if len(starts) >= words else 0

@@ -8,11 +8,11 @@ import struct
 from typing import Any
 
 SILENT_SECONDS = 15.0
-"""How long a connection stays open that its client has left without a word."""
+"""Seconds that a connection stays open after its client abandoned it."""
 
 
 def reset(transport: Any) -> None:
-    """Tear it down with an RST, whatever is under way."""
+    """Reset the connection (RST), whatever is being sent."""
     if transport is None:
         return
     sock = transport.get_extra_info("socket")
@@ -22,8 +22,8 @@ def reset(transport: Any) -> None:
 
 
 def fall_silent(transport: Any) -> None:
-    """Read nothing and say nothing from here on, the connection open: what the other side
-    sees of a network that is gone. It is torn down when nobody cares any more."""
+    """Read and send nothing from now on but keep the connection open, which looks to the other
+    side like a broken network. The connection is reset later."""
     if transport is None or transport.is_closing():
         return
     transport.pause_reading()

@@ -18,12 +18,12 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 where every cell passed, 1 where one missed, 2 where there
-    is nothing to run or the relay did not start."""
+    """Returns the exit status: 0 if every cell passed, 1 if one missed, 2 if there is nothing to
+    run or the relay did not start."""
     options = _parser().parse_args(arguments)
     cells = choose(options.fault, options.vendor, options.transport)
     if not cells:
-        sys.stderr.write("no such fault; they are F01 to F24 and V01 to V15\n")
+        sys.stderr.write("no such fault; expected F01 to F24 or V01 to V15\n")
         return 2
     began = time.monotonic()
     counter = _Counter(len(cells))
@@ -50,14 +50,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Counter:
-    """One line for each finished cell."""
+    """Prints one line for each finished cell."""
 
     def __init__(self, cells: int) -> None:
         self._cells = cells
         self._done = 0
 
     def tell(self, result: Result) -> None:
-        """A cell has ended."""
+        """A cell has ended: print its line."""
         self._done += 1
         verdict = "pass" if result.passed else "MISS"
         name = f"{result.fault} {result.vendor} {result.transport}"
@@ -71,7 +71,7 @@ class _Counter:
 def _publish(report: Report, seconds: float, options: argparse.Namespace) -> None:
     sys.stdout.write(f"\n{table(report)}\n")
     for defect in report.defects:
-        sys.stdout.write(f"\nThe relay's log holds a defect:\n{defect}\n")
+        sys.stdout.write(f"\nThe relay's log contains an error:\n{defect}\n")
     missed = len(report.missed)
     verdict = f"{missed} missed" if missed else "all passed"
     sys.stdout.write(f"\n{len(report.results)} cells, {verdict}, {seconds:.0f} s\n")

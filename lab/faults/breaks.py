@@ -1,4 +1,4 @@
-"""F08 to F11, F14, F18 to F23: faults after text was shown, and of the wire itself."""
+"""F08 to F11, F14, F18 to F23: faults after text was shown, and faults of the wire itself."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def broken(count: int, *end: Step) -> list[Step]:
 
 
 def _rescued(primary: Script, fallback: Script | None = None, **rules: object) -> Make:
-    """The primary breaks, and the whole answer comes all the same."""
+    """The primary breaks, and the reader still gets the whole answer."""
 
     def make(p: Profile, vendor: str) -> Scenario:
         scripts = {"primary": primary, "fallback": fallback or goes_on()}
@@ -71,8 +71,8 @@ def _stalled(p: Profile, vendor: str) -> Scenario:
 
 
 def _ended(*end: Step) -> Make:
-    """The answer is whole and its end is not as it should be; 2 s after the last event the
-    answer must be done all the same."""
+    """The answer is whole but its end is not as it should be; it must still be done 2 s after the
+    last event."""
 
     def prompt(played: Played) -> Iterator[str]:
         after = played.seen.seconds - SPEAKING
@@ -91,7 +91,7 @@ def _ended(*end: Step) -> Make:
 
 
 SPEAKING = 0.1
-"""Seconds that the tokens take; the least of what passes before the last event."""
+"""Seconds that the tokens take: the least time before the last event."""
 
 
 def _unended(p: Profile, vendor: str) -> Scenario:
@@ -112,7 +112,7 @@ def _reason_kept(played: Played) -> Iterator[str]:
 def _prefill_was_refused(played: Played) -> Iterator[str]:
     offers = [r.turns[-1].role for r in played.cast.parts["fallback"].requests]
     if played.cell.vendor != "gpt" and offers[:1] != ["assistant"]:
-        yield f"no prefill was offered, so none was refused: {offers}"
+        yield f"the relay sent no prefill that could be refused: {offers}"
 
 
 def _exhausted_late(p: Profile, vendor: str) -> Scenario:
@@ -145,7 +145,7 @@ def _limited_late(p: Profile, vendor: str) -> Scenario:
 
 
 def _saying(say: Callable[[str], str], *, only_first: bool = False) -> Script:
-    """A model that answers an unfinished turn with what `say` makes of it."""
+    """A model that answers an unfinished turn with `say(turn)`."""
 
     def script(request: Request) -> Sequence[Step]:
         if not request.partial or (only_first and request.number):
@@ -156,7 +156,7 @@ def _saying(say: Callable[[str], str], *, only_first: bool = False) -> Script:
 
 
 def _breaking(say: Callable[[str], str]) -> Script:
-    """As `_saying`, but it breaks off the first time, right behind that."""
+    """As `_saying`, but the first time it breaks off right after that."""
 
     def script(request: Request) -> Sequence[Step]:
         if request.number == 0:
@@ -179,7 +179,7 @@ def _sentence(partial: str) -> str:
 
 
 SPACED = [f"{word} " for word in TEXT.split(" ")[:-1]] + [TEXT.split(" ")[-1]]
-"""The tokens with white space behind, so that a cut leaves some at the end."""
+"""The tokens with white space after each, so that a cut leaves some at the end."""
 
 
 def _no_space_at_the_end(request: Request) -> Sequence[Step]:

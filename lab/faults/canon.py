@@ -1,4 +1,4 @@
-"""What the upstreams say: the canonical answer, and one in many scripts."""
+"""The texts of the upstreams: the canonical answer, and one in many writing systems."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TEXT = (
 """The canonical answer: 60 words in six sentences."""
 
 TOKENS = tuple(word if n == 0 else f" {word}" for n, word in enumerate(TEXT.split(" ")))
-"""Its tokens, white space in front, as models write them."""
+"""Its tokens with white space in front, as models write them."""
 
 MIXED = (
     "Größe und Maß: the façade naïvely costs 3 €. 東京は夜も明るい。서울의 밤, ночь в Москве. "
     "Families 👩‍👩‍👧‍👦 wave 🇯🇵 flags; e\u0301 is two code points. 終わり、また明日。"
 )
-"""An answer in which most characters are more than a byte long."""
+"""An answer in which most characters take more than one byte."""
 
 TOOL: dict[str, Any] = {
     "name": "find_ship",
@@ -41,21 +41,21 @@ ARGUMENTS = {"name": "Maria of the Seven Northern Harbours", "night": True}
 CALL = Call(
     "call_7", "find_ship", '{"name": "Maria of the Seven Northern Harbours", "night": true}'
 )
-"""The tool that is offered in one fault, and the whole call of it."""
+"""The tool that is offered in one fault, and a complete call of it."""
 
 BREATH = 0.01
-"""Seconds between two groups of tokens, so that the answer comes in many reads."""
+"""Seconds between two groups of tokens, so that the answer arrives in many reads."""
 
 GROUP = 6
 """Tokens of a group."""
 
 SETTLE = 0.15
-"""Seconds before a connection is torn down. A reset discards what the reader has not read
-yet, and then the break would be somewhere else."""
+"""Seconds before a connection is reset. A reset discards what the reader has not read yet, which
+would move the break."""
 
 
 def spoken(tokens: Sequence[str]) -> list[Step]:
-    """Tokens at a talking pace."""
+    """Tokens with pauses, like a model's."""
     steps: list[Step] = []
     for n, token in enumerate(tokens):
         if n and n % GROUP == 0:
@@ -65,7 +65,7 @@ def spoken(tokens: Sequence[str]) -> list[Step]:
 
 
 def whole(tokens: Sequence[str] = TOKENS) -> list[Step]:
-    """An answer that is nothing but good."""
+    """A complete answer without faults."""
     return [*spoken(tokens), Counts(output=max(1, len(tokens))), Finish(), End()]
 
 
@@ -75,18 +75,18 @@ def pieces(text: str, size: int = 7) -> list[str]:
 
 
 def goes_on(text: str = TEXT) -> Script:
-    """A model that goes on exactly where the unfinished turn stops; asked without one it
-    gives the whole answer."""
+    """A model that continues exactly where the unfinished turn stops; without one it gives the
+    whole answer."""
 
     def script(request: Request) -> list[Step]:
         partial = request.partial
-        assert text.startswith(partial), f"the relay offered {partial[-40:]!r}"
+        assert text.startswith(partial), f"the relay sent {partial[-40:]!r}"
         return whole(pieces(text[len(partial) :]))
 
     return script
 
 
 def written(request: Request, *steps: Step) -> bytes:
-    """The body that these steps make on the wire that the request came by."""
+    """The body of these steps on the wire of the request."""
     wire = WIRES[request.vendor](f"{request.model}-served", request.body)
     return wire.opening() + b"".join(wire.say(step) for step in steps)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One chat over each transport, as plain clients make it."""
+"""One chat over each transport, as simple clients do it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Client(Protocol):
         ...
 
     async def cancel(self) -> None:
-        """Stop the answer, the way that this transport's users do."""
+        """Stop the answer as this transport's users do."""
         ...
 
 
 class WebSocketClient:
-    """`/ws`, one connection."""
+    """Reads from `/ws`, on one connection."""
 
     def __init__(
         self, http: aiohttp.ClientSession, relay: str, route: str, tools: list[Frame]
@@ -44,7 +44,7 @@ class WebSocketClient:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     async def read(self) -> Seen:
-        """See `Client`. What would follow the terminal frame comes before the pong."""
+        """Ask, and read to the end. A final pong shows that nothing follows the terminal frame."""
         self.seen.begin()
         reader = FrameReader(self.seen, _ID)
         async with self._http.ws_connect(
@@ -56,7 +56,7 @@ class WebSocketClient:
                     reader.take(frame)
             await self._socket.send_json({"type": "ping", "t": "after"})
             while (frame := await self._receive()) and frame["type"] != "pong":
-                if frame["type"] != "ping":  # a heartbeat of the server's may come any time
+                if frame["type"] != "ping":  # the server may send a heartbeat at any time
                     reader.take(frame)
         return self.seen
 
@@ -72,13 +72,13 @@ class WebSocketClient:
         return frame
 
     async def cancel(self) -> None:
-        """See `Client`: a `cancel` frame."""
+        """Send a `cancel` frame."""
         assert self._socket is not None
         await self._socket.send_json({"type": "cancel", "id": _ID})
 
 
 class SseClient:
-    """`POST /chat/{provider}`."""
+    """Reads from `POST /chat/{provider}`."""
 
     def __init__(
         self, http: aiohttp.ClientSession, relay: str, route: str, tools: list[Frame]
@@ -92,7 +92,7 @@ class SseClient:
             self._body["tools"] = tools
 
     async def read(self) -> Seen:
-        """See `Client`."""
+        """Ask, and read to the end."""
         self.seen.begin()
         reader = FrameReader(self.seen, _ID)
         async with self._http.post(self._url, json=self._body) as response:
@@ -108,14 +108,14 @@ class SseClient:
         return self.seen
 
     async def cancel(self) -> None:
-        """See `Client`: to let go of the request is no cancel here, `DELETE` is."""
+        """Send `DELETE`: closing the request is no cancel here."""
         async with self._http.delete(f"{self._relay}/streams/{self.seen.stream}") as response:
             if response.status != 204:
                 self.seen.miss(f"DELETE was answered with {response.status}")
 
 
 class ChatCompletionsClient:
-    """`POST /v1/chat/completions`, streamed."""
+    """Reads from `POST /v1/chat/completions`, streamed."""
 
     def __init__(
         self, http: aiohttp.ClientSession, relay: str, route: str, tools: list[Frame]
@@ -135,7 +135,7 @@ class ChatCompletionsClient:
         self._cancelled = False
 
     async def read(self) -> Seen:
-        """See `Client`."""
+        """Ask, and read to the end."""
         self.seen.begin()
         self._reading = asyncio.create_task(self._read())
         try:
@@ -158,7 +158,7 @@ class ChatCompletionsClient:
                     reader.take(json.loads(data))
 
     async def cancel(self) -> None:
-        """See `Client`: nobody can come back here, so to let go of the request is enough."""
+        """Close the request, which is enough because this answer can't be resumed."""
         assert self._reading is not None
         self._cancelled = True
         self._reading.cancel()
@@ -172,7 +172,7 @@ CLIENTS: dict[str, type[WebSocketClient] | type[SseClient] | type[ChatCompletion
 
 
 async def events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, str, str]]:
-    """Server-sent events as (event, id, data). What no blank line closed is dropped."""
+    """Server-sent events as (event, id, data). An event that no blank line closed is dropped."""
     fields: dict[str, str] = {}
     async for raw in content:
         line = raw.decode().rstrip("\n")

@@ -1,4 +1,4 @@
-"""F15 and F24: faults in which it matters when things happen."""
+"""F15 and F24: faults in which the time of an event matters."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ REQUESTS = 20
 BACK = 30.0
 WASTED = 14
 CLOSED = 0.1
-"""The bounds, in seconds and attempts."""
+"""The limits, in seconds and attempts."""
 
 CROWDED = 0.5
-"""Seconds that a crowded machine may add to the last of them, where it may add any: less
-than the shortest grace, after which an upstream is closed whatever the client did."""
+"""Seconds that a busy machine may add to the last of these limits, if it may add any. Less than
+the shortest grace, after which an upstream is closed even without a cancel."""
 
 
 def _outage(p: Profile, vendor: str) -> Scenario:
@@ -62,7 +62,7 @@ async def _during(played: Played, pause: float) -> list[str]:
 
 
 async def _until_back(played: Played, since: float) -> float:
-    """Ask once a second until the primary answers; seconds that it took."""
+    """Ask once a second until the primary answers; returns the seconds that it took."""
     while True:
         asked = time.monotonic() - since
         seen = await played.client().read()
@@ -96,7 +96,7 @@ def _cancelled(
     moment: Callable[[Played], Awaitable[None]],
     attempts: int,
 ) -> Callable[[Profile, str], Scenario]:
-    """The client cancels once `moment` has come."""
+    """The client cancels at the moment for which `moment` waits."""
 
     async def play(played: Played) -> None:
         client = played.client()
@@ -131,7 +131,8 @@ async def _all_closed(played: Played) -> None:
 
 
 def _judged(played: Played) -> Iterator[str]:
-    """Over chat.completions the request itself is dropped, so there is no end to see."""
+    """Check the end. Over chat.completions the request itself is closed, so there is no end to
+    see."""
     if played.cell.transport != "chat":
         judge(played)
     else:

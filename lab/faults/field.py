@@ -1,7 +1,7 @@
-"""V01 to V15: what vendors, and the gateways before them, were seen to send in the field.
+"""V01 to V15: irregular data that vendors, and the gateways in front of them, were seen to send.
 
-None of it is in a vendor's documents. What breaks an answer, what costs it nothing, which
-calls are which, and which refusals are worth asking elsewhere.
+None of it is in a vendor's documents. The faults show which of it breaks an answer, which is
+harmless, which calls belong together, and which refusals another target may not make.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from lab.upstreams.steps import (
 )
 
 Odd = Callable[[str], bytes]
-"""An oddity's bytes on a wire (`openai`, `anthropic`, `gemini`)."""
+"""The bytes of an irregularity on a wire (`openai`, `anthropic`, `gemini`)."""
 
 Make = Callable[[Profile, str], Scenario]
 HALF = spoken(TOKENS[:30])
 ONCE = (1, 1)
 NEVER = (0, 0)
 TWICE = (1, 2)
-"""A server that does the same each time is asked no more often."""
+"""A target that fails in the same way each time is not asked more often than this."""
 
 
 def _same(data: bytes) -> Odd:
-    """An oddity that is the same on every wire."""
+    """An irregularity that is the same on every wire."""
     return lambda wire: data
 
 
@@ -53,7 +53,8 @@ def _reason(reason: object) -> Odd:
 
 
 def _with(before: Sequence[Step], odd: Odd, *after: Step, size: int = 0) -> Script:
-    """`before`, the oddity, `after`; `size` cuts the oddity into reads of so many bytes."""
+    """A script of `before`, the irregularity, `after`; `size` cuts the irregularity into reads of
+    so many bytes."""
 
     def script(request: Request) -> list[Step]:
         data = odd(request.vendor)
@@ -66,7 +67,7 @@ def _with(before: Sequence[Step], odd: Odd, *after: Step, size: int = 0) -> Scri
 
 
 def _breaks(odd: Odd, before: Sequence[Step] = HALF, *, size: int = 0, **rules: Any) -> Make:
-    """The answer breaks there, although an end marker follows: another one goes on."""
+    """The answer breaks there although an end marker follows; another target continues it."""
     primary = _with(before, odd, End(), size=size)
     said = any(isinstance(step, Token) for step in before)
 
@@ -79,7 +80,7 @@ def _breaks(odd: Odd, before: Sequence[Step] = HALF, *, size: int = 0, **rules: 
 
 
 def _for_ever(odd: Odd) -> Make:
-    """Every target breaks there each time."""
+    """Every target breaks there, every time."""
     script = _with(HALF, odd, End())
 
     def make(p: Profile, vendor: str) -> Scenario:
@@ -94,7 +95,7 @@ def _for_ever(odd: Odd) -> Make:
 
 
 def _costs_nothing(primary: Script, text: str = TEXT, **rules: Any) -> Make:
-    """The answer is whole, from the first target, asked once."""
+    """The first target gives the whole answer in one call."""
 
     def make(p: Profile, vendor: str) -> Scenario:
         return Scenario(
@@ -109,13 +110,13 @@ def _costs_nothing(primary: Script, text: str = TEXT, **rules: Any) -> Make:
 
 
 def _reads(odd: Odd, text: str = TEXT, after: Sequence[Step] = (), **rules: Any) -> Make:
-    """The oddity stands amid a good answer, of which `text` is all."""
+    """The irregularity is in the middle of a good answer, whose whole text is `text`."""
     rest = after or whole(TOKENS[30:])
     return _costs_nothing(_with(HALF, odd, *rest), text, **rules)
 
 
 def _filtered(odd: Odd) -> Make:
-    """The answer ends there, because its vendor filters it."""
+    """The answer ends there because the vendor's filter stopped it."""
     return _costs_nothing(_with(HALF, odd, End()), "".join(TOKENS[:30]), outcome="filtered")
 
 
@@ -128,7 +129,7 @@ def _calls(made: Sequence[tuple[str, dict[str, Any]]], odd: Odd) -> Make:
 
 
 def _refused(status: int, body: object, reason: str = "", tries: tuple[int, int] = ONCE) -> Make:
-    """The refusal is tried elsewhere; `reason` is what the fallback frame must say."""
+    """The next target is tried; `reason` is the code that the fallback frame must have."""
     refusal = Respond(status, json.dumps(body).encode())
 
     def make(p: Profile, vendor: str) -> Scenario:
@@ -151,7 +152,7 @@ def _because(reason: str) -> Check:
 
 
 def _counted(known: bool) -> Check:
-    """The usage is the vendor's where it can be read, else estimated."""
+    """The usage is the vendor's if it can be read, else estimated."""
 
     def check(played: Played) -> Iterator[str]:
         usage = (played.seen.terminal or {}).get("usage") or {}

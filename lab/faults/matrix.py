@@ -1,4 +1,4 @@
-"""The cells of the matrix, and how fast time goes in them."""
+"""The cells of the matrix, and the scale of their waits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ROLES: tuple[Role, ...] = ("primary", "fallback", "third")
 
 VENDORS = ("gpt", "claude", "gemini")
 TRANSPORTS = ("ws", "sse", "chat")
-"""`ws` is `/ws`, `sse` is `POST /chat/{provider}`, `chat` is the streamed
-`POST /v1/chat/completions`, whose readers can't be told to discard text."""
+"""`ws` is `/ws`, `sse` is `POST /chat/{provider}`, `chat` is the streamed `POST
+/v1/chat/completions`, whose readers can't be asked to discard text."""
 
 COLUMN_TITLES = {"ws": "WebSocket", "sse": "SSE", "chat": "chat.completions"}
 
@@ -27,9 +27,9 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class Profile:
-    """How long the faults last. `scale` multiplies every wait of the lab and, through
-    `settings`, of the relay. `allowance` is added to every bound on time: what a busy
-    machine may take, which does not shrink with the waits."""
+    """How long the faults last. `scale` multiplies every wait of the lab and, through `settings`,
+    of the relay. `allowance` is added to every time limit, for a busy machine: it does not shrink
+    with the waits."""
 
     name: str
     scale: float
@@ -37,21 +37,21 @@ class Profile:
     settings: Mapping[str, str]
 
     def seconds(self, real: float) -> float:
-        """A wait of so many real seconds."""
+        """A wait of `real` seconds, scaled."""
         return real * self.scale
 
     def bound(self, real: float) -> float:
-        """What must happen within so many real seconds."""
+        """A time limit of `real` seconds, scaled, with the allowance."""
         return real * self.scale + self.allowance
 
 
 REAL = Profile("real waits", 1.0, 0.0, MappingProxyType({"HEDGE_BUDGET": "1"}))
-"""The relay's own defaults. Only the share of answers that may be hedged is raised: here it
-is not traffic but the faults themselves that ask for hedges."""
+"""The relay's own defaults. Only the share of answers that may be hedged is raised, because here
+every answer has a fault."""
 
 
 def compressed(scale: float = 0.2, allowance: float = 5.0) -> Profile:
-    """All waits times `scale`, in the relay by its settings alone."""
+    """All waits times `scale`; the relay's are changed only through its settings."""
     times = {
         "FIRST_TOKEN_TIMEOUT": 120.0,
         "TOKEN_IDLE_TIMEOUT": 15.0,
@@ -65,8 +65,8 @@ def compressed(scale: float = 0.2, allowance: float = 5.0) -> Profile:
 
 @dataclass(frozen=True)
 class Cell:
-    """One chat to be judged: a fault by name, on a vendor's wire, over a transport.
-    `number` makes its models' names its own, so that no breaker is shared."""
+    """One chat to be judged: a fault by name, on a vendor's wire, over a transport. `number` makes
+    the names of its models unique, so that no breaker is shared."""
 
     fault: str
     vendor: str
@@ -79,16 +79,16 @@ class Cell:
         return f"{self.fault.replace(' ', '-')}.{self.vendor}.{self.transport}"
 
     def model(self, role: Role, *, prefill: bool = False) -> str:
-        """The name of a role's model. `prefill`: of a family that takes one."""
+        """The name of a role's model. `prefill`: of a family that accepts one."""
         pattern = _FAMILIES[self.vendor][prefill]
         return pattern.format(n=self.number * 10 + ROLES.index(role))
 
 
 def healthy_route(vendor: str) -> str:
-    """The route that nothing is ever wrong with."""
+    """The name of a route without faults."""
     return f"healthy.{vendor}"
 
 
 def healthy_model(vendor: str) -> str:
-    """Its only model."""
+    """The only model of that route."""
     return _FAMILIES[vendor][0].format(n=99_999_999)

@@ -75,7 +75,7 @@ def _reset(p: Profile, vendor: str) -> Scenario:
 def _cut_off(played: Played) -> Iterator[str]:
     (request,) = played.cast.parts["primary"].requests
     if not request.cut_off:
-        yield "the silent target was not let go of"
+        yield "the call of the silent target was not closed"
 
 
 def _silent(*before: Counts) -> object:
@@ -100,7 +100,7 @@ def _slow(p: Profile, vendor: str) -> Scenario:
         terminal = played.seen.terminal or {}
         told = [attempt.get("hedge", False) for attempt in terminal.get("attempts", ())]
         if told and sorted(told) != [False, True]:
-            yield f"the hedge is not told in the attempts: {told}"
+            yield f"the attempts lack the hedge: {told}"
 
     asked: list[Request] = []
 
@@ -109,7 +109,7 @@ def _slow(p: Profile, vendor: str) -> Scenario:
         return [Pause(p.seconds(20)), *whole()]
 
     def hedge(request: Request) -> list[Step]:
-        """Goes on once the loser is closed, so that it must be closed at once."""
+        """Continues once the losing call is closed, so that it must be closed at once."""
         return [*spoken(TOKENS[:6]), Pause(until=asked[0].closed), *whole(TOKENS[6:])]
 
     return Scenario(

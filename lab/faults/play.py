@@ -11,14 +11,14 @@ from lab.faults.scenario import Played, Scenario
 from lab.faults.seen import Seen
 
 HANG_SECONDS = 120.0
-"""After so long, scaled, a cell counts as hung, whatever its fault."""
+"""Seconds, to be scaled, after which a cell counts as hung, whatever its fault."""
 
 CLOSED_SECONDS = 2.0
-"""Within so many seconds of the end every upstream call must be closed."""
+"""Seconds after the end within which every upstream call must be closed."""
 
 
 async def play(played: Played) -> None:
-    """Play the cell, then judge it; what missed is in `played.misses`."""
+    """Play the cell, then judge it; failures are added to `played.misses`."""
     patience = 30 + played.profile.seconds(HANG_SECONDS)
     try:
         async with asyncio.timeout(patience):
@@ -37,7 +37,7 @@ async def play(played: Played) -> None:
 
 
 def judge(played: Played) -> None:
-    """Compare what was seen with what must be."""
+    """Compare what was seen with what must have happened."""
     scenario, seen = played.scenario, played.seen
     played.misses.extend(seen.misses)
     if seen.terminal is None:
@@ -49,7 +49,7 @@ def judge(played: Played) -> None:
     if seen.seconds > bound:
         played.miss(f"took {seen.seconds:.1f} s, must be within {bound:.1f} s")
     if scenario.continued and not _offered(played):
-        played.miss("the unfinished text was offered to nobody")
+        played.miss("no model was given the unfinished text")
     for check in scenario.checks:
         played.misses.extend(check(played))
 
@@ -72,7 +72,7 @@ def _outcome(played: Played) -> Iterator[str]:
             if seen.code != scenario.code:
                 yield f"ended {seen.terminal}, not in {scenario.code}"
             if not scenario.text.startswith(seen.text):
-                yield f"what was shown is no beginning of the answer: {seen.text[-60:]!r}"
+                yield f"the shown text is not the beginning of the answer: {seen.text[-60:]!r}"
         case "cancelled":
             if seen.finish != "cancelled":
                 yield f"ended {seen.terminal}, not cancelled"
@@ -94,7 +94,7 @@ def _answer(played: Played, finish: str) -> Iterator[str]:
 
 
 def _named(played: Played, role: str | None) -> Iterator[str]:
-    """Whether the frames before `done` named the model that answered."""
+    """Check that the frames before `done` named the model that answered."""
     if played.cell.transport == "chat":
         return
     seen = played.seen
@@ -143,7 +143,7 @@ def _offered(played: Played) -> bool:
 
 
 async def _closed(played: Played) -> None:
-    """Every upstream call is closed soon after the end."""
+    """Check that every upstream call is closed soon after the end."""
     try:
         async with asyncio.timeout(CLOSED_SECONDS + played.profile.allowance):
             for request in played.cast.requests:

@@ -1,4 +1,4 @@
-"""A run as a table for the terminal and as a page for the documentation."""
+"""A run as a table for the terminal and as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BENCHMARK = tuple(f"F{n:02}" for n in range(1, 17))
 """The scenarios of the public benchmark."""
 
 MIDSTREAM = ("F08", "F09", "F14")
-"""Those of them in which an answer breaks after text was shown."""
+"""The scenarios among them in which an answer breaks after text was shown."""
 
 _EVERY = (
     "## Every fault",
@@ -25,7 +25,7 @@ _EVERY = (
 
 
 class Group(NamedTuple):
-    """Faults whose keys begin with `letter`, and the lines above their table."""
+    """Faults whose keys begin with `letter`, and the text above their table."""
 
     letter: str
     words: tuple[str, ...]
@@ -55,7 +55,7 @@ PUBLISHED = "public benchmark of gateway failover, published September 2026"
 
 
 def table(report: Report) -> str:
-    """One line a fault, one column for each vendor and transport: attempts and seconds, or
+    """One line for each fault, one column for each vendor and transport: attempts and seconds, or
     `MISS`."""
     columns = [(vendor, transport) for vendor in VENDORS for transport in TRANSPORTS]
     columns = [c for c in columns if any((r.vendor, r.transport) == c for r in report.results)]
@@ -74,7 +74,7 @@ def _short(result: Result | None) -> str:
 
 
 def document(report: Report) -> str:
-    """The page: what was survived, beside what others have published."""
+    """The page: the results, next to those that others have published."""
     parts = [*_head(report), *_comparison(report), "", *_EVERY]
     for group in GROUPS:
         parts += ["", *group.words, "", *_rows(report, group.letter)]
@@ -122,7 +122,7 @@ def _comparison(report: Report) -> list[str]:
 
 
 def _scenarios(report: Report, transport: str) -> set[str]:
-    """The benchmark's scenarios that passed over a transport, on every vendor's wire."""
+    """The benchmark's scenarios that passed over a transport on every vendor's wire."""
     results = [result for result in report.results if result.transport == transport]
     played = {result.fault.partition(" ")[0] for result in results}
     missed = {result.fault.partition(" ")[0] for result in results if not result.passed}
@@ -152,7 +152,7 @@ def _verdict(results: Sequence[Result]) -> str:
 
 
 def _worst(notes: Sequence[str]) -> str:
-    """Of what was measured beside the time, the largest."""
+    """The largest of the values measured in addition to the time."""
     if not notes:
         return ""
     return f" (at worst {max(notes, key=lambda note: [float(n) for n in _NUMBER.findall(note)])})"

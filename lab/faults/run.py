@@ -24,19 +24,19 @@ FAULTS: tuple[Fault, ...] = tuple(
     sorted((*OPENING, *BREAKS, *CLOCK, *FIELD), key=lambda fault: fault.number)
 )
 JOBS = 48
-"""Cells in play at once. Most of them wait."""
+"""Cells that run at the same time. Most of them wait."""
 
 QUIET_JOBS = 4
-"""The same for cells that are timed to the millisecond."""
+"""The same for cells whose time is measured in milliseconds."""
 
 TRACES = ("Traceback (most recent call last)", "Task exception was never retrieved")
-"""What the relay must never write to its log."""
+"""Texts that the relay must never write to its log."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a cell went. `attempts` were counted at the upstream; `note` says what was
-    measured beside the time."""
+    """The result of a cell. `attempts` were counted at the upstream; `note` has a value measured
+    in addition to the time."""
 
     fault: str
     title: str
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run. `defects` are what the relay's own log holds against it."""
+    """A whole run. `defects` are the errors found in the relay's own log."""
 
     profile: str
     results: list[Result]
@@ -59,7 +59,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing missed."""
+        """Whether no cell missed."""
         return bool(self.results) and not self.missed and not self.defects
 
     @property
@@ -80,7 +80,7 @@ class Report:
 def choose(
     faults: Sequence[str] = (), vendors: Sequence[str] = (), transports: Sequence[str] = ()
 ) -> list[tuple[Fault, Cell]]:
-    """The cells of these rows and columns; empty for all. `F08` names its variants too."""
+    """The cells of these rows and columns; empty means all. `F08` includes its variants."""
     rows = [f for f in FAULTS if not faults or f.key in faults or f.number in faults]
     return [
         (fault, Cell(fault.key, vendor, transport, number))
@@ -103,7 +103,7 @@ async def run(
     jobs: int = JOBS,
     tell: Callable[[Result], None] = lambda result: None,
 ) -> Report:
-    """Play all cells and judge them; `tell` is called for each as it ends.
+    """Play all cells and judge them; `tell` is called for each one that ends.
 
     Raises `RelayFailed`.
     """
@@ -140,7 +140,7 @@ def _cast(
 async def _play_all(
     cast: Sequence[Played], address: str, jobs: int, tell: Callable[[Result], None]
 ) -> list[Result]:
-    """The long ones first, those that need quiet last."""
+    """Play the long cells first, and those that need a quiet machine last."""
     results: list[Result] = []
 
     async def one(played: Played, turn: asyncio.Semaphore) -> None:

@@ -1,4 +1,4 @@
-"""What a fault is: the scripts that play it, what must come of it, and one play of it."""
+"""The parts of a fault: the scripts that play it, the required outcome, and one play of it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from lab.upstreams.scripts import Script
 
 Outcome = Literal["answer", "error", "cancelled", "tool_call", "filtered"]
 Check = Callable[["Played"], Iterable[str]]
-"""Looks at what was played and says what missed."""
+"""Checks a played cell and yields what missed."""
 
 AT_ONCE = 10.0
-"""Seconds within which an answer must be whole that nothing has to be waited for."""
+"""Seconds within which an answer must be whole if its fault has no waits."""
 
 
 @dataclass(frozen=True)
 class Scenario:
     """One fault, ready to be played.
 
-    `scripts` by role, in the route's order. `by`: whose words may end the answer.
-    `attempts` bounds how often a role is asked (least, most), `total` all of them.
-    `within` is in real seconds; the profile makes a bound of it. `code` is the error's.
-    `continued`: some model must have been given the unfinished text. `calls`: name and
-    arguments of the calls that a `tool_call` ends in. `play` replaces one plain chat.
+    `scripts` by role, in the route's order. `by`: the roles whose answer may be the last.
+    `attempts` limits the calls of a role (least, most), `total` those of all roles. `within` is in
+    real seconds; the profile scales it. `code` is the error's. `continued`: some model must have
+    been given the unfinished text. `calls`: name and arguments of the calls of an answer that ends
+    in `tool_calls`. `play` replaces one plain chat.
     """
 
     scripts: Mapping[Role, Script]
@@ -52,10 +52,9 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row of the matrix. `key` is `F08`, or `F08 closed` for a variant. `make` takes
-    the profile and the vendor. `vendors` where a wire can't have the fault. `quiet`: its
-    bound is so tight that it is played when nothing else is. `length`: roughly how many
-    real seconds it takes."""
+    """One row of the matrix. `key` is `F08`, or `F08 closed` for a variant. `make` takes the
+    profile and the vendor. `vendors` if not every wire can have the fault. `quiet`: its time limit
+    is so tight that it is played alone. `length`: roughly how many real seconds it takes."""
 
     key: str
     title: str
@@ -72,7 +71,7 @@ class Fault:
 
 @dataclass
 class Played:
-    """One cell in play: who is in it, what the client saw, what missed so far."""
+    """One cell that is being played: its models, what the client saw, what missed so far."""
 
     cell: Cell
     fault: Fault
@@ -93,5 +92,5 @@ class Played:
         return kind(self.http, self.relay, route or self.cell.route, tools)
 
     def miss(self, what: str) -> None:
-        """Note what is not as it must be."""
+        """Record a failed check."""
         self.misses.append(what)

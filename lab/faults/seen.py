@@ -1,6 +1,6 @@
-"""What a client saw of one answer, and whether it kept to the wire's rules.
+"""What a client saw of one answer, and whether it followed the wire's rules.
 
-Written from `protocol.md` alone: nothing of the relay's own code judges the relay.
+Written from `protocol.md` alone: the relay is not judged by its own code.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Frame = dict[str, Any]
 
 @dataclass
 class Seen:
-    """One answer as a client holds it. Times are the monotonic clock's. `misses` are
-    breaches of the wire's rules."""
+    """One answer as a client sees it. Times are of the monotonic clock. `misses` are violations of
+    the wire's rules."""
 
     asked_at: float = field(default_factory=time.monotonic)
     text: str = ""
@@ -32,30 +32,30 @@ class Seen:
 
     @property
     def seconds(self) -> float:
-        """From the question to the end."""
+        """Seconds from the question to the end."""
         return (self.ended_at or time.monotonic()) - self.asked_at
 
     @property
     def code(self) -> str | None:
-        """The error's code, where it ended in one."""
+        """The error's code, if the answer ended in one."""
         ended = self.terminal or {}
         return ended.get("code") if ended.get("type") == "error" else None
 
     @property
     def finish(self) -> str | None:
-        """The finish reason, where it ended well."""
+        """The finish reason, if the answer ended well."""
         return (self.terminal or {}).get("finish_reason")
 
     def begin(self) -> None:
-        """The question is asked."""
+        """The question was sent."""
         self.asked_at = time.monotonic()
 
     def miss(self, what: str) -> None:
-        """Note a breach."""
+        """Record a violation."""
         self.misses.append(what)
 
     def add_text(self, text: str) -> None:
-        """A piece of the answer."""
+        """Add a piece of the answer."""
         if self.terminal is not None:
             self.miss("text after the terminal frame")
         if self.first_text_at is None:
@@ -63,7 +63,7 @@ class Seen:
         self.text += text
 
     def end(self, terminal: Frame) -> None:
-        """The terminal frame."""
+        """Take the terminal frame."""
         if self.terminal is not None:
             self.miss("a second terminal frame")
         self.terminal = terminal
@@ -71,7 +71,7 @@ class Seen:
 
 
 class FrameReader:
-    """Folds the frames of `relay.v1`, over whichever transport they come."""
+    """Collects the frames of `relay.v1`, over any transport."""
 
     def __init__(self, seen: Seen, id: str) -> None:
         self.seen = seen
@@ -79,7 +79,7 @@ class FrameReader:
         self.last = -1
 
     def take(self, frame: Frame) -> None:
-        """One frame of the stream."""
+        """Take one frame of the stream."""
         seen = self.seen
         if seen.terminal is not None:
             seen.miss(f"{frame.get('type')} after the terminal frame")
@@ -126,12 +126,12 @@ _OPENAI_WORDS = {
     "content_policy_violation": "content_policy",
     "context_length_exceeded": "context_length",
 }
-"""OpenAI's own words for two of the codes."""
+"""OpenAI's own names for two of the codes."""
 
 
 class ChunkReader:
-    """Folds the chunks of OpenAI's chat.completions. An answer is whole only with its
-    finish reason and `[DONE]`."""
+    """Collects the chunks of OpenAI's chat.completions. An answer is whole only with its finish
+    reason and `[DONE]`."""
 
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
@@ -139,7 +139,7 @@ class ChunkReader:
         self._calls: dict[int, Frame] = {}
 
     def take(self, chunk: Frame) -> None:
-        """One chunk."""
+        """Take one chunk."""
         if self.seen.terminal is not None:
             self.seen.miss("a chunk after the end")
         if "error" in chunk:

@@ -1,4 +1,4 @@
-"""The relay that the cells are played on."""
+"""The relay under test."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lab.relay_process import RelayFailed, RelayProcess
 
 SETTLE_SECONDS = 60.0
 SETTLED = 5
-"""Answers in a row, each within `SETTLED_SECONDS`, by which the relay is done with making
-ready for the lab's many hundred models. Cells played meanwhile would be timed too long."""
+"""Number of consecutive answers, each within `SETTLED_SECONDS`, after which the relay counts as
+ready. Before that it prepares the lab's many hundred models, and cells would take too long."""
 SETTLED_SECONDS = 0.05
 
 
 @asynccontextmanager
 async def relay(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[str]:
-    """A running relay; gives its address. What it says goes to `relay.log` in `folder`.
+    """A running relay; yields its address. Its output goes to `relay.log` in `folder`.
 
-    Raises `RelayFailed`, also where it ends with a status other than 0.
+    Raises `RelayFailed`, also if the relay ends with a status other than 0.
     """
     quiet = {"LOG_DIR": "none", "LOG_LEVEL": "WARNING"}
     process = RelayProcess(folder, {**quiet, **variables}, log=folder / "relay.log")

@@ -1,4 +1,4 @@
-"""The upstream side: which model plays which script, and what was asked of it."""
+"""The upstream side: which model plays which script, and the requests it received."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WIRE_OF = {"gpt": "openai", "claude": "anthropic", "gemini": "gemini"}
 
 @dataclass
 class Part:
-    """One model of a cell: its script, and the requests that came for it, counted from 0.
-    `defects` are the script's own, and what the relay asked that no script can answer."""
+    """One model of a cell: its script, and the requests that it received, counted from 0.
+    `defects` are errors of the script, and requests of the relay that no script can answer."""
 
     script: Script
     requests: list[Request] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Part:
     defects: list[str] = field(default_factory=list)
 
     def play(self, request: Request) -> list[Step]:
-        """The steps for one more request."""
+        """The steps for the next request."""
         request.number = len(self.requests)
         self.requests.append(request)
         self.arrived.set()
@@ -35,7 +35,7 @@ class Part:
         try:
             return list(script(request) if callable(script) else script)
         except Exception as error:
-            self.defects.append(f"the script fell: {type(error).__name__}: {error}")
+            self.defects.append(f"the script failed: {type(error).__name__}: {error}")
             return [Reset()]
 
 
@@ -50,22 +50,22 @@ class Cast:
 
     @property
     def requests(self) -> list[Request]:
-        """Everything that was asked of any of them, in the order of arrival."""
+        """All requests to any of them, in the order of arrival."""
         asked = (request for part in self.parts.values() for request in part.requests)
         return sorted(asked, key=lambda request: request.arrived)
 
     @property
     def defects(self) -> list[str]:
-        """What went wrong in the scripts themselves."""
+        """Errors of the scripts themselves."""
         return [defect for part in self.parts.values() for defect in part.defects]
 
     def attempts(self, role: Role) -> int:
-        """How often one of them was asked."""
+        """The number of requests to one of them."""
         part = self.parts.get(role)
         return len(part.requests) if part else 0
 
     def role_of(self, model: str | None) -> Role | None:
-        """Whose model name that is, as configured or as served."""
+        """The role with this model name, as configured or as served."""
         for role, own in self.models.items():
             if model in (own, f"{own}-served"):
                 return role
@@ -85,7 +85,7 @@ class Stage:
             self._route(healthy_route(vendor), vendor, [model])
 
     def cast(self, cell: Cell, scripts: Mapping[Role, Script], *, prefill: bool) -> Cast:
-        """Put a cell's models on stage and its route into the routes file."""
+        """Add a cell's models and its route."""
         cast = Cast(cell, {role: Part(script) for role, script in scripts.items()}, prefill)
         for role, model in cast.models.items():
             self._parts[model] = cast.parts[role]
@@ -93,11 +93,11 @@ class Stage:
         return cast
 
     def routes_file(self) -> str:
-        """The routes of all cells that were cast so far."""
+        """The content of the routes file, with the routes of all cells added so far."""
         return "\n".join(self._routes)
 
     def environment(self) -> dict[str, str]:
-        """How the relay finds the upstreams."""
+        """The variables that make the relay use these upstreams."""
         up = self.upstream
         return {
             "SUPPORTED_PROVIDERS": ",".join(VENDORS),

@@ -1,4 +1,4 @@
-"""What an upstream was asked: one request, and its conversation in no vendor's words."""
+"""One request to an upstream, and its conversation in a form independent of the vendor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Turn(NamedTuple):
-    """A turn of a request, in no vendor's words: `role` is user, assistant, system or tool."""
+    """A turn of a request, independent of the vendor: `role` is user, assistant, system or tool."""
 
     role: str
     text: str
@@ -16,11 +16,10 @@ class Turn(NamedTuple):
 
 @dataclass
 class Request:
-    """One request as it came in. `number` counts the chats from 0.
+    """One request as it was received. `number` counts the chats from 0.
 
-    `closed` is set once the connection is gone or the response is over; `cut_off` says
-    that the relay closed before the script was through. `arrived` and `ended` are by the
-    loop's clock.
+    `closed` is set once the connection is closed or the response is over; `cut_off`: the relay
+    closed the connection before the script ended. `arrived` and `ended` are by the loop's clock.
     """
 
     number: int
@@ -49,8 +48,8 @@ class Request:
 
     @property
     def partial(self) -> str:
-        """The unfinished assistant turn that the model is to go on with: the last turn, or
-        the one before a last user's turn that is not the conversation's first."""
+        """The unfinished assistant turn that the model should continue: the last turn, or the one
+        before a last user's turn that is not the conversation's first."""
         turns = [turn for turn in self.turns if turn.role not in ("system", "developer")]
         for turn in turns[:0:-1][:2]:
             if turn.role == "assistant":

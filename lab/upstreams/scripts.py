@@ -22,18 +22,18 @@ Script: TypeAlias = Sequence[Step] | Callable[[Request], Sequence[Step]]
 
 
 def answer(*tokens: str, reason: Reason = "stop", counts: Counts | None = None) -> list[Step]:
-    """A whole answer with usage and end marker. `counts` defaults to one token a piece."""
+    """A whole answer with usage and end marker. `counts` defaults to one token per piece."""
     usage = counts or Counts(output=len(tokens))
     return [*map(Token, tokens), usage, Finish(reason), End()]
 
 
 def cut_after(*tokens: str) -> list[Step]:
-    """An answer whose connection is torn after `tokens`."""
+    """An answer whose connection is reset after `tokens`."""
     return [*map(Token, tokens), Reset()]
 
 
 def stalls_after(*tokens: str) -> list[Step]:
-    """An answer that falls silent after `tokens`, the connection open."""
+    """An answer that stops after `tokens`, with the connection left open."""
     return [*map(Token, tokens), Hang()]
 
 
@@ -48,9 +48,9 @@ def in_turn(*scripts: Script) -> Callable[[Request], Sequence[Step]]:
 
 
 def continues(*tokens: str, overlap: int = 0) -> Callable[[Request], Sequence[Step]]:
-    """A model that goes on with an unfinished assistant turn: of the answer `tokens` it says
-    what the turn lacks, and repeats the turn's last `overlap` characters first. Asked
-    without such a turn it says all of it."""
+    """A model that continues an unfinished assistant turn: it sends the rest of the answer
+    `tokens`, after repeating the turn's last `overlap` characters. Without such a turn it sends
+    the whole answer."""
     whole = "".join(tokens)
 
     def script(request: Request) -> Sequence[Step]:
@@ -63,13 +63,13 @@ def continues(*tokens: str, overlap: int = 0) -> Callable[[Request], Sequence[St
 
 
 def starts_over(*tokens: str) -> Callable[[Request], Sequence[Step]]:
-    """A model that answers from the beginning, whatever turn it is given."""
+    """A model that answers from the beginning, whatever turn it gets."""
     return lambda request: answer(*tokens)
 
 
 def refuses_prefill(script: Script) -> Callable[[Request], Sequence[Step]]:
-    """A model that refuses a conversation which ends in an assistant turn, with status 400,
-    and otherwise follows `script`."""
+    """A model that refuses, with status 400, a conversation that ends in an assistant turn, and
+    otherwise follows `script`."""
 
     def guarded(request: Request) -> Sequence[Step]:
         if request.turns and request.turns[-1].role == "assistant":

@@ -1,4 +1,4 @@
-"""The loopback server: plain asyncio, so that every byte and every close is the script's."""
+"""The loopback server: plain asyncio, so that the script controls every byte and every close."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _HEAD = (
 
 
 class Upstream:
-    """A server that follows `script` on each chat, whichever wire it comes by.
+    """A server that follows `script` for each chat, on any of the wires.
 
-    `split` cuts the body every so many bytes, each piece a write of its own. `models` is
-    what the list of models is answered with; None for a list of one.
+    `split` cuts the body into pieces of that many bytes, each written separately. `models` is the
+    answer to a request for the list of models; None for a list of one.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Upstream:
         return self
 
     async def stop(self) -> None:
-        """Close everything, also what hangs."""
+        """Close everything, including connections that hang."""
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
@@ -95,7 +95,7 @@ class Upstream:
         return self.url + _PREFIX.get(kind, "/v1")
 
     async def request(self, number: int = 0, within: float = 10.0) -> Request:
-        """The chat of that number, waited for."""
+        """Wait for the chat of that number."""
         async with asyncio.timeout(within), self._arrival:
             await self._arrival.wait_for(lambda: len(self.requests) > number)
         return self.requests[number]
@@ -118,7 +118,8 @@ class Upstream:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ahead: bytes
     ) -> bytes | None:
-        """One request. Returns what was read of the next one already, None to close."""
+        """Serve one request. Returns the bytes of the next one that were read already, None to
+        close."""
         raw = ahead + await reader.readuntil(b"\r\n\r\n")
         head = raw.decode("latin-1").split("\r\n")
         method, path, _ = head[0].split(" ")

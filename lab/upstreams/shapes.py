@@ -1,7 +1,7 @@
-"""What servers and the gateways before them were seen to send beside their wire's rules.
+"""Irregular data that servers and the gateways in front of them were seen to send.
 
-Bytes of a body, in the shapes of the wire named first (`openai`, `anthropic`, `gemini`): the
-same oddity on each of them, where it can occur.
+Bytes of a body on the wire named first (`openai`, `anthropic`, `gemini`): the same irregularity on
+each wire on which it can occur.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 WORD = "WORD"
-"""Stands in an event for the JSON that is put there unescaped."""
+"""A placeholder in an event, for JSON that is inserted unescaped."""
 
 
 def event(value: object) -> bytes:
-    """A JSON value as an event without a name, everything beyond ASCII escaped."""
+    """A JSON value as an event without a name, with everything beyond ASCII escaped."""
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
 def says(wire: str, text: object) -> bytes:
-    """One event that carries `text`, a JSON value of any type, where the words stand."""
+    """One event that carries `text`, a JSON value of any type, in its text field."""
     match wire:
         case "openai":
             return event({"choices": [{"index": 0, "delta": {"content": text}}]})
@@ -31,7 +31,7 @@ def says(wire: str, text: object) -> bytes:
 
 
 def literally(wire: str, text: str) -> bytes:
-    """The same with `text` as JSON of its own: a number as it is written, a bare tab."""
+    """The same with `text` as raw JSON: a number as it is written, a bare tab."""
     return says(wire, WORD).replace(f'"{WORD}"'.encode(), text.encode())
 
 
@@ -56,7 +56,7 @@ def counts(wire: str, usage: object) -> bytes:
 
 
 def counted(wire: str, read: object, written: object) -> dict[str, object]:
-    """The usage of so many tokens, each count of any type."""
+    """The usage with these token counts, each of any type."""
     names = {
         "openai": ("prompt_tokens", "completion_tokens"),
         "anthropic": ("input_tokens", "output_tokens"),
@@ -83,7 +83,7 @@ def calls(wire: str, *pieces: Mapping[str, Any]) -> bytes:
 
 
 def grows(wire: str, arguments: str) -> bytes:
-    """More of the arguments of the call at index 0, in an event of its own."""
+    """More of the arguments of the call at index 0, in a separate event."""
     if wire == "openai":
         piece = {"index": 0, "function": {"arguments": arguments}}
         return event({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]})

@@ -1,7 +1,7 @@
-"""What a scripted upstream can do, in no vendor's words.
+"""The steps of a scripted upstream, independent of the vendor.
 
-Steps are carried out in order. The response's headers leave with the first step that
-writes; a script that runs out ends the body cleanly (as `Close`).
+Steps are carried out in order. The response's headers are sent with the first step that writes; at
+the end of the script the body ends cleanly (as with `Close`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Thought:
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call, its arguments as JSON text cut into `pieces` where the wire allows it."""
+    """A tool call; its arguments are JSON text, cut into `pieces` if the wire allows it."""
 
     call_id: str
     name: str
@@ -88,7 +88,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Raw:
-    """Bytes of the body as they are."""
+    """Bytes of the body, unchanged."""
 
     data: bytes
 
@@ -103,8 +103,8 @@ class Pause:
 
 @dataclass(frozen=True)
 class Refuse:
-    """Answer with the vendor's error status and body instead of a stream. `retry_after`:
-    seconds, said as the vendor says it; `headers` are added, `body` replaces the vendor's."""
+    """Answer with the vendor's error status and body instead of a stream. `retry_after`: seconds,
+    sent in the vendor's form; `headers` are added, `body` replaces the vendor's."""
 
     trouble: Trouble
     retry_after: float | None = None
@@ -114,7 +114,8 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Respond:
-    """Answer with this response instead of a stream. `headers` are added to the type of JSON."""
+    """Answer with this response instead of a stream. `headers` are added to the JSON content
+    type."""
 
     status: int
     body: bytes
@@ -123,18 +124,18 @@ class Respond:
 
 @dataclass(frozen=True)
 class Reset:
-    """Tear the connection down (RST). As the first step: before any header."""
+    """Reset the connection (RST). As the first step: before any header."""
 
 
 @dataclass(frozen=True)
 class Close:
-    """End the body cleanly, whatever was or was not said."""
+    """End the body cleanly, whatever was sent before."""
 
 
 @dataclass(frozen=True)
 class Hang:
-    """Say nothing more, and stay open until the relay closes. As the first step: accept,
-    then silence before any header."""
+    """Send nothing more, and stay open until the relay closes. As the first step: accept, then
+    silence before any header."""
 
 
 Step: TypeAlias = (

@@ -1,4 +1,4 @@
-"""The three vendors' bytes. Shapes follow recorded streams, which a test holds them to."""
+"""The three vendors' bytes. Shapes follow recorded streams; a test compares them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Wire(Protocol):
     """One answer on one vendor's wire."""
 
     def opening(self) -> bytes:
-        """What the body begins with."""
+        """The first bytes of the body."""
         ...
 
     def say(self, step: Said) -> bytes:
@@ -54,7 +54,7 @@ class OpenAIWire:
         self._counts: Counts | None = None
 
     def opening(self) -> bytes:
-        """What the body begins with."""
+        """The first bytes of the body."""
         return self._delta({"role": "assistant", "content": "", "refusal": None})
 
     def say(self, step: Said) -> bytes:
@@ -149,7 +149,7 @@ class AnthropicWire:
         self._open = ""
 
     def opening(self) -> bytes:
-        """What the body begins with."""
+        """The first bytes of the body."""
         message: dict[str, Any] = {
             "model": self._model,
             "id": "msg_01XMATm4UFnjP841TckVuNF4",
@@ -260,7 +260,7 @@ class GeminiWire:
         self._said = 0
 
     def opening(self) -> bytes:
-        """What the body begins with."""
+        """The first bytes of the body."""
         return b""
 
     def say(self, step: Said) -> bytes:
@@ -310,8 +310,8 @@ class GeminiWire:
         )
 
     def _usage(self, thought: bool, last: bool) -> dict[str, Any]:
-        """The running total. A model that thinks counts from its first word of text on, any
-        other only in its last chunk."""
+        """The running total. A thinking model counts from its first piece of text on, any other
+        only in its last chunk."""
         counts = self._counts or Counts(11, 0)
         self._said += not thought
         told = counts.output - counts.reasoning if last and self._counts else self._said

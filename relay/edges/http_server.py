@@ -109,9 +109,9 @@ class HttpConnection(web.RequestHandler):
         queued = len(self._messages)
         super().data_received(data)
         if len(self._messages) > queued:
-            self._heed_broken_body()
+            self._fail_broken_body()
 
-    def _heed_broken_body(self) -> None:
+    def _fail_broken_body(self) -> None:
         """If the previous request's body is incomplete, the message behind it can only be a parser
         failure. Drop that message and fail the body: the request's own handler then answers."""
         body, self._body = self._body, self._messages[-1][1]

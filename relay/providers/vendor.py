@@ -98,9 +98,9 @@ class VendorProvider:
         """The `Fault` for a refusal."""
         return self._wire.classify(reply, call)
 
-    def step_aside(self, call: Call, caller: Caller) -> UpstreamCall:
+    def call_by_sdk(self, call: Call, caller: Caller) -> UpstreamCall:
         """Make `call` through the SDK, and every later call of its model too."""
-        self._lean.stand_aside(call.model)
+        self._lean.leave_to_sdk(call.model)
         return self._awaited.begin(partial(self._ask_sdk, call), caller)
 
     async def warm(self, model: str) -> None:

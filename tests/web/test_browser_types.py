@@ -66,8 +66,8 @@ def members(declared: str) -> dict[str, bool]:
 def test_what_is_required_on_the_wire_is_required_in_the_types(generator: ModuleType) -> None:
     """Read back from the file, so that the generator itself is held too."""
     definitions = json_schema()["$defs"]
-    seen_to = {SERVER_FRAMES[tag].__name__ for tag in generator.SEEN_TO}
-    frames = {model.__name__ for model in SERVER_FRAMES.values()} - seen_to
+    handled = {SERVER_FRAMES[tag].__name__ for tag in generator.HANDLED_BY_CLIENT}
+    frames = {model.__name__ for model in SERVER_FRAMES.values()} - handled
     for name in {"ChatFrame", "Message", "Tool", "AttemptReport", "TimingReport"} | frames:
         required = definitions[name].get("required", ())
         fields = {field: field not in required for field in definitions[name]["properties"]}

@@ -192,7 +192,7 @@ def read(fields: Fields) -> tuple[OpenAIBody, ChatRequest]:
         body = msgspec.convert(fields, OpenAIBody)
     except msgspec.ValidationError as error:
         raise _wrong_shape(error) from None
-    _refuse_what_is_not_to_be_had(body)
+    _refuse_unsupported(body)
     chat = {name: value for name, value in _chat_fields(body).items() if value is not None}
     try:
         return body, to_request(ChatFields.model_validate(chat), body.model)
@@ -209,7 +209,7 @@ def _wrong_shape(error: msgspec.ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{param}: {what}" if param else what, param)
 
 
-def _refuse_what_is_not_to_be_had(body: OpenAIBody) -> None:
+def _refuse_unsupported(body: OpenAIBody) -> None:
     if not body.model:
         raise InvalidRequest("model: is empty", "model")
     if body.n not in (None, 1):

@@ -180,11 +180,11 @@ class ServedSocket:
             elif message.type is WSMsgType.BINARY:
                 await self._perform(self._rules.receive_binary())
             else:
-                await self._heed_end(message)
+                await self._correct_close_code(message)
                 return
             await self._outlet.room()
 
-    async def _heed_end(self, message: WSMessage) -> None:
+    async def _correct_close_code(self, message: WSMessage) -> None:
         """Correct the close code: aiohttp reports 1000 for an end without a close frame."""
         if message.type is WSMsgType.CLOSE:
             code = close_answer(message.data)

@@ -15,20 +15,19 @@ _STAND_INS = _NO_ARGUMENTS | {"{}"}
 
 
 class PartialCall:
-    """One call as it grows: its arguments come as pieces of JSON text. `told` is the id that the
-    vendor gave it, empty if it gave none; `call_id` the one that clients see. `doubtful`: the
-    piece that began it had nothing but the name of the call before it, which may be a
-    repetition."""
+    """One call as it grows: its arguments come as pieces of JSON text. `vendor_id` is the id from
+    the vendor, empty if it gave none; `call_id` the one that clients see. `doubtful`: the piece
+    that began it had nothing but the name of the call before it, which may be a repetition."""
 
-    __slots__ = ("_pieces", "call_id", "doubtful", "given", "name", "told")
+    __slots__ = ("_pieces", "call_id", "doubtful", "given", "name", "vendor_id")
 
     def __init__(
-        self, call_id: str, name: str, given: dict[str, Any] | None = None, told: str = ""
+        self, call_id: str, name: str, given: dict[str, Any] | None = None, vendor_id: str = ""
     ) -> None:
         self.call_id = call_id
         self.name = name
         self.given = given
-        self.told = told
+        self.vendor_id = vendor_id
         self.doubtful = False
         self._pieces: list[str] = []
 
@@ -92,12 +91,12 @@ class CallsInPieces:
         return bool(self._calls)
 
     def open(
-        self, index: int | None, told: str, name: str, given: dict[str, Any] | None = None
+        self, index: int | None, vendor_id: str, name: str, given: dict[str, Any] | None = None
     ) -> PartialCall:
         """Begin a call. Later pieces with its `index` belong to it."""
         count = len(self._calls)
         taken = {call.call_id for call in self._calls}
-        call = PartialCall(unused(told or f"call_{count}", taken), name, given, told)
+        call = PartialCall(unused(vendor_id or f"call_{count}", taken), name, given, vendor_id)
         self._calls.append(call)
         self._by_index[count if index is None else index] = call
         return call
@@ -117,7 +116,7 @@ class CallsInPieces:
     def add(
         self,
         index: int | None,
-        told: str,
+        vendor_id: str,
         name: str,
         arguments: str | dict[str, Any] | None,
         named: list[PartialCall],
@@ -125,16 +124,16 @@ class CallsInPieces:
         """Take a piece of a call. `named` are the calls that the same event has named so far; the
         piece's call is added to it."""
         text = arguments if isinstance(arguments, str) else ""
-        known = self._find(index, told)
-        if known is None or self._is_another(known, told, name, text, named):
-            call = self.open(index, told, name)
+        known = self._find(index, vendor_id)
+        if known is None or self._is_another(known, vendor_id, name, text, named):
+            call = self.open(index, vendor_id, name)
             said = known is not None and known.name == name and known not in named
-            call.doubtful = said and not (told or arguments)
+            call.doubtful = said and not (vendor_id or arguments)
         else:
             call = known
             call.add_name(name)
-            if told and not call.told:
-                call.told = call.call_id = told
+            if vendor_id and not call.vendor_id:
+                call.vendor_id = call.call_id = vendor_id
         if name:
             named.append(call)
         call.add(text)
@@ -165,7 +164,7 @@ class CallsInPieces:
             found.append(ToolCall(call.call_id, characters(call.name), arguments))
         return found
 
-    def _find(self, index: int | None, told: str) -> PartialCall | None:
+    def _find(self, index: int | None, vendor_id: str) -> PartialCall | None:
         """The call that a piece may belong to. With an index: the call at that index, unless it
         has another id and an earlier call has this one. Without: the call of its id, else the last
         one."""
@@ -173,20 +172,20 @@ class CallsInPieces:
             found = self._calls[-1] if self._calls else None
         else:
             found = self._by_index.get(index)
-        if not told or found is None or found.told == told:
+        if not vendor_id or found is None or found.vendor_id == vendor_id:
             return found
-        return next((call for call in self._calls if call.told == told), found)
+        return next((call for call in self._calls if call.vendor_id == vendor_id), found)
 
     def _is_another(
-        self, call: PartialCall, told: str, name: str, text: str, named: list[PartialCall]
+        self, call: PartialCall, vendor_id: str, name: str, text: str, named: list[PartialCall]
     ) -> bool:
         """Whether a piece begins a new call, although its index or order points to `call`. A piece
         without a name never does, because some servers give each piece a new id."""
         if not name or not call.name:
             return False
-        if call in named or (told and call.told and told != call.told):
+        if call in named or (vendor_id and call.vendor_id and vendor_id != call.vendor_id):
             return True
-        if told and told == call.told:
+        if vendor_id and vendor_id == call.vendor_id:
             again = name != call.name or (text[:1] == "{" and not call.says(text))
             return again and call.begun and call.arguments() is not None
         if not call.begun:

@@ -25,7 +25,7 @@ class Asker(Protocol):
         """The `Fault` for a refusal: a status of 400 and above."""
         ...
 
-    def step_aside(self, call: Call, caller: Caller) -> UpstreamCall:
+    def call_by_sdk(self, call: Call, caller: Caller) -> UpstreamCall:
         """Make `call` through the SDK, and every later call of its model too, because the lean way
         can't read the response."""
         ...
@@ -66,7 +66,7 @@ class LeanCall:
     def over(self, response: Response, error: Exception | None) -> None:
         """Report the end of the response to the caller, or make the call again through the SDK."""
         if isinstance(error, Unsupported):
-            self._upstream = self._asker.step_aside(self._call, self._caller)
+            self._upstream = self._asker.call_by_sdk(self._call, self._caller)
             return
         if error is None:
             error = self._conclusion(response)

@@ -56,7 +56,7 @@ class LeanTransport:
             self._endpoints[model] = await self._rehearsed(greeting(model))
         return self._endpoints[model]
 
-    def stand_aside(self, model: str) -> None:
+    def leave_to_sdk(self, model: str) -> None:
         """Leave every later call of `model` to the SDK."""
         self._endpoints[model] = None
 

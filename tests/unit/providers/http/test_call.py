@@ -23,7 +23,7 @@ class Asker:
     def __init__(self):
         self.aside = []
 
-    def step_aside(self, call, caller):
+    def call_by_sdk(self, call, caller):
         self.aside.append((call, caller))
         return self
 

@@ -102,7 +102,7 @@ async def test_where_a_models_calls_go_is_known_once_it_was_learnt_until_it_stan
     lean = LeanTransport(lambda call: sdk.post(URL))
     assert lean.endpoint("m") is None
     assert await lean.learn("m") is lean.endpoint("m") is not None
-    lean.stand_aside("m")
+    lean.leave_to_sdk("m")
     assert await lean.learn("m") is lean.endpoint("m") is None
     await lean.close()
 
