@@ -121,7 +121,7 @@ test('a closed client takes no chat and opens no socket', async () => {
 
 test('an id under way is refused', async () => {
   const { client } = await connected();
-  assert.throws(() => client.chat({ id: 'a', messages: 'x' }), /under way/);
+  assert.throws(() => client.chat({ id: 'a', messages: 'x' }), /already running/);
   client.close();
 });
 

@@ -40,7 +40,7 @@ def begun(last: int = -1) -> tuple[Session, Answer]:
 
 def test_an_id_under_way_is_refused() -> None:
     session, _ = begun()
-    with pytest.raises(ValueError, match="under way"):
+    with pytest.raises(ValueError, match="already running"):
         session.add(Answer("a", REQUEST))
 
 
