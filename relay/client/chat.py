@@ -14,8 +14,8 @@ class Chat:
     """Iterate over it for the events, once; `Done` is the last. Raises `AnswerFailed` if the
     answer failed, `ConnectionFailed` if the connection to the relay was lost.
 
-    Leaving the loop early does not stop the answer: call `cancel`, or use the chat in `async
-    with`, which cancels an answer that has not ended.
+    Leaving the loop early does not stop the answer: call `cancel`, or use the chat in
+    `async with`, which cancels an answer that has not ended.
     """
 
     def __init__(self, answer: Answer, cancel: Callable[[str], None]) -> None:
