@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from relay.engine.process import EngineEndpoint
 
 INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C ended before it had a way of its own to end."""
+"""The exit status of a command that Ctrl-C stopped before it handled signals itself."""
 
 DESCRIPTION = "A WebSocket-first real-time relay between chat clients and language models."
 
 SERVER_EPILOG = """\
-Configured by environment variables, which may stand in .env; docs/configuration.md lists
+Configured by environment variables, which may be set in .env; docs/configuration.md lists
 them. Exit status: 0 stopped in order, or every provider answers; 1 a provider does not, or
 stopped at once; 2 bad configuration; 3 the address can't be listened on."""
 
@@ -55,7 +55,7 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument(
         compiled.INTERPRETED,
         action="store_true",
-        help="leave compiled modules out, where there are any (`make compile`)",
+        help="use no compiled modules, even where there are any (`make compile`)",
     )
     parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args(arguments)
@@ -77,7 +77,7 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def _work(number: int, port: int, endpoint: EngineEndpoint | None, parent: Connection) -> int:
-    """One of several processes of `serve`, from its first import on."""
+    """Run one of several processes of `serve`, from its first import on."""
     compiled.use(arguments=sys.argv)
 
     from relay.process.serving import serve_worker
@@ -86,8 +86,8 @@ def _work(number: int, port: int, endpoint: EngineEndpoint | None, parent: Conne
 
 
 def _complete_local(settings: Settings) -> None:
-    """Fetch the embedded model where its engine is installed and only the file is missing. A
-    start goes on without it where it can't be had."""
+    """Fetch the embedded model where its engine is installed and only the file is missing. Where
+    that fails the start goes on without it."""
     from relay.engine.fetch import NotFetched, fetch_model
     from relay.engine.model import lacks_model
 
@@ -101,7 +101,7 @@ def _complete_local(settings: Settings) -> None:
 
 def check(arguments: Sequence[str]) -> int:
     """Test the configuration and each provider; returns the exit status."""
-    does = "Test the configuration and each provider's key, spend nothing, say a line each."
+    does = "Test the configuration and each provider's key, at no cost, and print a line for each."
     _make_parser("relay check", does, SERVER_EPILOG).parse_args(arguments)
     return serve(["--check"])
 
@@ -116,7 +116,9 @@ def chat(arguments: Sequence[str]) -> int:
 def model(arguments: Sequence[str]) -> int:
     """Fetch the embedded model's file; returns the exit status."""
     does = "Keep the embedded model's file in the user's cache."
-    parser = _make_parser("relay model", does, "Exit status: 0 it is there; 1 it can't be had.")
+    parser = _make_parser(
+        "relay model", does, "Exit status: 0 the file is there; 1 it can't be fetched."
+    )
     parser.add_argument("action", choices=["fetch"], help="fetch the file, unless it is there")
     parser.parse_args(arguments)
 
@@ -131,8 +133,8 @@ def model(arguments: Sequence[str]) -> int:
 
 
 class Command(NamedTuple):
-    """A command's function, which takes the arguments after its name, and how the help tells
-    of it."""
+    """A command's function, which takes the arguments after its name, and its two texts in the
+    help."""
 
     run: Callable[[Sequence[str]], int]
     shown: str

@@ -34,9 +34,9 @@ from relay.core.events import (
 from relay.core.provider import Form
 from relay.core.records import Records, Shown, encode, shown, split_long
 from relay.failover.breaker import Breakers
-from relay.failover.estate import estate_of
 from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
+from relay.failover.inherited import inherited_from
 from relay.failover.policy import Abort, Failover, Launch, Plan, Step
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))
@@ -219,8 +219,10 @@ class Sim:
             told = self.plan.targets[0]
             self._keep([Start(self.plan.stream, told.provider, told.model)])
             self._keep([Reasoning(take_over.reasoning), Text(take_over.text), *take_over.calls])
-            left = estate_of(self.log.chunks(), Account(tuple(attempts), calls=()), self.now, 0)
-            self.policy.inherit(left)
+            inherited = inherited_from(
+                self.log.chunks(), Account(tuple(attempts), calls=()), self.now, 0
+            )
+            self.policy.inherit(inherited)
             self._do(self.policy.begin(self.now))
         return self._to_the_end(limit)
 
@@ -242,8 +244,8 @@ class Sim:
         accepted = self.now - after - (former.now - former.accepted)
         self.accepted = accepted
         last_sign = round((former.now - former.accepted) * 1000)
-        estate = estate_of(self.log.chunks(), account, accepted, last_sign)
-        self.policy.inherit(estate)
+        inherited = inherited_from(self.log.chunks(), account, accepted, last_sign)
+        self.policy.inherit(inherited)
         self._do(self.policy.begin(self.now))
 
     def finish(self) -> Outcome:

@@ -1,1 +1,1 @@
-"""Answers under way: which route serves a chat, who drives an answer, and the deadlines of all."""
+"""Running answers: routes, the driver of each answer, and all deadlines."""

@@ -1,4 +1,5 @@
-"""How a chat is put to a model: from its start, or with an unfinished answer to go on from."""
+"""Builds the upstream call of an attempt: the chat alone, or with an unfinished answer to
+continue."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ CONTINUATION_PROMPT = (
     "go straight on from there, in the same language, voice and format. Explain nothing, do "
     "not mention the interruption."
 )
-"""What the user turn says that asks a model to go on. It stands at the conversation's end,
-so that the system prompt stays as the client or the operator wrote it. The repeated words
-are taken out again: they show where the answer was cut, inside a word or between two."""
+"""The user turn that asks a model to go on. It is the last turn, so that the system prompt stays as
+the client or the operator wrote it. The repeated words are removed again: they show where the
+answer was cut, inside a word or between two."""
 
 
 def continued(request: ChatRequest, form: Form, partial: str, prompt: str) -> ChatRequest:
@@ -30,8 +31,8 @@ def continued(request: ChatRequest, form: Form, partial: str, prompt: str) -> Ch
 
 
 REPEATED_TOKENS = 32
-"""Tokens that a continuation may spend beyond what is left of `max_tokens`: it repeats the
-last words first, and the count of those shown is an estimate."""
+"""Tokens that a continuation may use beyond the rest of `max_tokens`: it repeats the last words
+first, and the count of tokens shown is an estimate."""
 
 
 def call_of(request: ChatRequest, launch: Launch, max_tokens: int, prompt: str) -> Call:

@@ -20,8 +20,8 @@ from relay.core.records import shown
 from relay.core.request import ChatRequest, estimate_input_characters
 from relay.core.streamlog import Existing, Orphan, Spec, StreamLog, Writer
 from relay.failover.breaker import Breakers
-from relay.failover.estate import Estate, estate_of
 from relay.failover.hedging import HedgeBudget
+from relay.failover.inherited import Inherited, inherited_from
 from relay.failover.policy import Failover, Launch, Plan, Rescue
 from relay.observability.health import HealthStatus
 
@@ -29,7 +29,7 @@ DRAIN_RETRY_AFTER = 1.0
 """Seconds after which a chat refused for draining may be sent to another process."""
 
 NOT_KEPT = ChatRequest("", ())
-"""Stands for the request of an orphan of which none was kept: nobody knows what it asked."""
+"""The request of an orphan whose own request was not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What holds for every answer, whatever its route. Times in seconds."""
+    """The rules for every answer, whatever its route. Times are in seconds."""
 
     retry_after_max: float
     max_attempts: int
@@ -54,8 +54,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Lineup:
-    """Who can answer: providers by name, routes by name with the default first, and for
-    each name that was asked for but is off, the reason."""
+    """Providers by name, routes by name with the default first, and `off`: for each configured name
+    that is off, the reason."""
 
     providers: Mapping[str, Provider]
     routes: Mapping[str, Route]
@@ -78,14 +78,14 @@ class Lineup:
             return f"provider: {name} is off: {self.off[name]}"
         if not self.routes:
             return "provider: no provider is on"
-        return f"provider: there is no {name[:64]!r}; there is {', '.join(self.routes)}"
+        return f"provider: {name[:64]!r} is unknown; known are {', '.join(self.routes)}"
 
 
 class Dispatcher:
     """Owns every running stream; they outlive the sockets that asked for them.
 
-    `wheel` keeps their deadlines, and goes by the same clock; None for one of its own. Call
-    `sweep` about once a second, and `drain` before the process ends.
+    `wheel` keeps their deadlines and uses the same clock; None makes a new one. Call `sweep` about
+    once a second, and `drain` before the process ends.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Dispatcher:
         except StreamExpired:
             raise RelayError(
                 Code.DRAINING,
-                "this server is going away; send the chat again on a new connection",
+                "this server is shutting down; send the chat again on a new connection",
                 retryable=True,
                 retry_after=DRAIN_RETRY_AFTER,
             ) from None
@@ -232,15 +232,17 @@ class Dispatcher:
     def adopt(self, orphan: Orphan) -> None:
         """Finish a stream whose owner died; give this to `StreamLog.on_orphan`."""
         request = orphan.spec.request if orphan.spec else NOT_KEPT
-        left = estate_of(orphan.chunks, orphan.account, orphan.accepted, orphan.last_sign_ms)
+        inherited = inherited_from(
+            orphan.chunks, orphan.account, orphan.accepted, orphan.last_sign_ms
+        )
         stream = orphan.writer.stream
         self._observer.started(stream, request.provider, request, taken_over=True)
         route = self._lineup.routes.get(request.provider)
         if orphan.spec is None or route is None:
-            self._end_untaken(orphan, request, left)
+            self._end_untaken(orphan, request, inherited)
             return
         driver = self._drive(orphan.writer, orphan.spec, route)
-        driver.inherit(left)
+        driver.inherit(inherited)
         if orphan.cancelled:
             driver.cancel()
         elif orphan.late:
@@ -248,13 +250,13 @@ class Dispatcher:
         else:
             driver.begin()
 
-    def _end_untaken(self, orphan: Orphan, request: ChatRequest, left: Estate) -> None:
+    def _end_untaken(self, orphan: Orphan, request: ChatRequest, inherited: Inherited) -> None:
         """End an answer that this node can't go on with."""
         stream = orphan.writer.stream
-        cut_short = left.cut_short(estimate_input_characters(request))
+        cut_short = inherited.cut_short(estimate_input_characters(request))
         for attempt in cut_short:
             self._observer.attempt_ended(stream, attempt)
-        end = self._not_takeable([*left.attempts, *cut_short])
+        end = self._not_takeable([*inherited.attempts, *cut_short])
         orphan.writer.append([*self._missing_start(orphan, request), end])
         self._observer.ended(stream, request.provider, end, lambda: shown(orphan.writer.chunks()))
 
@@ -281,9 +283,9 @@ class Dispatcher:
                 driver.abandon()
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new chats, give the running ones `seconds` to end, then hand those
-        left to another node, or end them with a `draining` error where there can be none.
-        Every upstream call is closed then; `Provider.close` waits for those that take a moment."""
+        """Refuse new chats, give the running ones `seconds` to end, then hand those left to another
+        node, or end them with a `draining` error where no other node can take them. Every upstream
+        call is closed then; `Provider.close` waits for those that take a moment."""
         self.draining = True
         self._log.on_orphan(None)
         try:
@@ -301,4 +303,4 @@ class Dispatcher:
         except RelayError:
             handed_over = False
         if not handed_over and not driver.finished:
-            driver.stop(Code.DRAINING, "the server went away; send the chat again")
+            driver.stop(Code.DRAINING, "the server shut down; send the chat again")

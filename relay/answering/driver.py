@@ -1,8 +1,8 @@
 """Drives one answer: carries out the failover policy's steps.
 
-There is no task a stream. Everything that can happen to an answer is a callback (a batch
-from an attempt's upstream, an attempt's end, a timer, a cancel), each is put to the
-policy, and its step is carried out before the callback returns.
+There is no task a stream. Everything that can happen to an answer is a callback: a batch from an
+attempt's upstream, an attempt's end, a timer, a cancel. Each asks the policy for a step and carries
+it out before it returns.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from relay.core.provider import UpstreamCall
 from relay.core.records import Shown, shown
 from relay.core.request import ChatRequest
 from relay.core.streamlog import Writer
-from relay.failover.estate import Estate
+from relay.failover.inherited import Inherited
 from relay.failover.policy import Abort, Failover, Launch, Step
 
-_TERMINAL = (Done, Failed)  # for isinstance: a union would be built anew for each batch
+_TERMINAL = (Done, Failed)  # for isinstance: a union would be built again for each batch
 
 
 class AnswerObserver(Protocol):
-    """Who is told what became of streams: logs, metrics and health. Never per token."""
+    """Is called when streams and attempts start and end, for logs, metrics and health. Never per
+    token."""
 
     def started(self, stream: str, route: str, request: ChatRequest, *, taken_over: bool) -> None:
-        """A stream is this process's to write: a chat was accepted, or an answer taken over
-        from another process. Told of a chat once its first attempt is on its way, so that the
-        line of an answer which ends in that very moment may come before."""
+        """This process writes a stream: it accepted a chat, or took an answer over from another
+        process. For a chat it is called after the first attempt was launched, so `ended` may come
+        before it where an answer ends at once."""
         ...
 
     def answering(self, stream: str, target: Target, seconds: float) -> None:
-        """The first event of an upstream call came, so many seconds after its start."""
+        """The first event of an upstream call came, `seconds` after its start."""
         ...
 
     def attempt_ended(self, stream: str, attempt: EndedAttempt) -> None:
@@ -44,21 +45,21 @@ class AnswerObserver(Protocol):
         ...
 
     def ended(
-        self, stream: str, route: str, record: Done | Failed | None, left: Callable[[], Shown]
+        self, stream: str, route: str, record: Done | Failed | None, final: Callable[[], Shown]
     ) -> None:
-        """A stream has its terminal record; None where another process writes it from
-        here on. Only with a record may `left` be called, at once: it gives what the answer
-        leaves standing, nothing where the stream was erased."""
+        """A stream ended with `record`, its terminal record; None where another process goes on
+        writing it. `final` returns what readers still see at the end, which is empty where the
+        stream was erased; call it only where there is a record, and at once."""
         ...
 
     def unexpected(self, stream: str, error: BaseException) -> None:
-        """Something raised that is not a `Fault`: a defect, to be logged with its trace."""
+        """An exception that is not a `Fault`: a defect, to be logged with its traceback."""
         ...
 
 
 class AttemptCall:
-    """The upstream call of one attempt under way, and its `Caller`. `began` is by the driver's
-    clock; `silent` until it says something."""
+    """The upstream call of one attempt under way, and its `Caller`. `began` is in seconds by the
+    driver's clock; `silent` is True until its first event."""
 
     __slots__ = ("_driver", "_upstream", "began", "number", "silent", "target")
 
@@ -72,11 +73,11 @@ class AttemptCall:
 
     @property
     def context(self) -> Context:
-        """What a task of the call runs in: the driver's context."""
+        """The context for tasks of the call: the driver's."""
         return self._driver.context
 
     def carried_by(self, upstream: UpstreamCall) -> None:
-        """Whose closing ends the call."""
+        """Set the upstream call that `close` closes."""
         self._upstream = upstream
 
     def close(self) -> None:
@@ -86,12 +87,12 @@ class AttemptCall:
             upstream.close()
 
     def take(self, events: Sequence[Event]) -> None:
-        """What one read of the upstream brought."""
+        """Pass on the events of one read of the upstream."""
         self._driver.batch(self, events)
 
     def ended(self, error: BaseException | None) -> None:
-        """The call is over. An exception holds this object in its traceback: letting go of
-        the upstream leaves no cycle for the collector."""
+        """The call is over. The upstream is dropped, because the exception's traceback holds this
+        object: no reference cycle is left for the garbage collector."""
         self._upstream = None
         self._driver.context.run(self._driver.attempt_ended, self, error)
 
@@ -99,11 +100,11 @@ class AttemptCall:
 class Driver:
     """One running answer, from the first attempt to the terminal record.
 
-    `attempt` makes one upstream call for `request`; `wheel` goes by the same clock;
-    `ended` is called once, when the terminal record is appended or another writer has taken
-    the stream over. `grace` is how many seconds it may run without a reader; its owner looks
-    after that. Its attempts and deadlines run in the `context` that it was made in, by which
-    log lines know whose they are.
+    `attempt` makes one upstream call for `request`; `wheel` uses the same clock; `ended` is called
+    once, when the terminal record is appended or another writer has taken the stream over. `grace`
+    is how many seconds it may run without a reader; its owner checks that. Its attempts and
+    deadlines run in `context`, a copy of the one that it was made in, so that their log lines carry
+    the right names.
     """
 
     __slots__ = (
@@ -158,12 +159,13 @@ class Driver:
         self._due = inf
         self._terminal: Done | Failed | None = None
 
-    def inherit(self, left: Estate) -> None:
-        """Enter what another owner left, to be followed by `begin`, `cancel` or `abandon`. Its
-        attempts that were cut short are reported as this process's: nobody else lives to do it."""
-        self._reported = len(left.attempts)
+    def inherit(self, inherited: Inherited) -> None:
+        """Take over the state of an answer from its former owner; call `begin`, `cancel` or
+        `abandon` next. The attempts that were cut short there are reported by this process, because
+        the former owner no longer can."""
+        self._reported = len(inherited.attempts)
         try:
-            self._failover.inherit(left)
+            self._failover.inherit(inherited)
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
 
@@ -176,37 +178,39 @@ class Driver:
             self.writer.on_lost(self._lose)
 
     def account(self) -> Account:
-        """See `Failover.account`."""
+        """What the records do not say, for a node that may have to take over."""
         return self._failover.account(self._clock())
 
     def cancel(self) -> None:
-        """Somebody wants the answer to end: close every upstream, then say so."""
+        """Cancel the answer: append `done` with `cancelled` and close every upstream."""
         self._carry_out(self._failover.cancel)
 
     def abandon(self) -> None:
-        """Nobody came back for the answer within its grace."""
+        """End the answer, because nobody read it for its grace."""
         self._carry_out(lambda now: self._failover.cancel(now, abandoned=True))
 
     def stop(self, code: Code, message: str) -> None:
-        """End with an error that is no provider's doing; the client may try again."""
+        """End with an error that no provider caused; the client may try again."""
         self._withdraw(code)
         attempts = list(self._failover.attempts)
         self._append([Failed(code, message, retryable=True, attempts=attempts)])
         self._finish()
 
     def leave(self) -> None:
-        """Close every upstream and say nothing, because this process goes away and another
-        one goes on with the answer: it is to know of the calls that end so."""
+        """Close every upstream and append nothing, because this process ends and another one
+        continues the answer. The account is stored, so that the other one knows how these calls
+        ended."""
         if not self.finished:
             self._withdraw(Code.DRAINING)
             self.writer.keep_account(self.account)
             self._finish()
 
-    # What happens
+    # Events
 
     def batch(self, attempt: AttemptCall, events: Sequence[Event]) -> None:
-        """What one read of an attempt's upstream brought. The hot path: plain text goes from the
-        policy to the log, and leaves the deadline alone, which it only moves away."""
+        """Handle the events of one read of an attempt's upstream. The hot path: plain text goes
+        from the policy to the log. The deadline is not set again, because text only moves it
+        later."""
         if self.finished:
             return
         now = self._clock()
@@ -232,7 +236,7 @@ class Driver:
         return self._failover.batch(attempt.number, events, now)
 
     def attempt_ended(self, attempt: AttemptCall, error: BaseException | None) -> None:
-        """An attempt's upstream call is over, or one that was closed raised against it."""
+        """An attempt's upstream call is over, or closing one raised an exception."""
         if attempt in self._attempts:
             self._attempts.remove(attempt)
         if not isinstance(error, Fenced):
@@ -243,14 +247,14 @@ class Driver:
         if error is None or isinstance(error, Fault):
             return error
         self._observer.unexpected(self.writer.stream, error)
-        return Fault(Code.PROVIDER_ERROR, "the provider failed in an unknown way")
+        return Fault(Code.PROVIDER_ERROR, "the provider failed for an unknown reason")
 
     def tick(self) -> None:
-        """The deadline that the wheel was given has come; the policy knows which."""
+        """The deadline that was given to the wheel has come; the policy knows what it is for."""
         self._disarm()
         self._carry_out(self._failover.tick)
 
-    # What is done about it
+    # Actions
 
     def _carry_out(self, ask: Callable[[float], Step]) -> None:
         if self.finished:
@@ -278,7 +282,7 @@ class Driver:
             self._note()
 
     def _note(self) -> None:
-        """Have the store keep what a node that takes over must know, where that is new."""
+        """Have the store keep the account for a node that takes over, where it has changed."""
         changes = self._failover.changes
         if changes != self._noted and not self.finished:
             self._noted = changes
@@ -312,8 +316,8 @@ class Driver:
                 attempt.close()
 
     def _arm(self) -> None:
-        """Have `tick` called by the deadline. A tick that comes early arms anew, so content
-        that only moves the deadline away costs nothing."""
+        """Have `tick` called at the deadline. A tick that comes too early arms again, so content
+        that only moves the deadline later costs nothing."""
         deadline = self._failover.deadline
         if deadline is None or self._due <= deadline:
             return
@@ -337,22 +341,22 @@ class Driver:
 
     def _defect(self, error: Exception) -> None:
         self._observer.unexpected(self.writer.stream, error)
-        self.stop(Code.INTERNAL, "the relay made a mistake; send the chat again")
+        self.stop(Code.INTERNAL, "internal error of the relay; send the chat again")
 
     def _lose(self) -> None:
-        """Another writer has the stream: close every upstream and say nothing."""
+        """Another writer has the stream: close every upstream and append nothing."""
         if not self.finished:
             self._withdraw(Code.CANCELLED)
             self._finish()
 
     def _withdraw(self, outcome: Code) -> None:
-        """Tell the policy that it ends here, and how its attempts do."""
+        """Tell the policy that the answer ends here, and with which outcome its attempts end."""
         try:
             self._failover.withdraw(self._clock(), outcome)
-        except Exception as error:  # it may be the policy's defect that ends the stream
+        except Exception as error:  # perhaps the same defect of the policy that ended the stream
             self._observer.unexpected(self.writer.stream, error)
 
-    def _left(self) -> Shown:
+    def _final(self) -> Shown:
         return shown(self.writer.chunks())
 
     def _close_upstreams(self) -> None:
@@ -367,5 +371,5 @@ class Driver:
         self._close_upstreams()
         self._disarm()
         self._report()
-        self._observer.ended(self.writer.stream, self._route, self._terminal, self._left)
+        self._observer.ended(self.writer.stream, self._route, self._terminal, self._final)
         self._ended(self)

@@ -1,5 +1,5 @@
-"""Routes: which targets answer to a name, under which rules, and what of a client's chat
-a route lets through. Pure."""
+"""Routes: the targets and rules behind a name, and which parts of a client's chat a route accepts.
+Pure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ClientSystem = Literal["forbid", "append", "allow"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One name that a client may ask for, and what stands behind it.
+    """One name that a client may ask for, with its targets and rules.
 
-    `targets` are tried in order. Times are in seconds. `system` is the operator's own
-    system prompt; `client_system` says what becomes of the client's: refused, put behind
-    the operator's, or used in its place. `client_tools` False refuses tools.
-    `max_output_tokens` caps what a client may ask for.
+    `targets` are tried in order. Times are in seconds. `system` is the operator's own system
+    prompt; `client_system` says whether the client's is refused, appended to the operator's, or
+    used instead of it. `client_tools` False refuses tools. `max_output_tokens` caps what a client
+    may ask for.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Route:
 
 
 def apply_route(request: ChatRequest, route: Route) -> ChatRequest:
-    """The chat as the route lets it through, under the route's name: what goes upstream.
+    """The chat that goes upstream: the route's rules applied, under the route's name.
 
-    `max_tokens` is always set in it. Turns of the role `system` count as the client's
-    system prompt. Raises `RelayError` BAD_REQUEST, naming the field that the route forbids.
+    `max_tokens` is always set in it. Turns of the role `system` count as the client's system
+    prompt. Raises `RelayError` BAD_REQUEST, naming the field that the route forbids.
     """
     if request.tools and not route.client_tools:
         raise _forbidden("tools", route)

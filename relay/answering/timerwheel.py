@@ -29,12 +29,12 @@ NO_CHAT = Context()
 
 
 class Member(Protocol):
-    """Who has a deadline. `context` is what its `tick` runs in: the timer's own is that of
-    whoever happened to arm it."""
+    """An object with a deadline. Its `tick` runs in `context`, because the timer's own context is
+    that of whichever member armed it."""
 
     @property
     def context(self) -> Context:
-        """Whose log lines those of `tick` are among."""
+        """The context for `tick`, so that its log lines carry the right names."""
         ...
 
     def tick(self) -> None:
@@ -55,8 +55,8 @@ class TimerWheel:
         self._armed = 0
 
     def join(self, member: Member, due: float) -> None:
-        """Have `member` called at `due` by the clock, or at once where that has passed.
-        Call it in a running loop; afterwards it is a member no more."""
+        """Have `member.tick` called at the time `due`, or at once where that has passed. Needs a
+        running loop. A member that was called has left the wheel."""
         spoke = ceil(due / STEP)
         members = self._spokes.get(spoke)
         if members is None:
@@ -73,7 +73,7 @@ class TimerWheel:
             members.discard(member)
 
     def turn(self) -> None:
-        """Time passed: call whom it concerns. Called by the timer."""
+        """Call the members whose deadline has come. Called by the timer."""
         self._timer = None
         loop, reached = asyncio.get_running_loop(), floor(self.clock() / STEP)
         while self._order and self._order[0] <= reached:
@@ -82,7 +82,7 @@ class TimerWheel:
         self._arm()
 
     def _arm(self) -> None:
-        """Have the next spoke that holds somebody turned."""
+        """Set the timer for the next spoke that has members."""
         while self._order and not self._spokes[self._order[0]]:
             del self._spokes[heapq.heappop(self._order)]
         if not self._order or (self._timer is not None and self._armed <= self._order[0]):

@@ -1,3 +1,2 @@
-"""The words of the house, which every other room speaks: errors, events, requests, records, and
-what a provider and a stream log are. Pure: no event loop, clock, log or socket.
-"""
+"""The types that all other packages share: errors, events, requests, records, and the interfaces of
+a provider and a stream log. Pure: no event loop, clock, log or socket."""

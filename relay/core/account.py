@@ -9,12 +9,11 @@ from relay.core.events import EndedAttempt, Target, Usage
 
 
 class AttemptNote(Struct, frozen=True, omit_defaults=True):
-    """What is noted of an attempt under way. `began_ms` counts from the chat's acceptance.
+    """What is noted about an attempt under way. `began_ms` counts from the chat's acceptance.
 
-    `before` is how many characters the log held when it was launched, so that those which
-    follow are its own. `offered` counts the characters that it was given to go on from,
-    `written` what it said until it was noted, shown or not; `usage` is what its provider
-    counted until then.
+    `before` is the number of characters in the log when the attempt was launched: those after them
+    are its own. `offered` counts the characters that it was asked to go on from, `written` those
+    that it has produced so far, shown or not; `usage` is its provider's count so far.
     """
 
     provider: str
@@ -28,20 +27,19 @@ class AttemptNote(Struct, frozen=True, omit_defaults=True):
 
     @property
     def target(self) -> Target:
-        """Whom it asks."""
+        """The target that is asked."""
         return Target(self.provider, self.model)
 
 
 class Account(Struct, frozen=True, omit_defaults=True):
-    """The state of an answer that its records do not tell. Times are milliseconds since
-    the chat's acceptance.
+    """The part of an answer's state that is not in its records. Times are milliseconds since the
+    chat's acceptance.
 
-    `attempts` are those that ended, `calls` those under way: None where the owner noted
-    none, as one of an earlier version does. `noted_ms` is when this was noted,
-    `first_text_ms` when the first text was appended, None before that. `served` is the
-    model that the provider of the text named, `reason` the fault that took the announced
-    target away where its successor is not announced yet. `epoch` is the writer's; stores
-    set it.
+    `attempts` are those that ended, `calls` those under way: None where the owner (an earlier
+    version) notes none. `noted_ms` is when this was noted, `first_text_ms` when the first text was
+    appended, None before that. `served` is the model name that the provider of the text reported,
+    `reason` the fault for which the announced target was given up, while its successor is not
+    announced yet. `epoch` is the writer's; stores set it.
     """
 
     attempts: tuple[EndedAttempt, ...] = ()

@@ -25,7 +25,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 """The port of a URL that names none, by its scheme."""
 
 MAX_NAME = 255
-"""Characters of a host name at most (RFC 1035 §2.3.4); what is longer is none."""
+"""The most characters of a host name (RFC 1035 §2.3.4); longer text is not a host name."""
 
 _LOCALHOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*localhost\.?", re.IGNORECASE | re.ASCII)
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -33,11 +33,11 @@ _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<four>[0-9.]+))(?::[0-9]{1
 
 
 def address_of(text: str) -> Address | None:
-    """The address that `text` is; None for anything else.
+    """`text` as an IP address; None where it is not one.
 
-    An IPv4 address inside an IPv6 one (`::ffff:10.0.0.1`) is the IPv4 address, and an IPv6
-    zone (`fe80::1%eth0`) is left out, so that one machine has one address. IPv4 in the
-    forms that programs read differently (`127.1`, `0177.0.0.1`, `2130706433`) is none.
+    An IPv4 address inside an IPv6 one (`::ffff:10.0.0.1`) is the IPv4 address, and an IPv6 zone
+    (`fe80::1%eth0`) is left out, so that one machine has one address. IPv4 in forms that programs
+    read differently (`127.1`, `0177.0.0.1`, `2130706433`) is not accepted.
     """
     return _address(text) if len(text) <= MAX_NAME else None
 
@@ -86,7 +86,7 @@ def network_of(text: str) -> Network:
 
 
 def is_within(address: str, networks: Sequence[Network]) -> bool:
-    """Whether `address` lies in one of `networks`; what is no address does not."""
+    """Whether `address` lies in one of `networks`; False for text that is not an address."""
     if not networks:
         return False
     found = address_of(address)
@@ -94,14 +94,13 @@ def is_within(address: str, networks: Sequence[Network]) -> bool:
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
-    """The address of who asked, as one machine is always written.
+    """The client's address, in one spelling for each machine.
 
-    `peer` is the socket's other end, `forwarded_for` every `X-Forwarded-For` header in
-    order, joined by commas. Each proxy appends whom it heard from, so the list is read
-    backwards for as long as a trusted proxy wrote the entry: what stands further left, the
-    client may have sent itself. An entry that is no address (`unknown`, or a name) ends
-    the way at the proxy that wrote it. What `peer` is where it is no address (a Unix
-    socket's is empty), it stays.
+    `peer` is the socket's other end, `forwarded_for` every `X-Forwarded-For` header in order,
+    joined by commas. Each proxy appends the address of its own peer, so the list is read backwards
+    as long as a trusted proxy wrote the entry: entries further left may come from the client
+    itself. Where an entry is not an address (`unknown`, or a name), the result is the proxy that
+    wrote it. A `peer` that is not an address (a Unix socket's is empty) is returned as it is.
     """
     client = _written(peer) or peer
     if not trusted:

@@ -1,5 +1,4 @@
-"""What holds where the operator sets nothing: the defaults of settings that parts of the house
-have too, so that each can be made without them. Times are in seconds."""
+"""Defaults of settings, shared with the classes that take the same values. Times are in seconds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The one error tree: what can go wrong, told by the contract's codes.
+"""All errors, identified by the contract's codes.
 
-Two families share it. A `RelayError` is what a client is told. A `Fault` is what one
-upstream attempt died of; the failover policy reads its `remedy`, and only when no
-remedy is left does it become a client's error.
+There are two families. A `RelayError` is shown to a client. A `Fault` says why one upstream attempt
+failed; the failover policy reads its `remedy`, and turns it into a client's error only when no
+remedy is left.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Code(StrEnum):
 
 
 OF_THE_REQUEST = frozenset({Code.BAD_REQUEST, Code.CONTENT_POLICY, Code.CONTEXT_LENGTH})
-"""What says something of a request, and nothing of the provider that refused it."""
+"""Codes that the request itself causes: they say nothing about the provider that refused it."""
 
 
 class RelayError(Exception):
-    """An error that a client may be told.
+    """An error that may be shown to a client.
 
-    `message` is shown as it is: it never holds a key, a header, a URL with credentials
-    or a stack trace. `retry_after` is in seconds.
+    `message` is shown as it is: it never holds a key, a header, a URL with credentials or a stack
+    trace. `retry_after` is in seconds.
     """
 
     def __init__(
@@ -70,22 +70,22 @@ class RelayError(Exception):
 
 
 class StreamExpired(RelayError):
-    """The stream is gone, was never there, or is not the asker's: all three look alike."""
+    """The stream is gone, never existed, or belongs to somebody else: the client can't tell
+    which."""
 
     def __init__(self) -> None:
         super().__init__(Code.STREAM_EXPIRED, "this stream is not available; send the chat again")
 
 
 class Fault(Exception):
-    """What one upstream attempt died of.
+    """Why one upstream attempt failed.
 
-    Raised by `Provider.run`. `code` is one of the `provider_*` codes, `context_length`,
-    `content_policy` or `bad_request`. `remedy` says what may still help; `retry_after`
-    (seconds) is the vendor's own wish. `message` is free of secrets.
-    `prefill_refused` is set when the vendor refused a conversation that ends in an
-    assistant turn: the next form of continuation may then be tried on the same target.
-    `recurs` is set for what a server that does it once does each time: it is not asked for
-    ever.
+    Given to `Caller.ended`; `Provider.probe` raises it. `code` is one of the `provider_*` codes,
+    `context_length`, `content_policy` or `bad_request`. `remedy` says what may still help;
+    `retry_after` is what the vendor asks for, in seconds. `message` is free of secrets.
+    `prefill_refused` is set when the vendor refused a conversation that ends in an assistant turn:
+    the next form of continuation may then be tried on the same target. `recurs` is set for a fault
+    that its server is likely to repeat at every try: the tries are limited then.
     """
 
     def __init__(
@@ -108,4 +108,4 @@ class Fault(Exception):
 
 
 class Fenced(Exception):
-    """A writer's epoch is no longer the stream's: another node owns it. Stop at once."""
+    """This writer is no longer valid: another node has taken the stream over. Stop at once."""

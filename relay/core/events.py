@@ -1,7 +1,8 @@
-"""What a provider yields and what a log holds. Never wire-shaped, never one vendor's shape.
+"""What providers yield (events) and what a log holds (records), in no wire's and no vendor's
+format.
 
-A provider hands batches of `Event` to its sink; a log holds `Record`s. Text, reasoning
-and tool calls are both: they pass from the one to the other unchanged.
+A provider gives batches of `Event` to its caller; a log holds `Record`s. Text, reasoning and tool
+calls are both: they pass from events to records unchanged.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ class FinishReason(StrEnum):
 
 
 class Target(Struct, frozen=True):
-    """One model at one provider: the thing an attempt is made on."""
+    """One model at one provider; each attempt asks one target."""
 
     provider: str
     model: str
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
-    """Tokens counted, of one attempt or summed over a stream. `estimated` where at least
-    one attempt's provider gave no count of its own."""
+    """Token counts of one attempt, or summed over a stream. `estimated` where at least one
+    attempt's provider gave no count of its own."""
 
     input_tokens: int
     output_tokens: int
@@ -82,8 +83,8 @@ class Alive(Struct, frozen=True, gc=False):
 
 
 Event: TypeAlias = Text | Reasoning | ToolCall | Served | Usage | Finish | Alive
-"""What a provider's sink receives, in the order the wire brought it. A later `Usage` of
-the same attempt replaces an earlier one (counts are running totals)."""
+"""What a provider gives to its caller, in the order received. A later `Usage` of the same attempt
+replaces an earlier one (counts are running totals)."""
 
 ALIVE = Alive()
 """The one instance of `Alive` that providers need."""
@@ -178,6 +179,6 @@ TEXTUAL = frozenset({Kind.TOKEN, Kind.REASONING})
 
 
 def estimate_tokens(characters: int) -> int:
-    """Tokens that so many characters make, where nobody counted: four characters a token,
-    the vendors' own rule of thumb, rounded up."""
+    """An estimate of the tokens in so many characters, where the provider gives no count: four
+    characters a token, as vendors estimate, rounded up."""
     return -(-characters // 4)

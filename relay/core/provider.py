@@ -1,4 +1,4 @@
-"""What a provider is to the rest of the house."""
+"""The interface of a provider."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from relay.core.events import Event
 from relay.core.request import ChatRequest
 
 Take: TypeAlias = Callable[[Sequence[Event]], None]
-"""Takes what one read of the upstream's socket brought. Synchronous; never call it with an empty
-batch. It may raise: let that pass through."""
+"""Takes the events of one read of the upstream's socket. Synchronous; never call it with an empty
+batch. Let its exceptions pass through."""
 
 
 class Caller(Protocol):
-    """Who made an upstream call, and hears of it."""
+    """Receives the events and the end of an upstream call."""
 
     @property
     def context(self) -> Context:
-        """What a task that is made for the call runs in, so that log lines know whose they are."""
+        """The context for tasks made for the call, so that their log lines carry its stream's
+        name."""
         ...
 
     def take(self, events: Sequence[Event]) -> None:
-        """What one read of the upstream's socket brought; a `Take`."""
+        """Take the events of one read of the upstream's socket; a `Take`."""
         ...
 
     def ended(self, error: BaseException | None) -> None:
-        """The call is over. `error` is None only where the vendor's end was seen, a `Fault` for
-        everything that the upstream did wrong, and anything else is a defect. Told once; after
-        the call was closed, told only what was raised against that."""
+        """The call is over. `error` is None only where the vendor's end was seen, and a `Fault`
+        where the upstream failed; any other exception is a defect. Called once; after
+        `UpstreamCall.close` only with an exception that closing raised."""
         ...
 
 
@@ -40,13 +41,12 @@ class UpstreamCall(Protocol):
     """One upstream call under way."""
 
     def close(self) -> None:
-        """Close the upstream, which must follow within 100 ms; its caller is given nothing
-        more. Idempotent."""
+        """Close the upstream within 100 ms; the caller gets no further events. Idempotent."""
         ...
 
 
 class Form(StrEnum):
-    """How a broken answer is offered to a model to go on with."""
+    """How a model is asked to go on with a broken answer."""
 
     PREFILL = "prefill"
     """The conversation ends in the unfinished assistant turn; the model goes on from there."""
@@ -66,30 +66,30 @@ class Call(Struct, frozen=True):
 
 
 class Provider(Protocol):
-    """One vendor's wire, behind the house's own words."""
+    """One vendor's API, behind the relay's own requests and events."""
 
     name: str
 
     def forms(self, model: str) -> tuple[Form, ...]:
-        """The ways `model` can take up an unfinished answer, best first; ends in RESTART."""
+        """The ways `model` can continue an unfinished answer, best first; the last is RESTART."""
         ...
 
     def begin(self, call: Call, caller: Caller) -> UpstreamCall:
-        """Make one upstream call and tell `caller` of it until the answer ends.
+        """Make one upstream call and report to `caller` until the answer ends.
 
-        `caller` hears from the event loop, never from within `begin`, also of what goes wrong
-        in beginning: this raises nothing.
-        A call ends well only when the vendor's end was seen: a finish reason, or its end
-        marker. A stream that stops without either ends in `Fault(PROVIDER_INTERRUPTED)`. Tool
-        calls are handed over whole, after the end was seen, before the `Finish` event.
-        Text after a `Finish` takes it back (some Gemini streams carry a finish reason on
-        every chunk): the last `Finish` counts. Nothing is ever tried again.
+        `caller` is called from the event loop, never from within `begin`. This method raises
+        nothing: its failures go to `caller` too. A call ends well only when the vendor's end was
+        seen: a finish reason, or its end marker. A stream that stops without either ends in
+        `Fault(PROVIDER_INTERRUPTED)`. Tool calls are handed over whole, after the end was seen,
+        before the `Finish` event. Text after a `Finish` cancels it (some Gemini streams carry a
+        finish reason on every chunk): the last `Finish` counts. A provider never repeats a call by
+        itself.
         """
         ...
 
     async def warm(self, model: str) -> None:
-        """Make ready for the first call of `model`: open a connection, load what is slow to
-        load. Costs nothing, sends no request, raises nothing."""
+        """Prepare the first call of `model`: open a connection, load what is slow to load. Costs
+        nothing, sends no request, raises nothing."""
         ...
 
     async def probe(self) -> None:
@@ -97,6 +97,6 @@ class Provider(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of connections. A call under way is closed; its caller is told a `Fault`.
+        """Close all connections. A call under way is closed and its caller gets a `Fault`.
         Idempotent."""
         ...

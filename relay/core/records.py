@@ -1,9 +1,9 @@
 """One stream's records, in memory: the text once, as it will be sent.
 
-Text is kept JSON-escaped, because that is the form in which every dialect sends it: a
-record is escaped when it is appended and never again, however many readers there are,
-and a merged frame of a thousand records is one slice. An array of offsets and a list of
-runs stand in for objects: an appended token costs its bytes and five more.
+Text is kept JSON-escaped, because that is the form in which every dialect sends it: a record is
+escaped when it is appended and never again, however many readers there are, and a merged frame of a
+thousand records is one slice. An array of offsets and a list of runs are kept instead of one object
+per record: an appended token costs its bytes and five more.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _WRITTEN = (Text, Reasoning)  # for isinstance: a union would be built anew at e
 _OFFSET = "I"  # four bytes: no answer comes near 4 GiB
 _encode = msgspec.json.Encoder().encode
 _decode_str = msgspec.json.Decoder(str).decode
-_chunk = tuple.__new__  # NamedTuple's own constructor is a function of Python's
+_chunk = tuple.__new__  # faster than NamedTuple's constructor, a Python function
 _STRUCT_OF: dict[Kind, type] = {kind: struct for struct, kind in KIND_OF.items()}
 
 
 class Chunk(NamedTuple):
-    """What a cursor takes: records `first..last` of one kind, adjacent.
+    """Adjacent records `first..last` of one kind, as a cursor takes them.
 
-    `body` is the JSON-escaped text without quotes for `token` and `reasoning`; for every
-    other kind, where `first == last`, it is the record as a JSON object.
+    `body` is the JSON-escaped text without quotes for `token` and `reasoning`; for every other
+    kind, where `first == last`, it is the record as a JSON object.
     """
 
     kind: Kind
@@ -76,7 +76,8 @@ def unescape(body: bytes) -> str:
 
 
 def split_long(records: Sequence[Record]) -> Sequence[Record]:
-    """The same records, no text longer than `MAX_RECORD_CHARS`: what a log numbers."""
+    """The same records, texts longer than `MAX_RECORD_CHARS` split. A log numbers the records that
+    this returns."""
     for record in records:
         if isinstance(record, _WRITTEN) and len(record.text) > MAX_RECORD_CHARS:
             return [piece for record in records for piece in _pieces(record)]
@@ -107,7 +108,7 @@ def decode(kind: Kind, body: bytes) -> Record:
 class Records:
     """An append-only sequence of records, read by `take` from any point.
 
-    `newest` is the seq of the last one, -1 where there is none. `ended` once the terminal
+    `newest` is the seq of the last one, -1 where there is none. `ended` is True once the terminal
     record is in.
     """
 
@@ -207,7 +208,7 @@ class Records:
 
 
 class Shown(NamedTuple):
-    """What a reader of all records has on the screen: what a continuation goes on from."""
+    """What a reader of all records has on the screen; a continuation goes on from it."""
 
     text: str
     reasoning: str
@@ -215,8 +216,8 @@ class Shown(NamedTuple):
 
 
 def shown(chunks: Sequence[Chunk]) -> Shown:
-    """Fold records from 0 into what they leave standing: a fallback with `keep` false
-    takes away the text and reasoning before it."""
+    """Fold all records, from 0, into what readers still see: a fallback with `keep` false removes
+    the text and reasoning before it."""
     text: list[str] = []
     reasoning: list[str] = []
     calls: list[ToolCall] = []
@@ -237,12 +238,12 @@ def shown(chunks: Sequence[Chunk]) -> Shown:
 
 
 def characters(chunks: Sequence[Chunk]) -> int:
-    """How much text and reasoning the records hold, taken back or not."""
+    """Characters of text and reasoning in the records, including those that a fallback discards."""
     return sum(len(unescape(chunk.body)) for chunk in chunks if chunk.kind in TEXTUAL)
 
 
 def announced(chunks: Sequence[Chunk]) -> Target | None:
-    """The target that readers were last told of, by `start` or `fallback`."""
+    """The target that the last `start` or `fallback` record names; None without one."""
     target: Target | None = None
     for chunk in chunks:
         if chunk.kind in TEXTUAL:

@@ -1,15 +1,15 @@
-"""What a secret looks like, and how it is taken out of text that people read. Pure."""
+"""What secrets look like, and how they are removed from text that people read. Pure."""
 
 from __future__ import annotations
 
 import re
 
 HIDDEN = "[redacted]"
-"""What stands where a secret stood."""
+"""The text that replaces a secret."""
 
 MIN_SECRET_LENGTH = 8
-"""Shorter configured keys are placeholders such as `none`; hiding them would tear words
-apart wherever they are shown and protect nothing."""
+"""Shorter configured keys are placeholders such as `none`; hiding them would damage ordinary words
+and protect nothing."""
 
 _SHAPES: tuple[tuple[tuple[str, ...], str], ...] = (
     # RFC 6750, RFC 7617
@@ -53,11 +53,11 @@ _SHAPES: tuple[tuple[tuple[str, ...], str], ...] = (
     # JSON Web Tokens, signed and encrypted
     (("eyj",), r"\beyJ[a-z0-9_-]{4,999}+\.[a-z0-9_-]{1,9999}(?:\.[a-z0-9_-]*){0,3}"),
 )
-"""Each shape, whatever its case, and the signs, in lower case, of which every text that has
-it holds one. Of what is hidden, a named group stays."""
+"""Signs in lower case, and a pattern that ignores case: every text that matches the pattern holds
+at least one of its signs. A named group of the pattern is not hidden."""
 
 _SIGNS = tuple(sign for signs, _ in _SHAPES for sign in signs)
-_FLAGS = re.VERBOSE | re.IGNORECASE | re.ASCII  # a key may follow a letter that is no ASCII
+_FLAGS = re.VERBOSE | re.IGNORECASE | re.ASCII  # a key may follow a letter that is not ASCII
 _ANY = re.compile("|".join(shape for _, shape in _SHAPES), _FLAGS)
 
 

@@ -1,4 +1,4 @@
-"""The one shape every edge decodes to: what a client asks, in no vendor's dialect."""
+"""The request that every edge decodes to, independent of any vendor's format."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ChatRequest(Struct, frozen=True, omit_defaults=True):
 
 
 def text_of(content: str | tuple[ContentPart, ...]) -> str:
-    """The written part of a message's content, images left out."""
+    """The text of a message's content, images left out."""
     if isinstance(content, str):
         return content
     return "".join(part.text for part in content if isinstance(part, TextContent))

@@ -1,8 +1,8 @@
-"""What a stream log is to the rest of the house.
+"""The interface of a stream log.
 
-Every answer is an append-only log; every reader is a cursor over that log. The log also
-keeps what is known of a stream beside its records: whose it is, what was asked, which id
-names it in which session, who reads it, and whether somebody wants it to end.
+Every answer is an append-only log; every reader is a cursor over that log. The log also keeps what
+is known of a stream beside its records: its subject, the request, which id names it in which
+session, who reads it, and whether it was cancelled.
 
 One contract suite (`tests/contract/stream_log.py`) holds every implementation.
 """
@@ -23,10 +23,10 @@ StreamStatus = Literal["running", "done", "error"]
 
 
 class Spec(Struct, frozen=True):
-    """What a stream is born with.
+    """What is fixed when a stream is created.
 
-    `stream` is its unguessable name. `session` and `id` are the claim by which its client
-    knows it; an edge without sessions makes both up. `grace` is how many seconds the
+    `stream` is its unguessable name. `session` and `id` together are the claim: its client knows
+    the stream by them. An edge without sessions makes both up. `grace` is how many seconds the
     stream runs on without a reader (0: not at all).
     """
 
@@ -57,14 +57,15 @@ class Cursor(Protocol):
 
     @property
     def at_head(self) -> bool:
-        """Whether `take` has yielded all there is: `wake` is called once when there is more."""
+        """Whether `take` has returned all records so far; `wake` is then called once when there are
+        more."""
         ...
 
     def take(self, limit: int) -> Chunk | None:
-        """What follows, merged up to `limit` bytes, moving on past it; None at the head.
+        """Take the next records, merged up to `limit` bytes, and move past them; None at the head.
 
-        Call it until it is `at_head`, then wait for `wake`. Raises `StreamExpired` where
-        the records were let go (retention, erasure) before this cursor had them.
+        Call it until it is `at_head`, then wait for `wake`. Raises `StreamExpired` where the
+        records were deleted (retention, erasure) before this cursor took them.
         """
         ...
 
@@ -74,7 +75,7 @@ class Cursor(Protocol):
 
 
 class Writer(Protocol):
-    """By which the owner writes one stream. Exactly one is valid at a time."""
+    """Writes one stream for its owner. Only one writer of a stream is valid at a time."""
 
     @property
     def stream(self) -> str:
@@ -94,25 +95,24 @@ class Writer(Protocol):
         ...
 
     def chunks(self) -> Sequence[Chunk]:
-        """Everything appended so far, from record 0, whether it is safe yet or not. For
-        the owner alone: a log keeps the text, so whoever writes it need not. Not to be
-        asked of a writer that was lost."""
+        """Everything appended so far, from record 0, whether it is safe yet or not. For the owner
+        only, which then need not keep the text itself. Do not call it once `on_lost` was called."""
         ...
 
     def keep_account(self, account: Callable[[], Account]) -> None:
-        """Keep what `account` tells, for a node that may have to take over: it told something
-        new. Asked when it is written, with what is appended next or soon, and again whenever
-        the store writes anyway; for the last time before the terminal record."""
+        """Store what `account` returns, for a node that may have to take over; call this when that
+        has changed. The store calls `account` when it writes: with the next records or soon, and
+        again at later writes, the last time before the terminal record."""
         ...
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when a reader on any node wants the stream to end, at once
-        where that was already so."""
+        """Call `callback` once when a reader on any node cancels the stream, immediately where that
+        has happened already."""
         ...
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when this writer may write no more, because another node
-        took over or the store gave up: cancel the upstream at once."""
+        """Call `callback` once when this writer may no longer write, because another node took over
+        or the store gave up. The callback must cancel the upstream at once."""
         ...
 
 
@@ -132,11 +132,10 @@ class Orphan(Struct, frozen=True):
     """A stream whose owner died, which this node has to finish.
 
     `spec` is None where the request was too large to be kept: the answer can only be ended.
-    `account` is what the owner noted last. `accepted` is when the chat was accepted, by the
-    log's clock: a moment of this node's clock, though another node saw it. `last_sign_ms` is
-    how long after that the owner last gave a sign of life.
-    `late` when nobody read it for longer than its grace: it must be abandoned. `cancelled`
-    when a reader wanted it to end.
+    `account` is what the owner noted last. `accepted` is when the chat was accepted, by the log's
+    clock on this node, though another node accepted it. `last_sign_ms` is the time from then to the
+    owner's last sign of life. `late` when nobody read it for longer than its grace: it must be
+    abandoned. `cancelled` when a reader cancelled it.
     """
 
     writer: Writer
@@ -154,9 +153,8 @@ class StreamLog(Protocol):
     gone, that never was, or that `subject` does not own (None owns what None started)."""
 
     async def open_session(self, session: str, subject: str | None) -> bool:
-        """Take part in a session, made if it is new; True where it was there before.
-        Each call wants a `leave_session`. Raises `RelayError(FORBIDDEN)` where it
-        belongs to another subject."""
+        """Join a session, or create it; True where it existed before. Call `leave_session` once for
+        each call. Raises `RelayError(FORBIDDEN)` where it belongs to another subject."""
         ...
 
     async def leave_session(self, session: str) -> None:
@@ -178,8 +176,8 @@ class StreamLog(Protocol):
         ...
 
     async def link(self, session: str, id: str, stream: str, subject: str | None) -> None:
-        """Let `id` name a stream of another session too. Raises `RelayError(BAD_REQUEST)`
-        where it names another one already."""
+        """Make `id` name a stream of another session too. Raises `RelayError(BAD_REQUEST)` where it
+        names another one already."""
         ...
 
     async def find(self, session: str, id: str) -> str:
@@ -194,9 +192,9 @@ class StreamLog(Protocol):
     async def attach(
         self, stream: str, after: int, wake: Callable[[], None], subject: str | None
     ) -> Cursor:
-        """A cursor behind `after`. `wake` is called from the event loop, synchronously,
-        whenever `take` would yield again. Raises `RelayError(BAD_REQUEST)` for a seq
-        that was never reached."""
+        """A cursor that starts after the seq `after`. `wake` is called from the event loop,
+        synchronously, whenever `take` would return records again. Raises `RelayError(BAD_REQUEST)`
+        for a seq that was never reached."""
         ...
 
     async def info(self, stream: str, subject: str | None) -> StreamInfo:
@@ -204,12 +202,12 @@ class StreamLog(Protocol):
         ...
 
     async def cancel(self, stream: str, subject: str | None) -> None:
-        """Want a stream to end; its owner is told. A finished one stays as it is."""
+        """Cancel a stream: its owner is told to end it. A finished stream stays as it is."""
         ...
 
     async def erase(self, stream: str, subject: str | None) -> None:
-        """Cancel, then let go of records, request and index, once readers now attached
-        have had the terminal record."""
+        """Cancel, then delete records, request and index once the readers that are attached have
+        taken the terminal record."""
         ...
 
     def on_orphan(self, callback: Callable[[Orphan], None] | None) -> None:
@@ -218,14 +216,14 @@ class StreamLog(Protocol):
         ...
 
     async def hand_over(self, writer: Writer) -> bool:
-        """Give up a running stream so that another node can take it at once; its
-        `on_lost` is called. False where no other node could: the caller must end it."""
+        """Give up a running stream so that another node can take it at once; its `on_lost` is
+        called. False where no other node can: the caller must end it."""
         ...
 
     def sweep(self) -> None:
-        """Time passed: let go of what is past it. Called about once a second."""
+        """Delete what has expired. Called about once a second."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything. Idempotent."""
+        """Release everything. Idempotent."""
         ...

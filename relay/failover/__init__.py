@@ -1,1 +1,1 @@
-"""The failover policy: which target is tried when, and what of its answer is shown. Pure."""
+"""The failover policy: which target is tried when, and which part of its answer is shown. Pure."""

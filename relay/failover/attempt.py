@@ -1,4 +1,4 @@
-"""The attempts of one answer: those under way, and the account of those that ended; pure."""
+"""The attempts of one answer: those under way, and the reports of those that ended. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from relay.failover.plan import Abort, Launch, Plan
 from relay.failover.seam import Seam
 
 LINGER = 1.0
-"""Seconds after the finish reason in which counts may still follow. Then the answer is
-finished, whether the upstream has closed or not."""
+"""Seconds after the finish reason in which counts may still follow. Then the answer is finished,
+even if the upstream has not closed."""
 
 OK = "ok"
 """The outcome of an attempt that ended well."""
@@ -24,16 +24,16 @@ OK = "ok"
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """An attempt under way. Times are the caller's clock's.
+    """An attempt under way. Times are in seconds by the caller's clock.
 
-    `heard` is its last sign of life; `yielded` whether it gave content, `called` whether that
-    was a tool call; `written` counts the characters that it said, shown or not.
+    `heard` is the time of its last event. `yielded` is set once it gave content, `called` once it
+    gave a tool call. `written` counts the characters of its text and reasoning, shown or not.
 
-    `seam` is there while its text is not known to fit what stands. `discards` where its
-    first content takes the place of what stands. `muted` where its reasoning is not shown,
-    because it would stand behind text. `told` once what it says is announced and shown.
-    `offered` counts the characters that it was given to go on from, 0 from the start,
-    `before` those that the log held when it was launched.
+    `seam` is set while it is undecided how its text continues the text shown. `discards`: its first
+    content replaces what is shown. `muted`: its reasoning is not shown, because it would come after
+    text. `announced` is set once its target is announced and its content shown. `offered` counts
+    the characters that it was asked to go on from (0: from the start), `before` those in the log
+    when it was launched.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Attempt:
     muted: bool = False
     heard: float | None = None
     yielded: bool = False
-    told: bool = False
+    announced: bool = False
     called: bool = False
     finish: FinishReason | None = None
     finished_at: float = 0.0
@@ -60,17 +60,17 @@ class Attempt:
 
     @property
     def continues(self) -> bool:
-        """Whether it was asked to go on from the text that stands."""
+        """Whether it was asked to go on from the text shown."""
         return self.offered > 0
 
     @property
-    def ended_in_meaning(self) -> bool:
-        """Whether its answer is whole, whatever becomes of the connection."""
+    def answer_complete(self) -> bool:
+        """Whether its answer is complete, even if the connection breaks after it."""
         return self.called or self.finish is not None
 
     def dead_at(self, first_token_timeout: float, idle_timeout: float) -> float:
-        """When it is given up, unless something comes before. Until the first content only
-        the first-token timeout counts, after it only the silence between signs of life."""
+        """The time at which it is given up, unless an event comes before. Until its first content
+        the first-token timeout counts, after that the idle timeout since its last event."""
         if self.finish is not None:
             return self.finished_at + LINGER
         if self.yielded and self.heard is not None:
@@ -78,30 +78,30 @@ class Attempt:
         return self.started + first_token_timeout
 
     def counted(self, input_characters: int, *, whole: bool, billed: bool) -> Usage | None:
-        """What it used, as `counted` tells it. None where the upstream refused before it
-        began, so that nothing is `billed`."""
+        """Its usage, as the function `counted` computes it; None where the upstream refused the
+        call before it began, so that nothing is `billed`."""
         if self.usage is None and not billed and self.heard is None:
             return None
         return counted(self.usage, input_characters + self.offered, self.written, whole=whole)
 
 
-def counted(told: Usage | None, asked: int, said: int, *, whole: bool) -> Usage:
-    """What a call used that was `asked` and `said` so many characters. Where the provider's
-    count is missing, stems from before a cut (`whole` False), or says that words cost
-    nothing, it is estimated from characters."""
+def counted(reported: Usage | None, asked: int, said: int, *, whole: bool) -> Usage:
+    """The usage of a call with `asked` characters of input and `said` characters of output.
+    Estimated from the characters where the provider `reported` none, and its output where the
+    report is from before the answer was cut (`whole` False) or is 0 although there was text."""
     output = estimate_tokens(said)
-    if told is None:
+    if reported is None:
         return Usage(estimate_tokens(asked), output, estimated=True)
-    if told.output_tokens >= output or (whole and told.output_tokens):
-        return told
-    return structs.replace(told, output_tokens=output, estimated=True)
+    if reported.output_tokens >= output or (whole and reported.output_tokens):
+        return reported
+    return structs.replace(reported, output_tokens=output, estimated=True)
 
 
 class Attempts:
-    """An answer's attempts: the one or two under way, and the account of those that ended.
+    """An answer's attempts: the one or two under way, and the reports of those that ended.
 
-    `actions` are the launches and aborts that were not handed over yet. `made` counts what
-    `max_attempts` bounds.
+    `actions` are the launches and aborts that were not handed over yet. `made` counts the attempts
+    that `max_attempts` limits.
     """
 
     __slots__ = ("_plan", "actions", "ended", "made", "under_way")
@@ -128,7 +128,8 @@ class Attempts:
     def launch(
         self, ticket: Ticket, form: Form, seam: Seam | None, now: float, *, hedge: bool
     ) -> Attempt:
-        """Start an attempt on the ticket's target. Text that stands is offered through `seam`."""
+        """Start an attempt on the ticket's target. The text shown so far is offered through
+        `seam`."""
         self.made += 1
         target = ticket.target
         partial = seam.partial if seam and form is not Form.RESTART else ""
@@ -148,8 +149,8 @@ class Attempts:
         return attempt
 
     def end(self, attempt: Attempt, outcome: str, now: float, *, abort: bool) -> None:
-        """An attempt is over. `abort` where its upstream is to be closed: then it counts
-        even if it gave no sign of life, because the vendor may have worked for it."""
+        """An attempt is over. `abort`: its upstream is to be closed. Its usage counts then even if
+        it gave no event, because the vendor may bill it."""
         self.under_way.remove(attempt)
         if abort:
             self.actions.append(Abort(attempt.number))
@@ -161,8 +162,8 @@ class Attempts:
         )
 
     def inherit(self, attempts: Sequence[EndedAttempt], failed: int) -> None:
-        """Enter those of former owners, of which `failed` are the targets' doing. At least
-        one further attempt is allowed, whatever became of the owners."""
+        """Add the attempts of former owners, of which `failed` failed because of their targets. At
+        least one further attempt stays allowed."""
         self.made = min(failed, self._plan.max_attempts - 1)
         self.ended.extend(attempts)
 
@@ -188,7 +189,7 @@ class Attempts:
         return usages[0] if len(usages) == 1 else _sum(usages)
 
     def dead_at(self, attempt: Attempt) -> float:
-        """When an attempt is overdue, unless something comes before."""
+        """The time at which an attempt is overdue, unless an event comes before."""
         return attempt.dead_at(self._plan.first_token_timeout, self._plan.token_idle_timeout)
 
     def deadline(self) -> float | None:

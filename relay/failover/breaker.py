@@ -1,8 +1,8 @@
-"""Which targets are well enough to be asked: a circuit breaker each, pure.
+"""Circuit breakers, one per target: they decide whether a target may be asked. Pure.
 
-One `Breakers` serves every stream of a process. Each attempt takes a `Ticket` when it is
-launched and reports exactly once how it ended. Nothing here reads a clock: every call is
-told the time, in seconds by the caller's clock.
+One `Breakers` serves every stream of a process. Each attempt takes a `Ticket` when it is launched
+and reports exactly once how it ended. Nothing here reads a clock: every call is given the time, in
+seconds by the caller's clock. A *rest* is the time for which an open breaker lets nothing through.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ RATE_WINDOW = 30.0
 """Seconds over which the failure rate is taken."""
 
 RATE_SAMPLE = 20
-"""Outcomes that the failure rate looks back on at most."""
+"""The most outcomes that the failure rate is taken from."""
 
 RATE_MINIMUM = 10
-"""Fewer outcomes than this within the window make no rate."""
+"""With fewer outcomes than this within the window the failure rate is not used."""
 
 RATE_TO_OPEN = 0.5
-"""The share of failures, from which on a breaker opens."""
+"""The share of failures at which a breaker opens."""
 
 COOLDOWN_GROWTH = 1.5
-"""By so much the rest grows with every probe that failed."""
+"""The factor by which the rest grows with every probe that failed."""
 
 MOST_GROWN = 10
-"""Failed probes in a row after which a rest grows no further, whatever its cap."""
+"""Failed probes in a row after which a rest grows no further."""
 
 LONGEST_COOLDOWN = 20.0
-"""Seconds that a rest grows to at most, jitter included, so that a recovery is noticed
-well within 30 s. A longer `BREAKER_COOLDOWN` or `Retry-After` is obeyed all the same."""
+"""The longest rest in seconds, jitter included, so that a recovery is noticed well within 30 s. A
+longer `BREAKER_COOLDOWN` or `Retry-After` still applies."""
 
 JITTER = 0.2
 """A rest is longer by up to this share, so that processes do not probe in step."""
 
 PROBE_LEASE = 60.0
-"""Seconds after which a probe that was never reported on no longer bars the next one."""
+"""Seconds after which a probe whose end was never reported no longer blocks the next one."""
 
 
 class BreakerState(StrEnum):
@@ -70,8 +70,8 @@ class Condition:
 
 
 class Ticket(Struct, eq=False):
-    """One attempt's leave to ask a target. `probe` where it is the one that finds out
-    whether the target is back; `forced` where the breaker was open all the same."""
+    """One attempt's permission to ask a target. `probe`: the attempt tests whether the target works
+    again. `forced`: the attempt is made although the breaker is open."""
 
     target: Target
     probe: bool
@@ -124,7 +124,7 @@ class Breakers:
         return not health.resting(now) and not health.probing(now)
 
     def closed(self, target: Target) -> bool:
-        """Whether the target is in use without reservation."""
+        """Whether the target's breaker is closed."""
         health = self._health.get(target)
         return health is None or not health.opened
 
@@ -134,8 +134,8 @@ class Breakers:
         return min(targets, key=lambda target: self._of(target).last_failure)
 
     def enter(self, target: Target, now: float) -> Ticket:
-        """Leave to launch one attempt, given always: where the breaker does not admit it
-        the ticket is `forced`. Report on it with one of `succeeded`, `failed` and
+        """Permission to launch one attempt. Always given: where the breaker does not admit it, the
+        ticket is `forced`. Report how the attempt ended with one of `succeeded`, `failed` and
         `released`."""
         health = self._of(target)
         if not health.opened:
@@ -156,8 +156,8 @@ class Breakers:
             health.failures = FAILURES_TO_OPEN - 1
 
     def succeeded(self, ticket: Ticket, now: float) -> None:
-        """The attempt ended well. Closes the breaker, unless the attempt was launched
-        before the breaker opened: then it proves nothing about the target of today."""
+        """The attempt ended well. Closes the breaker, unless the attempt was launched before the
+        breaker opened: then it says nothing about the target's present state."""
         health = self._of(ticket.target)
         health.recent.append((now, False))
         if health.opened and not (ticket.probe or ticket.forced):
@@ -171,8 +171,8 @@ class Breakers:
     def failed(
         self, ticket: Ticket, code: Code, now: float, retry_after: float | None = None
     ) -> None:
-        """The attempt failed by the target's doing. `retry_after` (seconds) is a floor for
-        the rest."""
+        """The attempt failed because of the target. The rest lasts at least `retry_after`
+        seconds."""
         health = self._of(ticket.target)
         health.failures += 1
         health.code = code
@@ -189,8 +189,8 @@ class Breakers:
             self._rest(health, now)
 
     def released(self, ticket: Ticket) -> None:
-        """The attempt ended in a way that says nothing about the target (cancelled, or a
-        bad request): a probe is given back, for the next attempt to take."""
+        """The attempt ended in a way that says nothing about the target (cancelled, or a bad
+        request): a probe is free for the next attempt."""
         self._give_back(self._of(ticket.target), ticket)
 
     def state(self, target: Target, now: float) -> Condition:

@@ -15,7 +15,7 @@ class Phase(StrEnum):
     NEW = "new"
     """Nothing happened yet."""
     INHERITED = "inherited"
-    """What another owner left is entered, and nothing is done about it yet."""
+    """The state of a former owner is taken over, and no attempt is launched yet."""
     ASKING = "asking"
     """One attempt is under way and has given no content."""
     HEDGED = "hedged"
@@ -28,16 +28,16 @@ class Phase(StrEnum):
     LINGERING = "lingering"
     """The finish reason was seen; only counts can follow, and not for long."""
     WAITING = "waiting"
-    """No attempt is under way; the next is due at a known time."""
+    """No attempt is under way; the next one starts at a known time."""
     ENDED = "ended"
     """The terminal record is appended, or left to another owner."""
 
 
 class Move(StrEnum):
-    """What is decided."""
+    """A decision, which changes the phase."""
 
     INHERIT = "inherit"
-    """Enter what another owner left."""
+    """Take over the state of a former owner."""
     ASK = "ask"
     """Launch an attempt, now the only one."""
     HEDGE = "hedge"
@@ -57,7 +57,7 @@ class Move(StrEnum):
     FAIL = "fail"
     """Append `error`."""
     CANCEL = "cancel"
-    """Abort everything, because it is not wanted here any more."""
+    """Abort everything: the answer was cancelled, or another owner goes on."""
 
 
 _ENDS = {Move.FINISH: Phase.ENDED, Move.FAIL: Phase.ENDED, Move.CANCEL: Phase.ENDED}

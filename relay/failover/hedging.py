@@ -1,9 +1,9 @@
-"""How many answers may be asked for twice: the budget of hedges, pure counters."""
+"""The budget of hedges: how many answers may be requested twice. Pure counters."""
 
 from __future__ import annotations
 
 FREE_HEDGES = 10
-"""Hedges of a process that no budget counts against."""
+"""Hedges that each process may launch whatever the budget."""
 
 
 class HedgeBudget:

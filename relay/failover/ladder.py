@@ -1,7 +1,7 @@
-"""Which target is asked next, and when: one answer's way down its route, pure.
+"""Which target of its route an answer asks next, and when. Pure.
 
-What an answer sees of a target is told to its `Ladder` alone, which remembers it for this
-answer and reports it to the target's breaker for all others.
+An answer reports what happens to its attempts to its `Ladder` only, which remembers it for this
+answer and passes it on to the target's breaker, which serves all answers.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from relay.failover.breaker import Breakers, Ticket
 from relay.failover.plan import Plan
 
 FRUITLESS = 2
-"""Attempts in a row on one target that may yield nothing, and attempts in all that may break
-by what its server does each time."""
+"""A target is not asked again after so many attempts in a row that yielded nothing, or so many
+faults that recur."""
 
 BACKOFF = 0.25
-"""Seconds before a target that failed is asked again, and as many again of jitter."""
+"""Seconds before a target that failed is asked again, plus jitter of up to as many."""
 
 RATE_LIMIT_BACKOFF = 1.0
 """The same for a target that is rate limited and doesn't say for how long."""
 
 WAIT_JITTER = 0.1
-"""A `Retry-After` is waited for by up to this share longer, so that the streams that were
-turned away together do not come back together."""
+"""The wait for a `Retry-After` is longer by up to this share, so that streams that were refused
+together do not retry together."""
 
 
 class NextAttempt(NamedTuple):
-    """The next attempt: on which target, not before when."""
+    """The next attempt: its target and its earliest time."""
 
     target: Target
     at: float
@@ -40,9 +40,9 @@ class NextAttempt(NamedTuple):
 
 @dataclass(slots=True)
 class _Rung:
-    """What this answer has seen of one target. `tries` counts attempts in a row that
-    yielded nothing, `recurred` faults that recur; `failed` is the code of its last fault;
-    `free_at` is when its rate limit ends, `told` where the vendor said so."""
+    """What this answer has seen of one target. `tries` counts attempts in a row that yielded
+    nothing, `recurred` faults that recur; `failed` is the code of its last fault; `free_at` is when
+    its rate limit ends, `free_at_known` whether the vendor gave that time."""
 
     target: Target
     made: int = 0
@@ -51,7 +51,7 @@ class _Rung:
     failed: Code | None = None
     spent: bool = False
     free_at: float = 0.0
-    told: bool = False
+    free_at_known: bool = False
     refused: int = 0
 
     def open(self) -> bool:
@@ -76,7 +76,7 @@ class Ladder:
         self.only_restart = False
         """Set where the text shown can't be joined with certainty."""
 
-    # What became of attempts
+    # Reports on attempts
 
     def enter(self, target: Target, now: float) -> Ticket:
         """An attempt on `target` is launched."""
@@ -97,12 +97,12 @@ class Ladder:
     def failed(
         self, ticket: Ticket, fault: Fault, now: float, *, yielded: bool, in_vain: bool
     ) -> None:
-        """The attempt failed. `yielded` where it had given content, `in_vain` where that
-        added nothing to the text.
+        """The attempt failed. `yielded` where it had given content, `in_vain` where that added
+        nothing to the text.
 
-        The target is not asked again where the fault says so; where it kept silent, or was
-        asked as a probe, and gave nothing; and where it does the same each time: faults that
-        recur, or one of the same code as before in an attempt that was in vain.
+        The target is not asked again where the fault's remedy is not to retry; where a timeout, a
+        probe or a forced attempt gave no content; where its faults recur; and where an attempt in
+        vain failed with the same code as the last fault.
         """
         self._report(ticket, fault, now)
         rung = self._rung(ticket.target)
@@ -114,13 +114,13 @@ class Ladder:
             rung.spent = True
         rung.failed = fault.code
         if fault.retry_after is not None:
-            rung.free_at, rung.told = now + fault.retry_after, True
+            rung.free_at, rung.free_at_known = now + fault.retry_after, True
         elif fault.code is Code.PROVIDER_RATE_LIMITED:
             rung.free_at = now + RATE_LIMIT_BACKOFF * (1 + self._jitter())
-            rung.told = False
+            rung.free_at_known = False
 
     def refused(self, ticket: Ticket) -> None:
-        """The target refused the form it was offered. This costs it nothing."""
+        """The target refused the form of the continuation. This is not counted against it."""
         self._breakers.released(ticket)
         rung = self._rung(ticket.target)
         rung.refused += 1
@@ -139,14 +139,15 @@ class Ladder:
         """Never ask this target again for this answer."""
         self._rung(target).spent = True
 
-    # What is tried
+    # Choice of targets
 
     def prefer(self, target: Target | None) -> None:
-        """Let `first` be this target, if it may be asked."""
+        """Make `first` return this target, if it may be asked."""
         self._preferred = target
 
     def passed_over(self, target: Target, now: float) -> Code | None:
-        """The failure that a target's breaker opened for, where it is not to be asked."""
+        """The failure for which a target's breaker opened; None where the breaker admits an
+        attempt."""
         if self._breakers.admits(target, now):
             return None
         return self._breakers.state(target, now).code or Code.PROVIDER_ERROR
@@ -182,9 +183,9 @@ class Ladder:
     def next(self, last: Target, fault: Fault, now: float, *, move_on: bool) -> NextAttempt | None:
         """Where to go after `fault` on `last`: the same target again, another one, or None.
 
-        The same target comes first unless `move_on` says that another is the better bet
-        (the answer broke after it had begun, or was empty). Open breakers are skipped;
-        when nothing else is left they are tried all the same.
+        The same target comes first unless `move_on` says that another is more likely to succeed
+        (the answer broke after it had begun, or was empty). Open breakers are skipped; when nothing
+        else is left they are tried anyway.
         """
         again = self._again(last, fault, now)
         if again and not (move_on or _is_hopeless_now(fault)):
@@ -195,10 +196,10 @@ class Ladder:
         return again or self._shortest_wait(now) or self._forced(last, now)
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until the first rate limit ends of those that vendors told; None where
-        there is none."""
-        told = [rung for rung in self._rungs if rung.told]
-        waits = [rung.free_at - now for rung in told if rung.free_at > now]
+        """Seconds until the first rate limit ends whose end a vendor gave; None where there is
+        none."""
+        known = [rung for rung in self._rungs if rung.free_at_known]
+        waits = [rung.free_at - now for rung in known if rung.free_at > now]
         return min(waits, default=None)
 
     def _report(self, ticket: Ticket, fault: Fault, now: float) -> None:
@@ -208,8 +209,8 @@ class Ladder:
             self._breakers.failed(ticket, fault.code, now, fault.retry_after)
 
     def _rung(self, target: Target) -> _Rung:
-        """What was seen of a target. Made when it is first asked for: most answers see but
-        one of their targets."""
+        """What was seen of a target. Made at the first call: most answers use only one of their
+        targets."""
         for rung in self._rungs:
             if rung.target == target:
                 return rung
@@ -268,5 +269,6 @@ class Ladder:
 
 
 def _is_hopeless_now(fault: Fault) -> bool:
-    """Whether asking the same target at once is idle: it limits, and doesn't say how long."""
+    """Whether it is pointless to ask the same target soon: it limits the rate, and doesn't say for
+    how long."""
     return fault.code is Code.PROVIDER_RATE_LIMITED and fault.retry_after is None

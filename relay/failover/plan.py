@@ -15,8 +15,7 @@ Rescue = Literal["continue", "restart", "off"]
 
 
 class Plan(Struct, frozen=True):
-    """The rules for one answer: route, settings and request, already put together.
-    Times are in seconds."""
+    """The rules for one answer, combined from route, settings and request. Times are in seconds."""
 
     stream: str
     targets: tuple[Target, ...]
@@ -33,7 +32,7 @@ class Plan(Struct, frozen=True):
 
     @property
     def allowed(self) -> tuple[Target, ...]:
-        """The targets that this answer may be asked of."""
+        """The targets that this answer may use."""
         return self.targets if self.fallback else self.targets[:1]
 
 
@@ -49,7 +48,7 @@ class Launch(Struct, frozen=True):
 
 
 class Abort(Struct, frozen=True):
-    """Close this attempt's upstream at once. Nothing it still says is listened to."""
+    """Close this attempt's upstream at once. Its later events are ignored."""
 
     attempt: int
 

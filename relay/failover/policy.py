@@ -1,10 +1,10 @@
-"""What is done about whatever happens to one answer: the failover policy, pure.
+"""The failover policy: what to do when something happens to one answer. Pure.
 
-`Failover` is a state machine. It is told what happened with the time, decides by the
-phase that the answer is in, and answers with a `Step`: records to append and actions to
-carry out. It never awaits, reads no clock and logs nothing. What it decides by is kept by
-three objects, which decide nothing: `Attempts` knows what is under way, `Showing` what
-readers have, and `Ladder` which target is next. The rules are told in `docs/failover.md`.
+`Failover` is a state machine. Each call gives it an event and the time; it decides by the phase of
+the answer and returns a `Step`: records to append and actions to carry out. It never awaits, reads
+no clock and logs nothing. Its state is kept by three objects: `Attempts` knows what is under way,
+`Showing` what readers have been shown, and `Ladder` which target is next. `docs/failover.md`
+explains the rules.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from relay.core.provider import Form
 from relay.core.records import Chunk
 from relay.failover.attempt import OK, Attempt, Attempts
 from relay.failover.breaker import Breakers
-from relay.failover.estate import LEFT, Estate, interrupted
 from relay.failover.flow import Move, Phase, after
 from relay.failover.hedging import HedgeBudget
+from relay.failover.inherited import NODE_ENDED, Inherited, interrupted
 from relay.failover.ladder import Ladder, NextAttempt
 from relay.failover.plan import Abort, Launch, Plan, Rescue, Step
 from relay.failover.seam import Fit, Joined, Seam
@@ -49,14 +49,13 @@ _EMPTY_ENDS = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER})
 class Failover:
     """One answer, from the first attempt to the terminal record.
 
-    Its driver calls `begin` once, for an answer that another owner left `inherit` before
-    that; then `batch` (or `pass_through`) and `ended` as its upstreams call, and `tick` no
-    later than `deadline`, which it looks at after every call. `cancel` and `withdraw` end it
-    in every phase. Calls that name an attempt which was aborted or has ended are answered
-    with an empty step.
+    Its driver calls `begin` once, and before that `inherit` for an answer of a former owner. Then
+    it calls `batch` (or `pass_through`) and `ended` as its upstreams report, and `tick` no later
+    than `deadline`, which it reads after every call. `cancel` and `withdraw` end the answer in
+    every phase. A call for an attempt that was aborted or has ended returns an empty step.
 
-    `jitter` yields numbers from 0 to 1. `log` reads the stream's records, all that were
-    handed over; it is asked only where another attempt may have to go on from them.
+    `jitter` yields numbers from 0 to 1. `log` returns all records of the stream that were handed
+    over; it is called only where another attempt may have to go on from them.
     """
 
     __slots__ = (
@@ -86,22 +85,22 @@ class Failover:
         self._attempts = Attempts(plan)
         self._showing = Showing(plan, log)
         self._phase = Phase.NEW
-        self._streaming: Attempt | None = None  # there in STREAMING only
-        self._next: NextAttempt | None = None  # there in WAITING only
-        self._temporary = False  # a fault was: the client may try again
-        self._complete = False  # a continuation said that the text that stands is the whole
+        self._streaming: Attempt | None = None  # set in STREAMING only
+        self._next: NextAttempt | None = None  # set in WAITING only
+        self._temporary = False  # a temporary fault occurred: the client may try again
+        self._complete = False  # a continuation added nothing to the text shown
 
-    # What the driver looks at
+    # What the driver reads
 
     @property
     def phase(self) -> Phase:
-        """Where the answer stands."""
+        """The phase of the answer."""
         return self._phase
 
     @property
     def deadline(self) -> float | None:
-        """When `tick` has to be called, by the caller's clock; None for never. Content
-        moves it without a call: look again when it has passed, and re-arm."""
+        """When `tick` has to be called, by the caller's clock; None for never. Content moves it
+        later without notice: read it again when it has passed, and re-arm."""
         if self._next is not None:
             return self._next.at
         overdue, hedge = self._attempts.deadline(), self._hedge_at()
@@ -114,23 +113,23 @@ class Failover:
 
     @property
     def changes(self) -> int:
-        """Rises whenever `account` tells something new that can't wait."""
+        """Rises whenever `account` changes in a way that must be stored soon."""
         return self._attempts.made + len(self._attempts.ended) + self._showing.changes
 
     def account(self, now: float) -> Account:
-        """What the records do not tell, for a node that may have to take over."""
+        """What the records do not say, for a node that may have to take over."""
         return self._showing.account(self._attempts, now)
 
-    # What happens
+    # Events
 
-    def inherit(self, left: Estate) -> None:
-        """Enter what another owner left. The target that it asked last is asked first: the
-        owner's end was not its doing."""
-        attempts = [*left.attempts, *left.cut_short(self._plan.input_characters)]
+    def inherit(self, inherited: Inherited) -> None:
+        """Take over the state of an answer from its former owner. The target that was asked last is
+        asked first, because it did not cause the owner's end."""
+        attempts = [*inherited.attempts, *inherited.cut_short(self._plan.input_characters)]
         last = interrupted(attempts)
-        self._showing.inherit(left, Code(last.outcome) if last else Code.INTERNAL)
-        self._attempts.inherit(attempts, sum(each.outcome not in LEFT for each in attempts))
-        self._ladder.prefer(Target(last.provider, last.model) if last else left.announced)
+        self._showing.inherit(inherited, Code(last.outcome) if last else Code.INTERNAL)
+        self._attempts.inherit(attempts, sum(each.outcome not in NODE_ENDED for each in attempts))
+        self._ladder.prefer(Target(last.provider, last.model) if last else inherited.announced)
         self._temporary = True
         self._move(Move.INHERIT)
 
@@ -145,7 +144,7 @@ class Failover:
         return self._step()
 
     def batch(self, number: int, events: Sequence[Event], now: float) -> Step:
-        """What one read of an attempt's upstream brought."""
+        """Handle the events of one read of an attempt's upstream."""
         attempt = self._attempts.find(number)
         if attempt is None:
             return NOTHING
@@ -157,10 +156,10 @@ class Failover:
         return self._step()
 
     def pass_through(self, number: int, events: Sequence[Event], now: float) -> Sequence[Record]:
-        """The records, where a read brought text of the streaming attempt that goes to the
-        readers as it is, with counts perhaps; else nothing, and `batch` is to be asked.
+        """The records to append, where `events` are text (perhaps with counts) of the streaming
+        attempt, which readers get unchanged; otherwise empty, and `batch` must be called.
 
-        The hot path: in effect the same as `batch`, in one call for a whole read.
+        The hot path: has the same effect as `batch`, in one call for a whole read.
         """
         attempt = self._streaming
         if attempt is None or attempt.number != number:
@@ -186,14 +185,14 @@ class Failover:
         attempt = self._attempts.find(number)
         if attempt is None:
             return NOTHING
-        if fault is None or attempt.ended_in_meaning:
+        if fault is None or attempt.answer_complete:
             self._conclude(attempt, now)
         else:
             self._fail_attempt(attempt, fault, now)
         return self._step()
 
     def tick(self, now: float) -> Step:
-        """Time passed: waits, hedges and timeouts that are due."""
+        """Carry out the waits, hedges and timeouts whose time has come."""
         if self._next is not None and now >= self._next.at:
             self._launch(self._next.target, now)
         for attempt in list(self._attempts.under_way):
@@ -219,8 +218,9 @@ class Failover:
         return self._step()
 
     def withdraw(self, now: float, outcome: Code) -> None:
-        """End without a record, because another owner goes on, or the driver says the end:
-        attempts under way end with `outcome`, and a breaker's probe is free again."""
+        """End without a record, because another owner goes on or the driver writes the terminal
+        record itself. Attempts under way end with `outcome`, and a breaker's probe is free
+        again."""
         if self._phase is not Phase.ENDED:
             self._abort_all(now, outcome)
             self._move(Move.CANCEL)
@@ -229,8 +229,8 @@ class Failover:
     # Launching
 
     def _launch_first(self, now: float) -> None:
-        """Launch the first attempt. Where the target that readers were told of is passed
-        over, its breaker's failure is why."""
+        """Launch the first attempt. Where the announced target is skipped, the reason is the
+        failure for which its breaker opened."""
         target, announced = self._ladder.first(now), self._showing.announced
         if target != announced:
             why = self._ladder.passed_over(announced, now)
@@ -238,7 +238,8 @@ class Failover:
         self._launch(target, now)
 
     def _go_on(self, now: float) -> None:
-        """Go on with what was inherited, where that is not the whole and may be."""
+        """Go on with an inherited answer, where it is not complete and another attempt is
+        allowed."""
         if self._showing.called:
             self._finish(FinishReason.TOOL_CALLS, now)
         elif not self._may_go_on():
@@ -259,27 +260,27 @@ class Failover:
         self._move(Move.HEDGE if hedge else Move.ASK)
 
     def _discards(self, text: str) -> bool:
-        """Whether an answer from the start takes the place of what stands, without a look
-        at how far they agree."""
+        """Whether an answer from the start replaces what is shown, without checking how far they
+        agree."""
         if not self._plan.can_unsay:
             return False
         return self._plan.rescue == "restart" if text else self._showing.reasoned
 
     def _launch_if_allowed(self, target: Target, now: float) -> None:
-        """Launch one more attempt, or give up where there were as many as may be."""
+        """Launch one more attempt, or give up where no more are allowed."""
         if self._attempts.used_up:
             self._give_up(now)
         else:
             self._launch(target, now)
 
     def _hedge_at(self) -> float | None:
-        """When a second attempt may start beside the one that keeps silent."""
+        """The time at which a second attempt may start beside the silent one; None for never."""
         if self._phase is not Phase.ASKING:
             return None
         return self._attempts.under_way[0].hedge_at
 
     def _hedge(self, now: float) -> None:
-        """Start the next target beside the one that keeps silent, where that is allowed."""
+        """Start an attempt on the next target beside the silent one, where that is allowed."""
         self._attempts.under_way[0].hedge_at = None
         target = self._ladder.beside(now)
         if target is not None and not self._attempts.used_up and self._hedges.take():
@@ -316,7 +317,7 @@ class Failover:
             self._show(attempt, event, now)
 
     def _lead(self, attempt: Attempt, now: float) -> None:
-        """The attempt gave the first content: it wins, and whatever runs beside it is aborted."""
+        """The attempt gave the first content: it wins, and an attempt beside it is aborted."""
         attempt.yielded = True
         self._ladder.answering(attempt.ticket)
         if self._phase is Phase.HEDGED:
@@ -334,8 +335,8 @@ class Failover:
         self._attempts.end(loser, Code.CANCELLED, now, abort=True)
 
     def _take_finish(self, attempt: Attempt, reason: FinishReason, now: float) -> None:
-        """The finish reason was seen. An attempt that ended so without content, and beside
-        which another may still give some, has not won by that."""
+        """The finish reason was seen. Where two attempts run, an end without content does not win:
+        the other may still give some."""
         attempt.finish = reason
         attempt.finished_at = now
         if self._phase is Phase.HEDGED:
@@ -357,7 +358,9 @@ class Failover:
                 return
             case Fit.FRESH if not self._plan.can_unsay:
                 self._abort(attempt, now)
-                self._fail(Code.PROVIDER_INTERRUPTED, "the answer broke off for good", now)
+                self._fail(
+                    Code.PROVIDER_INTERRUPTED, "the answer broke off and can't be continued", now
+                )
                 return
             case Fit.FRESH:
                 attempt.discards = True
@@ -366,12 +369,13 @@ class Failover:
         self._show(attempt, Text(joined.text), now)
 
     def _close_seam(self, attempt: Attempt, now: float) -> None:
-        """The attempt's end was seen: what its seam holds is decided."""
+        """The attempt's end was seen: decide about the text that its seam holds."""
         if attempt.seam is not None and attempt.yielded:
             self._join(attempt, attempt.seam.end(), now)
 
     def _ask_from_the_start(self, attempt: Attempt, now: float) -> None:
-        """The continuation can't be joined with certainty: an answer from the start can."""
+        """The continuation can't be joined with certainty: ask the same target for an answer from
+        the start."""
         self._ladder.only_restart = True
         self._abort(attempt, now)
         self._launch_if_allowed(attempt.target, now)
@@ -391,7 +395,7 @@ class Failover:
     # Ends of attempts
 
     def _conclude(self, attempt: Attempt, now: float, *, abort: bool = False) -> None:
-        """The attempt's answer is whole."""
+        """The attempt's answer is complete."""
         self._close_seam(attempt, now)
         if not self._is_under_way(attempt):
             return
@@ -399,7 +403,7 @@ class Failover:
             attempt.finish = FinishReason.TOOL_CALLS if attempt.called else FinishReason.STOP
         if attempt.finish is FinishReason.CONTENT_FILTER:
             self._end_refused(attempt, now, abort=abort)
-        elif attempt.told or attempt.finish is FinishReason.LENGTH:
+        elif attempt.announced or attempt.finish is FinishReason.LENGTH:
             self._succeed(attempt, attempt.finish, now, abort=abort)
         elif attempt.continues:
             self._add_nothing(attempt, now, abort=abort)
@@ -409,21 +413,21 @@ class Failover:
 
     def _succeed(self, attempt: Attempt, reason: FinishReason, now: float, *, abort: bool) -> None:
         self._ladder.succeeded(attempt.ticket, now)
-        if not attempt.told and not self._showing.has_text:
-            self._showing.tell(attempt)
+        if not attempt.announced and not self._showing.has_text:
+            self._showing.announce(attempt)
         self._attempts.end(attempt, OK, now, abort=abort)
         self._finish(reason, now)
 
     def _end_refused(self, attempt: Attempt, now: float, *, abort: bool) -> None:
-        """The model would not answer: never a reason to ask another."""
+        """The model refused to answer; no other is asked."""
         self._ladder.succeeded(attempt.ticket, now)
         outcome = OK if self._showing.has_text else Code.CONTENT_POLICY
         self._attempts.end(attempt, outcome, now, abort=abort)
         self._end_for(Code.CONTENT_POLICY, "the model refused to answer", now)
 
     def _add_nothing(self, attempt: Attempt, now: float, *, abort: bool) -> None:
-        """A continuation was empty. The answer was whole when it broke, if every target that
-        was not asked yet says the same."""
+        """A continuation was empty. The answer was complete when it broke, if every target that was
+        not asked yet adds nothing either."""
         self._ladder.released(attempt.ticket)
         self._ladder.spend(attempt.target)
         self._attempts.end(attempt, OK, now, abort=abort)
@@ -438,11 +442,11 @@ class Failover:
             self._launch(other, now)
 
     def _time_out(self, attempt: Attempt, now: float) -> None:
-        if attempt.ended_in_meaning:
+        if attempt.answer_complete:
             self._conclude(attempt, now, abort=True)
             return
-        what = "stopped sending" if attempt.yielded else "did not begin to answer"
-        fault = Fault(Code.PROVIDER_TIMEOUT, f"the provider {what} in time")
+        what = "stopped sending" if attempt.yielded else "did not begin to answer in time"
+        fault = Fault(Code.PROVIDER_TIMEOUT, f"the provider {what}")
         self._fail_attempt(attempt, fault, now, abort=True)
 
     def _fail_attempt(
@@ -462,7 +466,7 @@ class Failover:
         self._temporary = self._temporary or fault.remedy == "retry"
         if hedged:
             self._go_on_alone(now)
-        elif refused:  # offered otherwise; what broke the answer stays the reason
+        elif refused:  # asked in another form; the reason stays the fault that broke the answer
             self._launch_if_allowed(attempt.target, now)
         else:
             self._descend(attempt, fault, now)
@@ -476,26 +480,26 @@ class Failover:
         self._ladder.failed(attempt.ticket, fault, now, yielded=attempt.yielded, in_vain=in_vain)
 
     def _is_final(self, fault: Fault) -> bool:
-        """Whether no other target can mend it. Where text stands, a bad request can only
-        mean the way it was offered: another target may take it."""
+        """Whether no other target can help. Where text is shown, a bad request can only be due to
+        the form of the continuation: another target may accept it."""
         if fault.remedy != "none":
             return False
         return fault.code is Code.CONTENT_POLICY or not self._showing.has_text
 
     def _go_on_alone(self, now: float) -> None:
-        """One of two attempts is gone; a third target may stand in for it at once."""
+        """One of two attempts ended; a third target may replace it at once."""
         self._move(Move.DROP)
-        (left,) = self._attempts.under_way
-        if left.ended_in_meaning:
+        (other,) = self._attempts.under_way
+        if other.answer_complete:
             self._move(Move.SETTLE)
-        elif left.hedge_at is None:
-            left.hedge_at = now
+        elif other.hedge_at is None:
+            other.hedge_at = now
 
     def _descend(self, attempt: Attempt, fault: Fault, now: float) -> None:
-        """Go down the ladder."""
+        """Go on with the next target of the ladder, at once or after a wait, or give up."""
         found = None
         if not self._attempts.used_up and self._may_go_on():
-            move_on = attempt.yielded or attempt.ended_in_meaning
+            move_on = attempt.yielded or attempt.answer_complete
             found = self._ladder.next(attempt.target, fault, now, move_on=move_on)
         if found is None:
             self._give_up(now, fault)
@@ -506,7 +510,7 @@ class Failover:
             self._next = found
 
     def _abort(self, attempt: Attempt, now: float, outcome: Code = Code.CANCELLED) -> None:
-        """Close an attempt's upstream for a reason that is not its target's doing."""
+        """Close an attempt's upstream for a reason that its target did not cause."""
         self._ladder.released(attempt.ticket)
         self._attempts.end(attempt, outcome, now, abort=True)
 
@@ -535,7 +539,8 @@ class Failover:
             self._fail(Code.PROVIDERS_EXHAUSTED, "no provider could give the answer", now)
 
     def _end_for(self, code: Code, message: str, now: float) -> None:
-        """The request was refused for good: the text that stands is cut off by that."""
+        """The request was refused, and no other target is asked: end with `content_filter` where
+        text is shown, else with the error."""
         if self._showing.has_text:
             self._finish(FinishReason.CONTENT_FILTER, now)
         else:
@@ -558,7 +563,7 @@ class Failover:
         return attempt in self._attempts.under_way
 
     def _move(self, move: Move) -> None:
-        """Change the phase; what only the last one has is gone."""
+        """Change the phase, and clear the state that only the last one has."""
         self._phase = after(self._phase, move)
         self._streaming = None
         self._next = None

@@ -22,22 +22,22 @@ WINDOW = 1_000
 """How many of the last shown characters are searched for a repetition: a paragraph."""
 
 CHANCE = {Form.TURN: 4, Form.PREFILL: 6}
-"""An overlap lighter than this is chance ("...on" and "on..."), and is kept. A model that
-continues a prefill has no turn to begin, so it is believed further."""
+"""An overlap of less weight is chance ("...on" and "on..."), and is kept. The limit is higher for a
+prefill: its model begins no new turn, so it is less likely to repeat words."""
 
 CERTAIN = 8
-"""An overlap of this weight is a repetition, if as true text it would be glued to the last
-word and if the text does not repeat itself there."""
+"""An overlap of this weight is a repetition, if as new text it would follow the last word without a
+space and if the text does not repeat itself there."""
 
 CERTAIN_WIDE = 18
 """The same in scripts that put no space between words, where nothing can look glued."""
 
 CERTAIN_START = 24
-"""A continuation whose first words are the answer's first words, with this weight, has
-started over, if as true text they would be glued and stand nowhere else in the answer."""
+"""A continuation whose first words are the answer's first words, with this weight, has started
+over, if as new text they would follow without a space and occur nowhere else in the answer."""
 
 REPEATING = 2
-"""A text repeats itself where so many characters (or this weight) come again."""
+"""A text repeats itself where so many characters (or this weight) occur again."""
 
 _WIDE = (("\u2e80", "\ud7ff"), ("\U00020000", "\U0003ffff"))
 
@@ -69,9 +69,9 @@ UNSURE = Joined(Fit.UNSURE)
 class Seam:
     """The seam between the text shown and one attempt's continuation.
 
-    Call `feed` with each piece of text until it answers something else than `HELD`; from
-    then on the seam is out of the way. Call `end` instead where the attempt ended first.
-    Where the attempt broke, drop the seam: what it holds was never shown.
+    Call `feed` with each piece of text until it returns something else than `HELD`; then the seam
+    is no longer needed. Call `end` instead where the attempt ended first. Where the attempt broke,
+    drop the seam: what it holds was never shown.
     """
 
     def __init__(self, shown: str, form: Form) -> None:
@@ -94,7 +94,7 @@ class Seam:
         return self._settle(self._match.feed(text), ended=False)
 
     def end(self) -> Joined:
-        """The continuation is whole. Never answers `HELD`."""
+        """The continuation is whole. Never returns `HELD`."""
         if self._tail is not None:
             return self._join(self._tail, ended=True)
         return self._settle(self._match.end(), ended=True)
@@ -111,7 +111,7 @@ class Seam:
         return found
 
     def _join(self, text: str, ended: bool) -> Joined:
-        """Account for the white space that stands at the end of what was shown."""
+        """Remove the white space that ends the text shown from the start of `text`."""
         lead = text[: len(text) - len(text.lstrip())]
         if self._space and len(lead) == len(text) and not ended:
             self._tail = text
@@ -120,7 +120,8 @@ class Seam:
 
 
 def _without(shown: str, lead: str) -> str:
-    """What of the white space `lead` is still to be shown where `shown` stands already."""
+    """The part of the white space `lead` that must still be shown, where `shown` is there
+    already."""
     if lead.startswith(shown):
         return lead[len(shown) :]
     if shown.startswith(lead) or ("\n" in shown and "\n" not in lead):
@@ -129,8 +130,8 @@ def _without(shown: str, lead: str) -> str:
 
 
 class _Restart:
-    """An answer from the start: what it has in common with the text shown is suppressed
-    until it has passed it. JOINED carries what comes after that."""
+    """An answer from the start: the part that equals the text shown is suppressed. JOINED carries
+    the text after that part."""
 
     def __init__(self, body: str) -> None:
         self._body = body.lstrip()
@@ -217,7 +218,7 @@ class _Continue:
         return Joined(Fit.JOINED, said[overlap:])
 
     def _is_glued(self, said: str) -> bool:
-        """Whether `said` would stand in one word with what was shown."""
+        """Whether `said` would follow the last word shown without a space."""
         open_ended = self._body[-1].isalnum() and not self._space
         return open_ended and self.held == said and said[:1].isalnum()
 
@@ -231,9 +232,9 @@ class _Continue:
         return not any(character.isalnum() for character in around)
 
     def _must_repeat(self, said: str, overlap: int) -> bool:
-        """Whether nothing but a repetition explains the overlap. A true continuation would
-        be glued to the last word ("she" and "then she" to "shethen she"), and the text
-        doesn't repeat itself as it is."""
+        """Whether nothing but a repetition explains the overlap. New text would follow the last
+        word without a space ("she" and "then she" to "shethen she"), and the text doesn't repeat
+        itself as it is."""
         body, again = self._body, said[:overlap]
         wide = _is_wide(again[0]) or _is_wide(body[-1])
         before = body[:-overlap].rstrip()

@@ -1,4 +1,4 @@
-"""What the readers of one answer have been shown, and the records that show it; pure."""
+"""What the readers of one answer have been shown, and the records that show it. Pure."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from relay.core.events import (
 )
 from relay.core.records import Chunk, shown
 from relay.failover.attempt import Attempt, Attempts, milliseconds
-from relay.failover.estate import Estate
+from relay.failover.inherited import Inherited
 from relay.failover.plan import Plan
 
 
 class Showing:
-    """How much text stands, whose words it is, and the records not handed over yet.
+    """How much text is shown, which attempt it is from, and the records not handed over yet.
 
-    The text itself is in the log and nowhere else: `log` reads it where another attempt
-    has to go on from it. That is no breach of purity: the log holds nothing but the
-    records that this policy made, or was told of at a take-over.
+    The text itself is in the log and nowhere else: `log` reads it where another attempt has to go
+    on from it. The policy stays pure all the same: the log holds only records that this policy made
+    or took over.
 
-    `appended` counts the characters of all text so far, `discarded` those of them that were
-    taken back, `thought` those of reasoning. `called` where a tool call was shown. `began` is
-    when the chat was accepted. `changes` rises with what `account` tells of it. `reason` is
-    the fault that took the announced target away: the first since the last announcement, so
-    that what fails on the way to the next target doesn't hide it.
+    `appended` counts the characters of all text so far, `discarded` those of them that a fallback
+    discarded, `thought` those of reasoning. `called` where a tool call was shown. `began` is when
+    the chat was accepted. `changes` rises whenever its part of `account` changes. `reason` is the
+    fault for which the announced target was given up: the first since the last announcement, so
+    that later faults don't hide it.
     """
 
     __slots__ = (
@@ -75,17 +75,17 @@ class Showing:
 
     @property
     def standing(self) -> int:
-        """How many characters of text stand."""
+        """Characters of text that are shown and not discarded."""
         return self.appended - self.discarded
 
     @property
     def has_text(self) -> bool:
-        """Whether any text stands."""
+        """Whether any text is shown."""
         return self.appended > self.discarded
 
     def text(self) -> str:
-        """The text that stands: what the log holds of it, and what of it waits in
-        `records`. Reads the whole log: to be asked once an attempt, not once a token."""
+        """The text shown, from the log and from the waiting `records`. Reads the whole log: call it
+        once per attempt, not per token."""
         if not self.standing:
             return ""
         pieces = [shown(self._log()).text]
@@ -97,30 +97,30 @@ class Showing:
         return "".join(pieces)
 
     def begin(self, now: float) -> None:
-        """The answer is asked for."""
+        """Append `start`: the chat is accepted."""
         self.began = now
         self.records.append(Start(self._plan.stream, self.announced.provider, self.announced.model))
 
-    def inherit(self, left: Estate, reason: Code) -> None:
-        """Enter what another owner left; `reason` is why it did not go on. Its `start` is
-        written where even that is missing."""
-        if left.announced is None:
-            self.begin(left.accepted)
+    def inherit(self, inherited: Inherited, reason: Code) -> None:
+        """Take over the state of a former owner; `reason` is why that one stopped. Appends `start`
+        where the former owner did not."""
+        if inherited.announced is None:
+            self.begin(inherited.accepted)
             return
-        account, text = left.account, left.shown.text
-        self.began = left.accepted
-        self.thought = left.characters - len(text)  # with what was taken back of the text
+        account, text = inherited.account, inherited.shown.text
+        self.began = inherited.accepted
+        self.thought = inherited.characters - len(text)  # with the text that was discarded
         self.appended = len(text)
-        self.reasoned = bool(left.shown.reasoning)
-        self.called = bool(left.shown.calls)
-        self.announced = left.announced
+        self.reasoned = bool(inherited.shown.reasoning)
+        self.called = bool(inherited.shown.calls)
+        self.announced = inherited.announced
         self.reason = account.reason or reason
         self._served = account.served
         if account.first_text_ms is not None:
             self._first_text = self.began + account.first_text_ms / 1000
 
     def account(self, attempts: Attempts, now: float) -> Account:
-        """What the records do not tell, for a node that may have to take over."""
+        """What the records do not say, for a node that may have to take over."""
         return Account(
             attempts=tuple(attempts.ended),
             calls=attempts.notes(self.began),
@@ -131,13 +131,15 @@ class Showing:
         )
 
     def blame(self, code: Code) -> None:
-        """Note a fault that stands between the readers and the announced target."""
+        """Note the fault for which the announced target is given up, unless one is noted
+        already."""
         self.reason = self.reason or code
 
     def show(self, attempt: Attempt, event: Text | Reasoning | ToolCall, now: float) -> None:
-        """Append content, and before it whose it is. Empty text only announces."""
-        if not attempt.told:
-            self.tell(attempt)
+        """Append content, and before it the announcement of a new target. Empty text only
+        announces."""
+        if not attempt.announced:
+            self.announce(attempt)
         if isinstance(event, Text):
             if not event.text:
                 return
@@ -152,10 +154,10 @@ class Showing:
             self.called = True
         self.records.append(event)
 
-    def tell(self, attempt: Attempt) -> None:
-        """Announce whose words follow, where the readers don't know it, and whether they
-        take the place of what stands."""
-        attempt.told = True
+    def announce(self, attempt: Attempt) -> None:
+        """Note the attempt whose content follows. Append `fallback` where its target is not the
+        announced one, or where its content replaces what is shown."""
+        attempt.announced = True
         self.changes += 1
         self._author = attempt
         if attempt.target != self.announced or attempt.discards:
@@ -169,7 +171,7 @@ class Showing:
         self.reason = None
 
     def finish(self, reason: FinishReason, attempts: Attempts, now: float) -> None:
-        """Append `done`, in the name of whoever's words stand last."""
+        """Append `done`, with the target whose content was shown last."""
         author = self._author
         target = author.target if author else self.announced
         model = (author.served if author else self._served) or target.model

@@ -1,6 +1,6 @@
 """What a log line looks like, as text and as JSON; pure.
 
-What the code says is noted as `Said`: a sentence and the values in it. The thread that writes
+What the code says is noted as `LogEntry`: a sentence and the values in it. The thread that writes
 the line puts it together, not the code that says it.
 """
 
@@ -82,7 +82,7 @@ class Parts(Struct, frozen=True):
     trace: str
 
 
-class Said(Struct, frozen=True, gc=False):
+class LogEntry(Struct, frozen=True, gc=False):
     """What the code says, noted as it is. `message` is a constant of the code's with a place
     for each of `values`. What is no number among them may hold a secret, and is cleaned
     when the line is put together, as fields and traceback are. `moment` is in nanoseconds
@@ -110,27 +110,29 @@ class Layout:
         self._remembered = lru_cache(MAX_REMEMBERED)(clean)
         self._moments = _Moments()
 
-    def said(self, said: Said) -> str:
+    def line(self, entry: LogEntry) -> str:
         """The line of what the code says. One that can't be put together says so, in the same
         format: a defect in it must not break who reads the lines."""
-        time = self._moments.written(said.moment)
-        level = LEVELS.get(said.level) or f"Level {said.level}"
+        time = self._moments.written(entry.moment)
+        level = LEVELS.get(entry.level) or f"Level {entry.level}"
         try:
-            return self._line(self._parts(time, level, said))
+            return self._line(self._parts(time, level, entry))
         except Exception as error:
             message = f"a line could not be put together: {type(error).__name__}"
-            return self._line(Parts(time, level, said.source, About(), message, {}, ""))
+            return self._line(Parts(time, level, entry.source, About(), message, {}, ""))
 
-    def _parts(self, time: str, level: str, said: Said) -> Parts:
-        values = [each if isinstance(each, _NUMBERS) else self._shown(each) for each in said.values]
+    def _parts(self, time: str, level: str, entry: LogEntry) -> Parts:
+        values = [
+            each if isinstance(each, _NUMBERS) else self._shown(each) for each in entry.values
+        ]
         return Parts(
             time,
             level,
-            said.source,
-            said.about.within(said.outer).shown(),
-            said.message.format(*values),
-            {key: self._shown(value) for key, value in said.fields.items()},
-            self._clean(said.trace) if said.trace else "",
+            entry.source,
+            entry.about.within(entry.outer).shown(),
+            entry.message.format(*values),
+            {key: self._shown(value) for key, value in entry.fields.items()},
+            self._clean(entry.trace) if entry.trace else "",
         )
 
     def _shown(self, value: object) -> str:

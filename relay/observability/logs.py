@@ -2,7 +2,7 @@
 
 `app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with
 `from loguru import logger`; what it says of a connection, a session or a stream stands on
-every line that is written within `context`. Whatever is said is noted as `Said` and put to
+every line that is written within `context`. Whatever is said is noted as `LogEntry` and put to
 the writer: `logwriter` writes it, `loglayout` puts the line together, `loglines` decides what
 it may hold.
 
@@ -31,7 +31,15 @@ from relay.core.events import Done, EndedAttempt, Failed
 from relay.core.records import Shown
 from relay.core.request import ChatRequest
 from relay.observability.content import answered, asked
-from relay.observability.loglayout import NO_FIELDS, About, Format, Layout, LineFields, Said, Values
+from relay.observability.loglayout import (
+    NO_FIELDS,
+    About,
+    Format,
+    Layout,
+    LineFields,
+    LogEntry,
+    Values,
+)
 from relay.observability.loglines import Redactor, fold
 from relay.observability.logwriter import Console, LogFile, LogWriter, Output
 
@@ -131,7 +139,7 @@ def configure_logging(
         outputs += (files := _files(Path(directory)))
     _lowest = min(output.level for output in outputs)
     redact = Redactor(secrets)
-    _writer = LogWriter(outputs, MAX_QUEUED, Layout(format, redact).said)
+    _writer = LogWriter(outputs, MAX_QUEUED, Layout(format, redact).line)
     logger.configure(patcher=_FromLoguru(redact))
     logger.add(_pass, level=_lowest, format="")  # without a sink loguru makes no records
     _route_standard_library()
@@ -229,8 +237,8 @@ def log_request(method: str, route: str, status: int, seconds: float, client: st
 
 def log_greeting(connection: str, *, resumed: bool) -> None:
     """One line for a connection that has its session."""
-    said = "session taken up again" if resumed else "session opened"
-    _say(_DEBUG, About(connection), said)
+    message = "session taken up again" if resumed else "session opened"
+    _say(_DEBUG, About(connection), message)
 
 
 def log_refusal(connection: str, code: Code) -> None:
@@ -248,8 +256,8 @@ def log_disconnection(connection: str, code: int | None, seconds: float, client:
 def log_stream_start(stream: str, route: str, *, taken_over: bool = False) -> None:
     """One line for an answer that is this process's to write: by it an operator finds the
     node that owns one."""
-    said = "takes over an answer to a chat to {}" if taken_over else "takes a chat to {}"
-    _say(_INFO, About(None, None, stream), said, (route or "an unknown route",))
+    message = "takes over an answer to a chat to {}" if taken_over else "takes a chat to {}"
+    _say(_INFO, About(None, None, stream), message, (route or "an unknown route",))
 
 
 def log_asked(stream: str, request: ChatRequest) -> None:
@@ -258,11 +266,11 @@ def log_asked(stream: str, request: ChatRequest) -> None:
         _say(_INFO, About(None, None, stream), "asked {}", (asked(request),))
 
 
-def log_answered(stream: str, left: Callable[[], Shown]) -> None:
+def log_answered(stream: str, final: Callable[[], Shown]) -> None:
     """One line for the text that an ended answer left standing, if the operator wants text;
     else nothing, and `left` is not called."""
     if _content:
-        _say(_INFO, About(None, None, stream), "answered {}", (answered(left()),))
+        _say(_INFO, About(None, None, stream), "answered {}", (answered(final()),))
 
 
 def log_attempt(stream: str, attempt: EndedAttempt) -> None:
@@ -296,8 +304,8 @@ def _log_done(about: About, record: Done) -> None:
         timing.total_ms,
         len(record.attempts),
     )
-    said = "done {}: {} + {} tokens, first after {} ms, all after {} ms, {} attempts"
-    _say(_INFO, about, said, values, {"target": f"{record.provider}:{record.model}"})
+    message = "done {}: {} + {} tokens, first after {} ms, all after {} ms, {} attempts"
+    _say(_INFO, about, message, values, {"target": f"{record.provider}:{record.model}"})
 
 
 def _note(
@@ -307,8 +315,10 @@ def _note(
     if level >= _lowest and _writer is not None:
         trace = fold(error, content=_content) if error is not None else ""
         outer = _about.get()
-        said = Said(level, time.time_ns(), source, _NOBODY, outer, "{}", (text,), fields, trace)
-        _writer.put(said)
+        entry = LogEntry(
+            level, time.time_ns(), source, _NOBODY, outer, "{}", (text,), fields, trace
+        )
+        _writer.put(entry)
 
 
 def _say(
@@ -318,4 +328,6 @@ def _say(
     comparison; before `configure_logging` none takes any."""
     if level >= _lowest and _writer is not None:
         outer = _about.get()
-        _writer.put(Said(level, time.time_ns(), __name__, about, outer, message, values, fields))
+        _writer.put(
+            LogEntry(level, time.time_ns(), __name__, about, outer, message, values, fields)
+        )

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from relay.observability.loglayout import Said
+from relay.observability.loglayout import LogEntry
 
 GATHER = 0.05
 """Seconds that the thread waits for further lines once it was woken."""
@@ -60,13 +60,13 @@ class LogWriter:
     """
 
     def __init__(
-        self, outputs: Sequence[Output], limit: int, compose: Callable[[Said], str]
+        self, outputs: Sequence[Output], limit: int, compose: Callable[[LogEntry], str]
     ) -> None:
         self.dropped = 0
         self._compose = compose
         self._outputs = outputs
         self._limit = limit
-        self._lines: deque[Said] = deque()
+        self._lines: deque[LogEntry] = deque()
         self._awake = False
         self._some = threading.Event()
         self._closing = threading.Event()
@@ -78,12 +78,12 @@ class LogWriter:
         """Whether the thread looks for lines by itself; asleep, it costs nothing."""
         return self._awake
 
-    def put(self, said: Said) -> None:
+    def put(self, entry: LogEntry) -> None:
         """Add a line, unless too many wait. Never waits itself; from any thread."""
         if len(self._lines) >= self._limit:
             self.dropped += 1
             return
-        self._lines.append(said)
+        self._lines.append(entry)
         if not self._awake:
             self._wake()
 
@@ -118,7 +118,7 @@ class LogWriter:
 
     def _write(self) -> None:
         waiting = [self._lines.popleft() for _ in range(len(self._lines))]
-        lines = [Line(said.level, self._compose(said)) for said in waiting]
+        lines = [Line(entry.level, self._compose(entry)) for entry in waiting]
         for output in self._outputs:
             wanted = [line for line in lines if line.level >= output.level]
             try:

@@ -44,12 +44,12 @@ class StreamObserver:
         logs.log_attempt(stream, attempt)
 
     def ended(
-        self, stream: str, route: str, record: Done | Failed | None, left: Callable[[], Shown]
+        self, stream: str, route: str, record: Done | Failed | None, final: Callable[[], Shown]
     ) -> None:
         """See `driver.Observer.ended`."""
         self._metrics.observe_stream_end(record, route)
         if record is not None:
-            logs.log_answered(stream, left)
+            logs.log_answered(stream, final)
             logs.log_stream_end(stream, record)
 
     def unexpected(self, stream: str, error: BaseException) -> None:

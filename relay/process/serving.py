@@ -31,7 +31,7 @@ from relay.engine.process import EngineEndpoint
 from relay.observability import logs
 from relay.process import check, compiled
 from relay.process.app import Relay, build_providers, listening
-from relay.process.workers import SharedEngine, Work, Workers, heed
+from relay.process.workers import SharedEngine, Work, Workers, watch_parent
 from relay.providers.local import EngineLike
 
 BAD_CONFIGURATION = 2
@@ -116,7 +116,7 @@ def serve_worker(
     settings = load_settings()
     configure_logging(settings, folder=f"worker-{number}")
     engine = SharedEngine(endpoint) if endpoint else None
-    told = partial(heed, parent)
+    told = partial(watch_parent, parent)
     return _run(_serve(settings, port, engine, listen=told, greets=number == 1))
 
 

@@ -4,7 +4,7 @@ Each worker is a whole relay with a listening socket of its own on the same addr
 (SO_REUSEPORT, socket(7)). The parent serves nothing: it holds the port, runs the embedded
 engine that the workers share, tells them to stop, and starts a worker anew that died.
 
-Workers heed no signals but their parent's word, over a pipe: a terminal and a service
+Workers watch_parent no signals but their parent's word, over a pipe: a terminal and a service
 manager signal every process of a group, and a worker must not take that for a second ask.
 The pipe's end is the parent's death, which ends its workers in order.
 """
@@ -40,7 +40,7 @@ STOP = b"stop"
 
 Work = Callable[[int, int, EngineEndpoint | None, Connection], int]
 """One worker's life: its number from 1, the port, the shared engine, and the parent's word
-for `heed`; gives the exit status. Runs in the new process, so it must be a function that
+for `watch_parent`; gives the exit status. Runs in the new process, so it must be a function that
 can be pickled."""
 
 
@@ -196,7 +196,7 @@ def _live(
     sys.exit(work(number, port, endpoint, parent))
 
 
-def heed(parent: Connection, stop: Callable[[], None]) -> None:
+def watch_parent(parent: Connection, stop: Callable[[], None]) -> None:
     """Call `stop` each time the parent says so, and when it has died. Needs a running loop."""
     loop = asyncio.get_running_loop()
 

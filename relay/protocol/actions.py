@@ -1,4 +1,4 @@
-"""What the rules of a connection ask to be done, and the codes it may be closed with."""
+"""The actions that the rules of a connection ask for, and the codes it may be closed with."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class CloseCode(IntEnum):
 
 
 class OpenSession(Struct, frozen=True):
-    """Verify `token` where there is one, take part in `session` (None: make one up), and
-    call `opened` or `refused`."""
+    """Verify `token` where there is one, join `session` (None: make one up), and call `opened` or
+    `refused`."""
 
     session: str | None
     token: str | None
@@ -57,9 +57,10 @@ class StartChat(Struct, frozen=True):
 
 
 class AttachCursor(Struct, frozen=True):
-    """Put a cursor behind `after` under `id`, in place of one that is there; call `failed`
-    where that can't be (one that is there stays then). When the terminal record was sent,
-    call `detached`. `first` says that nothing was read under `id` before."""
+    """Read `stream` from the record after the seq `after` under `id`, instead of what is read under
+    it; call `failed` where that is not possible (what is read under `id` stays then). Call
+    `detached` once the terminal record was sent. `first` says that nothing was read under `id`
+    before."""
 
     id: str
     stream: str
@@ -75,7 +76,7 @@ class Find(Struct, frozen=True):
 
 
 class LinkStream(Struct, frozen=True):
-    """Let `id` (None: the stream's own name) name `stream`, or else the newest stream of
+    """Make `id` (None: the stream's own name) name `stream`, or else the newest stream of
     `conversation`, and call `found` or `failed`."""
 
     id: str | None
@@ -85,7 +86,7 @@ class LinkStream(Struct, frozen=True):
 
 
 class Cancel(Struct, frozen=True):
-    """Want the session's stream `id` to end; call `failed` where there is none."""
+    """Cancel the session's stream `id`; call `failed` where there is none."""
 
     id: str
 

@@ -1,7 +1,7 @@
 """What a client asks: the fields of a `chat`, as every transport of `relay.v1` takes them.
 
-The `chat` frame and the body of `POST /chat/{provider}` are one model. It checks what can
-be known without a vendor, so that a mistake is told by its field's name and costs no call.
+The `chat` frame and the body of `POST /chat/{provider}` are one model. It checks what can be
+checked without a vendor, so that an error names the field and costs no upstream call.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MAX_URL_CHARS = 8_192
 """Characters of an image's URL."""
 
 MAX_OUTPUT = 1_000_000
-"""The largest `max_tokens` that is taken for meant."""
+"""The largest `max_tokens` that is accepted."""
 
 RESERVED_CHOICES = frozenset({"auto", "none", "required"})
 """Values of `tool_choice` that are not the name of a tool."""
@@ -104,7 +104,7 @@ def _is_base64(data: str) -> bool:
 
 
 class ToolCallPart(Strict):
-    """A call that an assistant turn made, as the `tool_call` frame told it."""
+    """A call that an assistant turn made, as the `tool_call` frame gave it."""
 
     call_id: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
     name: str = Field(pattern=TOOL_NAME_PATTERN)
@@ -126,16 +126,16 @@ def _text_or_list(value: Any) -> str | None:
 
 
 def string_or_list() -> Discriminator:
-    """Chooses by the JSON type, so that a fault is told of one form, not of both."""
+    """Chooses by the JSON type, so that an error is reported for one form, not for both."""
     return Discriminator(
         _text_or_list,
         custom_error_type="string_or_list",
-        custom_error_message="a string or a list is due",
+        custom_error_message="expected a string or a list",
     )
 
 
-# The tags begin with "~", which no field does, so that they can be told from fields when
-# an error's place is written out.
+# The tags begin with "~", which no field does, so that they can be distinguished from fields
+# when an error's place is written.
 Part = Annotated[
     Annotated[TextPart, Tag("~text")] | Annotated[ImagePart, Tag("~image")],
     Discriminator(
@@ -165,19 +165,19 @@ class Message(Strict):
         default=None,
         min_length=1,
         max_length=MAX_NAME_CHARS,
-        description="Due on a tool's turn, and only there: the call it answers.",
+        description="Required on a tool's turn, and allowed only there: the call it answers.",
     )
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> Message:
         if self.tool_calls and self.role != "assistant":
-            raise refuse("tool_calls stand on an assistant turn only")
+            raise refuse("tool_calls are allowed on an assistant turn only")
         if (self.call_id is not None) != (self.role == "tool"):
-            raise refuse("call_id is due on a tool turn, and only there")
+            raise refuse("call_id is required on a tool turn, and allowed only there")
         if not self.content and not self.tool_calls and self.role != "tool":
             raise refuse("content is empty")
         if self.role in ("assistant", "system") and self._has_image():
-            raise refuse("content: images go into user and tool turns")
+            raise refuse("content: images are allowed in user and tool turns only")
         return self
 
     def _has_image(self) -> bool:
@@ -203,7 +203,7 @@ class Tool(Strict):
 
 
 class ChatFields(Strict):
-    """A chat's fields, as every edge of the house takes them."""
+    """A chat's fields, as both transports of `relay.v1` take them."""
 
     id: str | None = Field(
         default=None,
@@ -256,7 +256,7 @@ class ChatFields(Strict):
     def _can_be_sent(self) -> ChatFields:
         if isinstance(self.messages, str):
             if not self.messages:
-                raise refuse("messages is empty: at least one message is due")
+                raise refuse("messages is empty: expected at least one message")
         else:
             _check_turns(self.messages)
         if self.tools or self.tool_choice:
@@ -265,33 +265,33 @@ class ChatFields(Strict):
 
 
 class ChatBody(ChatFields):
-    """The body of `POST /chat/{provider}`: a chat's fields. What clients written for other
-    chat servers send beside them is taken where it changes nothing."""
+    """The body of `POST /chat/{provider}`: a chat's fields. Further fields that clients of other
+    chat servers send are accepted where they change nothing."""
 
     stream: Any = Field(default=None, description="Accepted and ignored: every answer is streamed.")
 
 
 def _check_turns(messages: list[Message]) -> None:
     if not messages:
-        raise refuse("messages is empty: at least one message is due")
+        raise refuse("messages is empty: expected at least one message")
     only_system = True
     called: set[str] = set()
     for at, message in enumerate(messages):
         only_system = only_system and message.role == "system"
         for call in message.tool_calls or []:
             if call.call_id in called:
-                raise refuse("messages[{at}].tool_calls: a call_id is there twice", at=at)
+                raise refuse("messages[{at}].tool_calls: a call_id occurs twice", at=at)
             called.add(call.call_id)
         if message.call_id is not None and message.call_id not in called:
             raise refuse("messages[{at}].call_id: no turn before it made this call", at=at)
     if only_system:
-        raise refuse("messages has system turns only: a user's message is due")
+        raise refuse("messages has system turns only: expected a user message")
 
 
 def _check_tools(tools: list[Tool], choice: str | None) -> None:
     names = {tool.name for tool in tools}
     if len(names) < len(tools):
-        raise refuse("tools: a name is there twice")
+        raise refuse("tools: a name occurs twice")
     if choice == "required" and not tools:
         raise refuse("tool_choice is required, but there are no tools")
     if choice is not None and choice not in RESERVED_CHOICES | names:

@@ -1,6 +1,6 @@
 """Reads frames from clients and writes frames to them, as bytes and text.
 
-What a client sends is never quoted back: messages name the field and what is due there.
+What a client sends is never quoted back: messages name the field and what is expected there.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 class NotAFrame(RelayError):
-    """What came is no frame at all: not JSON, or not an object with a `type`. `is_json` is
-    False where it could not even be read."""
+    """The message is not a frame: not JSON, or not an object with a `type`. `is_json` is False
+    where it could not be parsed."""
 
     def __init__(self, message: str, *, is_json: bool = True) -> None:
         super().__init__(Code.BAD_FRAME, message)
@@ -55,8 +55,8 @@ class NotAFrame(RelayError):
 
 
 class BadFrame(RelayError):
-    """A frame, but not one that the protocol allows. `id` is the stream it was about and
-    `type` what it meant to be, where these could be read."""
+    """A frame, but not one that the protocol allows. `id` and `type` are the frame's, where they
+    could be read."""
 
     def __init__(
         self, message: str, *, code: Code = Code.BAD_FRAME, id: str | None = None, type: str = ""
@@ -80,7 +80,7 @@ def decode_object(data: str | bytes) -> dict[str, Any]:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise NotAFrame("this is not JSON, or is nested too deep", is_json=False) from None
     if not isinstance(value, dict):
-        raise NotAFrame("a JSON object is due")
+        raise NotAFrame("expected a JSON object")
     if openings > MAX_DEPTH and _too_deep(value):
         raise NotAFrame(f"JSON may be nested {MAX_DEPTH} deep at most")
     return value
@@ -113,15 +113,15 @@ def decode_frame(text: str) -> ReadFrame:
 
 
 def read_by_schema(text: str) -> ReadFrame:
-    """As `decode_frame`, with no shorter way for any frame."""
+    """As `decode_frame`, but by the schema for every frame."""
     value = decode_object(text)
     kind = value.get("type")
     if not isinstance(kind, str):
-        raise NotAFrame("a frame is tagged by a string named type")
+        raise NotAFrame("a frame must have a string field named type")
     model = CLIENT_FRAMES.get(kind)
     if model is None:
         known = ", ".join(CLIENT_FRAMES)
-        raise BadFrame(f"type: there is no such frame; there is {known}", id=_id_of(value))
+        raise BadFrame(f"type: unknown frame type; known are {known}", id=_id_of(value))
     try:
         frame = model.model_validate(value)
     except ValidationError as error:
@@ -152,7 +152,7 @@ MAX_PLACE_CHARS = 80
 
 _PHRASES = {
     "missing": "is missing",
-    "extra_forbidden": "is not a field here",
+    "extra_forbidden": "is an unknown field",
     "string_type": "must be a string",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -216,7 +216,7 @@ def _place(loc: tuple[int | str, ...]) -> str:
 
 
 def encode(frame: AnySent) -> bytes:
-    """A frame that is no record, as JSON. What is None is left out."""
+    """A frame that is not a record, as JSON. Fields that are None are left out."""
     return frame.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
@@ -236,14 +236,14 @@ _TAGS = {kind: kind.value.encode() for kind in Kind}
 
 
 def encode_id(id: str) -> bytes:
-    """An id as `encode_chunk` wants it, quotes included."""
+    """An id as `encode_chunk` takes it, quotes included."""
     return msgspec.json.encode(id)
 
 
 def encode_chunk(id_json: bytes, chunk: Chunk) -> bytes:
-    """The frame of what a cursor took, under an id encoded by `encode_id`.
+    """The frame of a chunk, under an id encoded by `encode_id`.
 
-    Splices: the chunk's bytes are JSON already, whatever number of readers there is.
+    The chunk's bytes are JSON already and are only copied, however many readers there are.
     """
     kind, first, last, body = chunk
     if kind not in TEXTUAL:
@@ -260,8 +260,8 @@ def encode_chunk(id_json: bytes, chunk: Chunk) -> bytes:
 
 
 class FrameEncoder:
-    """A stream's chunks as frames under the `id` by which a connection reads it. Has no memory,
-    so it may begin anywhere."""
+    """A stream's chunks as frames under the `id` by which a connection reads it. It has no state,
+    so it may begin at any record."""
 
     __slots__ = ("_id", "_id_json")
 
@@ -274,5 +274,5 @@ class FrameEncoder:
         return encode_chunk(self._id_json, chunk)
 
     def fault(self, error: RelayError) -> bytes:
-        """An `error` without `seq`: it is no record."""
+        """An `error` frame without `seq`, because it is not a record."""
         return encode(error_frame(error, self._id))

@@ -1,12 +1,11 @@
 """The rules of one connection: a frame goes in, actions come out.
 
-Two rules hold it together. What a frame leads to depends on the phase and on nothing
-else, and every such pair stands in `RULES`. And nothing here waits: an action that needs
-the world outside is carried out by the caller, who tells the outcome by calling
-`opened`, `started`, `failed` and so on, and gets further actions for it.
+What a frame leads to depends only on the phase, and `RULES` has every pair of the two. Nothing here
+waits: the caller carries out the actions, reports their outcome by calling `opened`, `started`,
+`failed` and so on, and gets further actions for it.
 
-The caller carries out actions in the order given; those that an outcome leads to come
-before the rest.
+The caller carries out actions in the order given; those that an outcome leads to come before the
+rest.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from relay.protocol.frames import (
 from relay.protocol.plainchat import ReadChat
 
 MAX_STRIKES = 3
-"""Messages in a row that are no frames; the last of them closes the connection."""
+"""Messages in a row that are not frames; the last of them closes the connection."""
 
 MAX_READERS = 256
 """Streams that one connection reads at once."""
@@ -55,7 +54,8 @@ CLOSE_ON_REFUSAL = {
     Code.TOO_MANY_STREAMS: CloseCode.TOO_MANY,
     Code.DRAINING: CloseCode.RESTART,
 }
-"""How a connection ends whose session could not be opened; `INTERNAL` for all else."""
+"""The close code of a connection whose session could not be opened; `INTERNAL` for all other
+errors."""
 
 
 # Phases and rules
@@ -65,9 +65,9 @@ class ConnectionPhase(Enum):
     """Where a connection stands."""
 
     LOCKED = "locked"
-    """Nothing was said, and a token is due first."""
+    """Nothing was received yet, and the first frame must bring a token."""
     FRESH = "fresh"
-    """Nothing was said."""
+    """Nothing was received yet."""
     OPENING = "opening"
     """The session is being opened; frames that arrive meanwhile are held."""
     OPEN = "open"
@@ -75,7 +75,7 @@ class ConnectionPhase(Enum):
     CLOSED = "closed"
     """The connection has ended, or is about to."""
 
-    __hash__ = object.__hash__  # Enum's own is a function of Python's, asked at each frame
+    __hash__ = object.__hash__  # Enum's own is a Python function, called for each frame
 
 
 class Input(Enum):
@@ -121,8 +121,8 @@ RULES: Mapping[ConnectionPhase, Mapping[Input, Rule]] = {
     ConnectionPhase.OPEN: _row(Rule.ANSWER, NOISE=Rule.STRIKE),
     ConnectionPhase.CLOSED: _row(Rule.IGNORE),
 }
-"""Every pair of phase and input. A faulty `hello` leaves the phase as it is, so that a
-client may send it again put right."""
+"""Every pair of phase and input. A faulty `hello` leaves the phase as it is, so that a client may
+send a correct one."""
 
 INPUT_OF: Mapping[type, Input] = {
     HelloFrame: Input.HELLO,
@@ -147,9 +147,9 @@ def _input_of(received: Received) -> Input:
 class ConnectionRules:
     """One connection's state.
 
-    `subject` is whom the upgrade request was already authenticated as. With
-    `token_required` the first frame has to be a `hello` with a token. `new_id` makes the
-    id of a chat that comes without one.
+    `subject` is the subject that the upgrade request was authenticated as, if any. With
+    `token_required` the first frame has to be a `hello` with a token. `new_id` makes the id of a
+    chat that comes without one.
     """
 
     new_id: Callable[[], str]
@@ -177,7 +177,7 @@ class ConnectionRules:
             return self._received(fault)
 
     def receive_binary(self) -> ConnectionActions:
-        """A binary message arrived, where only text is due."""
+        """A binary message arrived, where only text is allowed."""
         return self._received(NotAFrame("frames are text messages, this one is binary"))
 
     def _received(self, received: Received) -> ConnectionActions:
@@ -247,7 +247,7 @@ class ConnectionRules:
     def _hello_again(self, hello: HelloFrame) -> ConnectionActions:
         if hello.session is not None or hello.resume is not None:
             fault = RelayError(
-                Code.BAD_FRAME, "hello: session and resume are due in the first frame only"
+                Code.BAD_FRAME, "hello: session and resume are allowed in the first frame only"
             )
             return [SendFrame(error_frame(fault))]
         if hello.token is not None:
@@ -273,7 +273,7 @@ class ConnectionRules:
             return [SendFrame(error_frame(fault, id))]
         return [action]
 
-    # What became of the actions
+    # Outcomes of actions
 
     def opened(self, session: str, subject: str | None, *, resumed: bool) -> ConnectionActions:
         """The session is open."""
@@ -292,19 +292,19 @@ class ConnectionRules:
         return [Greet(self.session, self._resumed)]
 
     def renewed(self, subject: str | None) -> ConnectionActions:
-        """The token of a later `hello` is good. It may not name somebody else."""
+        """The token of a later `hello` is valid. It must name the same subject."""
         if subject != self.subject:
             fault = RelayError(Code.FORBIDDEN, "the token belongs to somebody else")
             return self._end(fault, CloseCode.FORBIDDEN)
         return self._greet()
 
     def refused(self, error: RelayError) -> ConnectionActions:
-        """The session could not be opened, or a token is not good."""
+        """The session could not be opened, or a token is not valid."""
         return self._end(error, CLOSE_ON_REFUSAL.get(error.code, CloseCode.INTERNAL))
 
     def started(self, id: str, stream: str) -> ConnectionActions:
-        """The chat runs, or ran before. A stream that is already read here under this id
-        goes on as it does."""
+        """The chat runs, or ran before. A stream that is already read here under this id is not
+        read again."""
         return [] if id in self._reading else self.found(id, stream, -1)
 
     def found(self, id: str, stream: str, after: int) -> ConnectionActions:
@@ -327,14 +327,14 @@ class ConnectionRules:
         self._reading.discard(id)
 
     def hello_late(self) -> ConnectionActions:
-        """The time for the first `hello` is over. Nothing where it came."""
+        """The time for the first `hello` is over. No action where it came in time."""
         if self.phase is not ConnectionPhase.LOCKED:
             return []
-        fault = RelayError(Code.UNAUTHORIZED, "no hello with a token came in time")
+        fault = RelayError(Code.UNAUTHORIZED, "no hello with a token arrived in time")
         return self._end(fault, CloseCode.HELLO_LATE)
 
     def ended(self) -> None:
-        """The connection is gone: whatever still happens leads to nothing."""
+        """The connection is gone: later calls lead to no actions."""
         self.phase = ConnectionPhase.CLOSED
         self._held.clear()
         self._reading.clear()

@@ -1,10 +1,10 @@
 """Every frame of `relay.v1`: the one source of its schema, its tables and its types.
 
-Tags stand without a default, so that generated types do not call them optional. Frames
-from clients refuse unknown fields; clients ignore what they do not know.
+Tags have no default, so that generated types do not make them optional. Frames from clients refuse
+unknown fields; clients ignore what they do not know.
 
-`relay.protocol.codec` reads and writes them. Records are written without these models; for those
-frames they are what the schema, the documents and the tests go by.
+`relay.protocol.codec` reads and writes them. Records are written without these models, which
+describe their frames for the schema, the documents and the tests.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ Echo = Annotated[
     | Annotated[float, Tag("~float")]
     | Annotated[str, Field(max_length=MAX_NAME_CHARS), Tag("~string")],
     Discriminator(
-        _echo_tag, custom_error_type="echo_type", custom_error_message="a number or a string is due"
+        _echo_tag,
+        custom_error_type="echo_type",
+        custom_error_message="expected a number or a string",
     ),
     # An integer is a number too, so that "one of" would not hold.
     WithJsonSchema(
@@ -115,7 +117,7 @@ class HelloFrame(Strict):
     @model_validator(mode="after")
     def _resumes_a_session(self) -> HelloFrame:
         if self.resume and self.session is None:
-            raise refuse("resume is due with session, and only then")
+            raise refuse("resume requires session")
         return self
 
 
@@ -139,8 +141,8 @@ class ResumeFrame(Strict):
     type: Literal["resume"]
     id: Id | None = Field(
         default=None,
-        description="Due alone; beside `stream` or `conversation` the id to read it under "
-        "(left out: the stream's name).",
+        description="Required where there is no `stream` and no `conversation`; beside one of them "
+        "the id to read it under (left out: the stream's name).",
     )
     after: After = Field(default=-1, description="The last seq applied; -1 for all.")
     stream: str | None = Field(default=None, pattern=ID_PATTERN)
@@ -280,7 +282,7 @@ class FallbackFrame(Sent):
         description="The target named last. Not among the `attempts` where it was not asked.",
     )
     to: TargetRef
-    reason: ErrorCode = Field(description="What took it away, or why it was not asked.")
+    reason: ErrorCode = Field(description="Why it failed, or why it was not asked.")
     keep: bool = Field(
         description="False: discard all text and reasoning of this id; a fresh answer follows. "
         "True: the answer goes on from where it broke."

@@ -22,7 +22,7 @@ _ERROR = {"$ref": "#/components/responses/Error"}
 
 @cache
 def openapi() -> Json:
-    """Every HTTP route of the relay's own: what other dialects add is not in it."""
+    """The HTTP routes of the relay's own; those that other dialects add are not in it."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Chat relay", "version": PROTOCOL.rpartition(".v")[2] + ".0.0"},
@@ -33,10 +33,10 @@ def openapi() -> Json:
                 "get": _attach(),
                 "delete": _erase(),
             },
-            "/health": {"get": _state("What each provider is worth now.", 200, 503)},
+            "/health": {"get": _state("The state of each provider.", 200, 503)},
             "/health/{provider}": {
                 "parameters": [_path("provider")],
-                "get": _state("What one provider is worth now.", 200, 404, 503),
+                "get": _state("The state of one provider.", 200, 404, 503),
             },
             "/livez": {"get": _state("Whether the process runs.", 200)},
             "/readyz": {"get": _state("Whether the process takes new chats.", 200, 503)},
@@ -81,9 +81,9 @@ def _attach() -> Json:
 
 def _erase() -> Json:
     return {
-        "summary": "Cancel a stream and let go of it.",
+        "summary": "Cancel a stream and erase it.",
         "responses": {
-            "204": {"description": "It ends, and goes."},
+            "204": {"description": "The stream is cancelled and erased."},
             **_errors(401, 403, 404),
         },
     }
@@ -110,7 +110,7 @@ def _errors(*statuses: int) -> Json:
 def _error_response() -> Json:
     schema = {"$ref": _PREFIX + "ErrorBody"}
     return {
-        "description": "What is wrong, in a code and a sentence.",
+        "description": "The error, as a code and a sentence.",
         "content": {"application/json": {"schema": schema}},
     }
 

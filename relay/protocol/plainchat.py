@@ -1,8 +1,8 @@
 """The chat that most clients send, read straight from its JSON.
 
-The schema (`relay.protocol.chat`) says what a chat is and what is wrong with one. It takes
-five times as long, on the way to the first token. What is read here it would read the same;
-whatever is not plain, every mistake included, is left to it.
+The schema (`relay.protocol.chat`) says what a chat is and what is wrong with one. It takes five
+times as long, on the way to the first token. A chat that is read here gets the same result from the
+schema; all others, and every error, are left to the schema.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ class _PlainBody(_PlainChat):
 
 
 _ID_CHARS = f"{ascii_letters}{digits}._-"
-"""Those of `ID_PATTERN`: an id is stripped of them, which a regular expression takes far longer
-to look at."""
+"""The characters of `ID_PATTERN`. Stripping an id of them is a much faster check than the regular
+expression."""
 
 _decode_frame = msgspec.json.Decoder(_PlainFrame).decode
 _decode_body = msgspec.json.Decoder(_PlainBody).decode
 
 
 def read_plain(text: str) -> ReadChat | None:
-    """The chat that a frame is; None where the schema has to read it."""
+    """The chat in a frame; None where the schema has to read it."""
     if len(text) > MAX_PLAIN_CHARS or '"chat"' not in text:
         return None
     try:
@@ -75,8 +75,8 @@ def read_plain(text: str) -> ReadChat | None:
 
 
 def read_plain_body(body: bytes, provider: str) -> ReadChat | None:
-    """The chat for `provider` that the body of `POST /chat/{provider}` is; None where the
-    schema has to read it."""
+    """The chat for `provider` in a body of `POST /chat/{provider}`; None where the schema has to
+    read it."""
     if len(body) > MAX_PLAIN_CHARS:
         return None
     try:
@@ -102,7 +102,7 @@ def _asked(chat: _PlainChat, provider: str) -> ReadChat | None:
 
 
 def _turns(messages: str | list[_Turn]) -> tuple[Turn, ...] | None:
-    """None where nobody but the system says anything."""
+    """None where all turns are the system's."""
     if isinstance(messages, str):
         return (Turn("user", messages),)
     for turn in messages:

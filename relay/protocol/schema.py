@@ -59,7 +59,7 @@ def asyncapi() -> Json:
             }
         },
         "operations": {
-            # AsyncAPI tells operations from the application's side, which is the server here.
+            # AsyncAPI names operations from the application's side, which is the server here.
             "receiveFrames": _operation("receive", channel, CLIENT_FRAMES),
             "sendFrames": _operation("send", channel, SERVER_FRAMES),
         },
@@ -102,8 +102,8 @@ def _definitions(prefix: str) -> Json:
 
 
 def definitions_of(models: Sequence[type[BaseModel]], prefix: str) -> Json:
-    """The schemas of `models` and of all that they hold, by name; `prefix` is where the
-    document that takes them keeps its schemas."""
+    """The schemas of `models` and of all that they hold, by name; `prefix` is where the document
+    that includes them keeps its schemas."""
     mode: JsonSchemaMode = "validation"
     _, schema = models_json_schema(
         [(model, mode) for model in models], ref_template=prefix + "{model}"
@@ -123,7 +123,8 @@ def _subclasses(cls: type[Any]) -> set[type[Any]]:
 
 
 def _tidy(definition: Json, *, closed: bool) -> Json:
-    """Without titles, which repeat the names, and open where the server speaks."""
+    """Removes titles, which repeat the names. What the server sends is left open to further
+    fields."""
     tidy = {key: value for key, value in definition.items() if key != "title"}
     if not closed:
         tidy.pop("additionalProperties", None)
@@ -135,7 +136,7 @@ def _tidy(definition: Json, *, closed: bool) -> Json:
 
 
 def _tidy_field(field: Json) -> Json:
-    """A field that may be left out is left out, rather than null."""
+    """Describes an optional field as one that may be left out, not as one that may be null."""
     tidy = {key: value for key, value in field.items() if key != "title"}
     if "default" in tidy and tidy["default"] is None:
         del tidy["default"]

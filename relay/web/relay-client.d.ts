@@ -44,7 +44,7 @@ export interface ImagePart {
   url?: string;
 }
 
-/** A call that an assistant turn made, as the `tool_call` frame told it. */
+/** A call that an assistant turn made, as the `tool_call` frame gave it. */
 export interface ToolCall {
   call_id: string;
   name: string;
@@ -60,7 +60,7 @@ export interface Message {
   content?: string | Array<TextPart | ImagePart>;
   /** Only on an assistant's turn. */
   tool_calls?: Array<ToolCall>;
-  /** Due on a tool's turn, and only there: the call it answers. */
+  /** Required on a tool's turn, and allowed only there: the call it answers. */
   call_id?: string;
 }
 
@@ -200,7 +200,7 @@ export interface FallbackFrame {
   /** The target named last. Not among the `attempts` where it was not asked. */
   from: Target;
   to: Target;
-  /** What took it away, or why it was not asked. */
+  /** Why it failed, or why it was not asked. */
   reason: ErrorCode;
   /** False: discard all text and reasoning of this id; a fresh answer follows. True: the answer goes on from where it broke. */
   keep: boolean;

@@ -105,11 +105,11 @@ class Told:
         self.attempts.append(attempt)
 
     def ended(
-        self, stream: str, route: str, record: Done | Failed | None, left: Callable[[], Shown]
+        self, stream: str, route: str, record: Done | Failed | None, final: Callable[[], Shown]
     ) -> None:
         self.ended_with.append(record)
         if record is not None:
-            self.left.append(left().text)
+            self.left.append(final().text)
 
     def unexpected(self, stream: str, error: BaseException) -> None:
         self.defects.append(error)
@@ -277,7 +277,7 @@ async def test_the_same_id_with_other_content_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("claude", "no ANTHROPIC_API_KEY"), ("nobody", "there is")]
+    ("name", "said"), [("claude", "no ANTHROPIC_API_KEY"), ("nobody", "known are gpt")]
 )
 async def test_a_provider_that_is_not_on_is_refused_with_the_reason(name: str, said: str) -> None:
     house = House(ScriptedProvider("gpt", says("x")))

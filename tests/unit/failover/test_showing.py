@@ -12,7 +12,7 @@ from relay.core.provider import Form
 from relay.core.records import Records, encode
 from relay.failover.attempt import Attempt
 from relay.failover.breaker import Ticket
-from relay.failover.estate import estate_of
+from relay.failover.inherited import inherited_from
 from relay.failover.showing import Showing
 from tests.failover_sim import A, B, plan
 
@@ -66,7 +66,7 @@ class World:
         else:
             self.running = running(B if self.running.target is A else A)
             self.running.discards = what == "discard"
-            self.showing.tell(self.running)
+            self.showing.announce(self.running)
             self.screen = "" if what == "discard" else self.screen
 
 
@@ -91,8 +91,8 @@ def test_so_it_is_for_an_answer_that_was_taken_over(left, doings):
     world = World()
     world.log.append(*encode(Start("s", A.provider, A.model)))
     world.log.append(*encode(Text(left)))
-    estate = estate_of(world.log.chunks(), Account(), 0.0, 0)
-    world.showing.inherit(estate, Code.INTERNAL)
+    inherited = inherited_from(world.log.chunks(), Account(), 0.0, 0)
+    world.showing.inherit(inherited, Code.INTERNAL)
     world.screen = left
     for what, said in doings:
         world.do(what, said)

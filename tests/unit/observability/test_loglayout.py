@@ -14,7 +14,7 @@ from relay.observability.loglayout import (
     STREAM_PREFIX,
     About,
     Layout,
-    Said,
+    LogEntry,
 )
 from relay.observability.loglines import Redactor, digest
 
@@ -22,19 +22,19 @@ KEY = "zz-configured-key-0123456789"
 NOBODY = About()
 
 
-def said(message, *values, moment=0, about=NOBODY, outer=NOBODY, fields=NO_FIELDS):
-    return Said(20, moment, "some.module", about, outer, message, values, fields)
+def entry(message, *values, moment=0, about=NOBODY, outer=NOBODY, fields=NO_FIELDS):
+    return LogEntry(20, moment, "some.module", about, outer, message, values, fields)
 
 
 def line(*args, clean=str, format="text", **options):
-    return Layout(format, clean).said(said(*args, **options))
+    return Layout(format, clean).line(entry(*args, **options))
 
 
 @given(st.lists(st.integers(0, 4_000_000_000_000), min_size=1, max_size=5))
 def test_moments_are_written_as_iso_8601_in_local_time(milliseconds):
     layout = Layout("text", str)
     for each in milliseconds:
-        written, _, _ = layout.said(said("x", moment=each * 1_000_000 + 999_999)).partition(" ")
+        written, _, _ = layout.line(entry("x", moment=each * 1_000_000 + 999_999)).partition(" ")
         assert len(written) == len("2026-11-22T23:50:32.123+00:00")
         whole = datetime.fromtimestamp(each // 1_000, UTC).replace(microsecond=each % 1_000 * 1_000)
         assert datetime.fromisoformat(written) == whole
@@ -81,7 +81,7 @@ def test_names_that_a_line_does_not_give_come_from_around_it():
 def test_every_text_among_values_and_fields_is_cleaned_however_long(before, format):
     layout = Layout(format, Redactor([KEY]))
     for _ in range(2):
-        shown = layout.said(said("{} {}", before + KEY, 5, fields={"target": before + KEY}))
+        shown = layout.line(entry("{} {}", before + KEY, 5, fields={"target": before + KEY}))
         assert KEY not in shown
         assert shown.count("[redacted]") == 2
 

@@ -488,7 +488,7 @@ def test_what_an_answer_says_stands_in_order_among_the_other_lines_and_looks_lik
 
 def test_a_line_that_no_output_takes_is_not_even_noted(monkeypatch, capfd):
     logs.configure_logging(directory=None, level="INFO")
-    monkeypatch.setattr(logs, "Said", None)
+    monkeypatch.setattr(logs, "LogEntry", None)
     logs.log_greeting("c1", resumed=False)
     logs.log_attempt(STREAM, EndedAttempt("gpt", "m", "ok", 7))
     with pytest.raises(TypeError):

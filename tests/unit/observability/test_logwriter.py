@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lab.waiting import block_until
 from relay.observability import logwriter
-from relay.observability.loglayout import About, Layout, Said
+from relay.observability.loglayout import About, Layout, LogEntry
 from relay.observability.logwriter import Console, Line, LogFile
 
 
@@ -37,12 +37,12 @@ class Kept:
         return [text for batch in self.batches for text in batch]
 
 
-def said(message, level=20):
+def entry(message, level=20):
     nobody = About()
-    return Said(level, 0, "some.module", nobody, nobody, message, (), {})
+    return LogEntry(level, 0, "some.module", nobody, nobody, message, (), {})
 
 
-def log_writer(outputs, limit, compose=lambda said: said.message):
+def log_writer(outputs, limit, compose=lambda entry: entry.message):
     return logwriter.LogWriter(outputs, limit, compose)
 
 
@@ -50,7 +50,7 @@ def test_each_output_gets_the_lines_of_its_level_in_order_and_in_batches():
     low, high = Kept(10), Kept(30)
     writer = log_writer([low, high], 1_000)
     for number in range(500):
-        writer.put(said(f"{number}\n", 40 if number % 100 == 0 else 20))
+        writer.put(entry(f"{number}\n", 40 if number % 100 == 0 else 20))
     writer.close()
     assert low.texts == [f"{number}\n" for number in range(500)]
     assert high.texts == [f"{number}\n" for number in range(0, 500, 100)]
@@ -63,7 +63,7 @@ def test_lines_of_an_output_that_takes_none_are_counted_and_the_others_get_their
     full, fine = Kept(10, full=True), Kept(10)
     writer = log_writer([full, fine], 1_000)
     for _ in range(3):
-        writer.put(said("x\n"))
+        writer.put(entry("x\n"))
     writer.close()
     assert writer.dropped == 3
     assert fine.texts == ["x\n"] * 3
@@ -72,15 +72,15 @@ def test_lines_of_an_output_that_takes_none_are_counted_and_the_others_get_their
 def test_a_line_is_put_together_by_the_thread_that_writes_it():
     kept, threads = Kept(10), []
 
-    def compose(said):
+    def compose(entry):
         threads.append(threading.current_thread())
-        return said.message
+        return entry.message
 
     writer = log_writer([kept], 1_000, compose)
-    writer.put(said("first\n"))
-    writer.put(said("late\n"))
-    writer.put(said("too low\n", level=5))
-    writer.put(said("last\n"))
+    writer.put(entry("first\n"))
+    writer.put(entry("late\n"))
+    writer.put(entry("too low\n", level=5))
+    writer.put(entry("last\n"))
     writer.close()
     assert kept.texts == ["first\n", "late\n", "last\n"]
     assert threading.current_thread() not in threads
@@ -88,9 +88,9 @@ def test_a_line_is_put_together_by_the_thread_that_writes_it():
 
 def test_a_line_that_cannot_be_put_together_is_told_of_and_costs_no_other():
     kept = Kept(10)
-    writer = log_writer([kept], 1_000, Layout("text", str).said)
-    writer.put(said("{}"))
-    writer.put(said("fine"))
+    writer = log_writer([kept], 1_000, Layout("text", str).line)
+    writer.put(entry("{}"))
+    writer.put(entry("fine"))
     writer.close()
     assert [text.partition(" | ")[2] for text in kept.texts] == [
         "a line could not be put together: IndexError\n",
@@ -104,7 +104,7 @@ def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
     kept = Kept(10)
     writer = log_writer([kept], 1_000)
     for number in range(5):
-        writer.put(said(f"{number}\n"))
+        writer.put(entry(f"{number}\n"))
         block_until(lambda: not writer.awake)
         assert kept.texts[-1] == f"{number}\n"
     writer.close()
@@ -113,7 +113,7 @@ def test_the_thread_sleeps_in_silence_and_the_next_line_wakes_it(monkeypatch):
 def test_a_line_that_comes_just_when_the_thread_falls_asleep_is_not_left_lying(monkeypatch):
     monkeypatch.setattr(logwriter, "GATHER", 0)
     monkeypatch.setattr(logwriter, "LOOK", 0)
-    kept, late = Kept(10), [said("late\n")]
+    kept, late = Kept(10), [entry("late\n")]
     writer = log_writer([kept], 1_000)
     clear = writer._some.clear
 
@@ -123,7 +123,7 @@ def test_a_line_that_comes_just_when_the_thread_falls_asleep_is_not_left_lying(m
             writer.put(late.pop())
 
     monkeypatch.setattr(writer._some, "clear", put_meanwhile)
-    writer.put(said("first\n"))
+    writer.put(entry("first\n"))
     block_until(lambda: kept.texts == ["first\n", "late\n"])
     writer.close()
 
@@ -136,7 +136,7 @@ def test_lines_of_several_threads_all_arrive_each_threads_in_order(monkeypatch):
 
     def put(name):
         for number in range(2_000):
-            writer.put(said(f"{name} {number}\n"))
+            writer.put(entry(f"{name} {number}\n"))
             time.sleep(0)
 
     threads = [threading.Thread(target=put, args=(name,)) for name in "abc"]

@@ -162,7 +162,7 @@ def test_an_unknown_type_names_the_known_ones_and_not_itself() -> None:
     with pytest.raises(BadFrame) as caught:
         decode_frame('{"type":"sk-secret","id":"a"}')
     assert caught.value.message == (
-        "type: there is no such frame; there is hello, chat, cancel, resume, ping, pong"
+        "type: unknown frame type; known are hello, chat, cancel, resume, ping, pong"
     )
     assert caught.value.id == "a"
 
@@ -213,7 +213,7 @@ def test_a_long_list_of_faults_is_cut_short() -> None:
     frame = {"type": "ping"} | {f"f{n}": 1 for n in range(MAX_FAULTS_TOLD + 4)}
     with pytest.raises(BadFrame) as caught:
         decode_frame(json.dumps(frame))
-    assert caught.value.message.count("is not a field here") == MAX_FAULTS_TOLD
+    assert caught.value.message.count("is an unknown field") == MAX_FAULTS_TOLD
     assert caught.value.message.endswith("; and 4 more")
 
 

@@ -1,4 +1,4 @@
-"""What a node that died, or went away, left of an answer, as its next owner takes it; pure."""
+"""The state of an answer that a new owner takes over from a node that died or shut down. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from relay.core.events import EndedAttempt, Target
 from relay.core.records import Chunk, Shown, announced, characters, shown
 from relay.failover.attempt import counted
 
-LEFT = frozenset({Code.INTERNAL, Code.DRAINING})
-"""Outcomes of attempts that ended with their node, by no fault of the target."""
+NODE_ENDED = frozenset({Code.INTERNAL, Code.DRAINING})
+"""Outcomes of attempts that ended because their node did, not because of the target."""
 
 
-class Estate(Struct, frozen=True):
-    """What is left. `shown` is what stands, `announced` the target that readers were last
-    told of (None where not even `start` was written), `characters` all text and reasoning
-    that was ever appended.
+class Inherited(Struct, frozen=True):
+    """What a new owner knows. `shown` is what readers still see, `announced` the target that was
+    announced last (None where not even `start` was written), `characters` the length of all text
+    and reasoning ever appended.
 
-    `accepted` is when the chat was accepted, by the caller's clock, and `last_sign_ms` how
-    long after that the owner last gave a sign of life.
+    `accepted` is when the chat was accepted, by the caller's clock, and `last_sign_ms` the time
+    from then to the former owner's last sign of life.
     """
 
     shown: Shown
@@ -34,7 +34,7 @@ class Estate(Struct, frozen=True):
 
     @property
     def attempts(self) -> Sequence[EndedAttempt]:
-        """The attempts that the former owners saw the end of, and told of."""
+        """The attempts that ended under the former owners."""
         return self.account.attempts
 
     def cut_short(self, input_characters: int) -> list[EndedAttempt]:
@@ -46,9 +46,9 @@ class Estate(Struct, frozen=True):
         notes = self.account.calls
         if notes is not None or self.announced is None:
             return notes or ()
-        # An owner of an earlier version notes no attempt, and makes one as soon as it has begun.
-        told = sum(attempt.usage.output_tokens for attempt in self.attempts if attempt.usage)
-        before = min(self.characters, 4 * told)
+        # An owner of an earlier version notes no attempts, and launches one at once.
+        reported = sum(attempt.usage.output_tokens for attempt in self.attempts if attempt.usage)
+        before = min(self.characters, 4 * reported)
         provider, model = self.announced.provider, self.announced.model
         return (AttemptNote(provider, model, self.last_sign_ms, before),)
 
@@ -60,20 +60,20 @@ class Estate(Struct, frozen=True):
         return EndedAttempt(note.provider, note.model, Code.INTERNAL, spent, note.hedge, usage)
 
 
-def estate_of(
+def inherited_from(
     chunks: Sequence[Chunk], account: Account, accepted: float, last_sign_ms: int
-) -> Estate:
-    """Fold the records that are there, from 0, into what they leave."""
-    left, told = shown(chunks), announced(chunks)
-    return Estate(left, told, characters(chunks), account, accepted, last_sign_ms)
+) -> Inherited:
+    """Fold the records that exist, from 0, and the account into the state to take over."""
+    seen, target = shown(chunks), announced(chunks)
+    return Inherited(seen, target, characters(chunks), account, accepted, last_sign_ms)
 
 
 def interrupted(attempts: Sequence[EndedAttempt]) -> EndedAttempt | None:
-    """The attempt in whose middle the last owner went, the first where it was hedged: of
-    `attempts`, the first of those at their end that ended with their node."""
+    """The attempt that the end of the last owner interrupted; the first of two where it was hedged.
+    These are the last of `attempts`, whose outcome is in `NODE_ENDED`."""
     found = None
     for attempt in reversed(attempts):
-        if attempt.outcome not in LEFT:
+        if attempt.outcome not in NODE_ENDED:
             break
         found = attempt
     return found

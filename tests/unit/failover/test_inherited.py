@@ -25,7 +25,7 @@ from relay.core.events import (
 )
 from relay.core.records import Records, encode
 from relay.failover.breaker import Breakers
-from relay.failover.estate import LEFT, Estate, estate_of
+from relay.failover.inherited import NODE_ENDED, Inherited, inherited_from
 from tests.failover_sim import (
     SILENCE,
     A,
@@ -163,7 +163,7 @@ def test_an_answer_that_is_only_to_be_ended_tells_as_much(abandoned):
     former = owner({A: [says([FIRST])]}, 2.0)
     sim = Sim(former.plan, {A: [SILENCE]}, now=50.0)
     account = former.policy.account(former.now)
-    sim.policy.inherit(estate_of(former.log.chunks(), account, 40.0, 2000))
+    sim.policy.inherit(inherited_from(former.log.chunks(), account, 40.0, 2000))
     (end,) = sim.policy.cancel(50.0, abandoned=abandoned).records
     (attempt,) = end.attempts
     assert (attempt.outcome, attempt.ms, attempt.usage) == ("internal", 2000, Usage(100, 22, True))
@@ -219,11 +219,11 @@ def test_an_open_breaker_of_the_next_owner_is_why_the_announced_target_is_not_as
     assert (fallback.from_, fallback.to, fallback.reason) == (A, B, Code.PROVIDER_RATE_LIMITED)
 
 
-def left_by_an_earlier_version(text: str, attempts: tuple[EndedAttempt, ...] = ()) -> Estate:
+def left_by_an_earlier_version(text: str, attempts: tuple[EndedAttempt, ...] = ()) -> Inherited:
     records = Records()
     for record in (Start("s", A.provider, A.model), Text(text)):
         records.append(*encode(record))
-    return estate_of(records.chunks(), Account(attempts), 0.0, 4000)
+    return inherited_from(records.chunks(), Account(attempts), 0.0, 4000)
 
 
 def test_of_an_owner_that_noted_no_calls_one_is_taken_for_granted():
@@ -281,7 +281,7 @@ def test_whenever_owners_die_every_call_is_told_once_and_time_counts_from_accept
             break
     done = sim.out.done
     assert len(done.attempts) == launched
-    assert sum(each.outcome in LEFT for each in done.attempts) <= 2 * len(owners)
+    assert sum(each.outcome in NODE_ENDED for each in done.attempts) <= 2 * len(owners)
     assert done.timing.total_ms == pytest.approx(elapsed * 1000, abs=2)
     assert texts_at[0] * 1000 - 2 <= done.timing.first_token_ms <= done.timing.total_ms
     assert all(each.ms <= done.timing.total_ms for each in done.attempts)
