@@ -111,7 +111,7 @@ def install(lock: str, title: str, *command: str, optional: bool = False) -> Non
     elif optional and failure.none_fits:
         say("  No package fits this machine, so `local` stays off. Everything else works.")
     else:
-        sys.exit(f"{failure.sentence}\nAll that pip said is in .venv/{pip_run.LOG}.")
+        sys.exit(f"{failure.sentence}\nThe output of pip is in .venv/{pip_run.LOG}.")
     stamp.write_text(digest)
 
 

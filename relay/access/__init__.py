@@ -1,1 +1,1 @@
-"""Who may: the checks that every request passes before an edge sees it."""
+"""Access control: the checks that every request passes before an edge sees it."""

@@ -34,17 +34,17 @@ from relay.core.errors import Code, RelayError
 from relay.protocol.frames import STREAM_HEADER
 
 SUBJECT: web.RequestKey[str | None] = web.RequestKey("subject", str | None)  # type: ignore[arg-type]
-"""Whom the request's token names; None for an anonymous one."""
+"""The subject that the request's token names; None for an anonymous request."""
 
 ADDRESS = web.RequestKey("address", str)
 """The client's address, see `Guard.client_address`. Set on every request that reached the
 guard, also on one that it refused."""
 
 PROBES = frozenset({"/livez", "/readyz", "/health"})
-"""What orchestrators ask, also through a proxy."""
+"""Paths that orchestrators request, also through a proxy."""
 
 OPEN_PATHS = PROBES | {"/", "/favicon.ico", "/asyncapi.json", "/openapi.json"}
-"""Read without a token: the page, the schemas and what orchestrators ask."""
+"""Paths that need no token: the page, the schemas and what orchestrators request."""
 
 OPEN_PREFIXES = ("/health/", "/schema/", "/static/", "/web/")
 """As `OPEN_PATHS`, for everything below."""
@@ -66,7 +66,7 @@ SECURITY_HEADERS = {
 """Set on every response that does not set its own."""
 
 SERVER = "chat-relay"
-"""The Server header, instead of the versions that aiohttp would tell."""
+"""The Server header; aiohttp's own would show versions."""
 
 FOREIGN_ORIGIN = "pages of this origin may not use this server: see ALLOWED_ORIGINS"
 
@@ -224,11 +224,11 @@ class Guard:
             raise RelayError(Code.FORBIDDEN, FOREIGN_ORIGIN)
 
     def _names_us(self, name: str) -> bool:
-        """Whether `name` cannot have been pointed here by somebody else (DNS rebinding).
+        """Whether nobody else can have pointed `name` at this server (DNS rebinding).
 
-        A token cannot be guessed by the page that tricked the browser, so with tokens any
-        name will do; else an address, a name without a dot or of a local domain, or one
-        that stands in ALLOWED_ORIGINS.
+        A page that tricked the browser can't guess a token, so with tokens any name is accepted.
+        Without, only an address, a name without a dot or of a local domain, or one in
+        ALLOWED_ORIGINS is.
         """
         if not self._anonymous or name in self._hosts or address_of(name) is not None:
             return True
@@ -287,8 +287,8 @@ OnPrepare: TypeAlias = Callable[[web.Request, web.StreamResponse], Awaitable[Non
 
 
 def asked_of(request: web.Request, guard: Guard) -> AccessRequest:
-    """What the guard looks at, read off an aiohttp request. Behind a trusted proxy the
-    host is the one that the client asked the proxy for."""
+    """What the guard looks at in an aiohttp request. Behind a trusted proxy the host is the one
+    that the client asked the proxy for."""
     headers, peer = request.headers, request.remote or ""
     host = headers.get(hdrs.HOST, "")
     if guard.trusts(peer):

@@ -1,1 +1,1 @@
-"""What the operator sets, and which providers and routes that comes to."""
+"""The operator's settings, and the providers and routes that follow from them."""

@@ -1,7 +1,7 @@
-"""Which providers and routes are on, which are off and why: from settings to plain values.
+"""Works out from the settings which providers and routes are on, and which are off and why.
 
-Pure but for `stray_variables`, which looks at the environment's names, and
-`read_routes`, which reads `ROUTES_FILE`.
+Pure but for `stray_variables`, which looks at the environment's names, and `read_routes`, which
+reads `ROUTES_FILE`.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class ProviderConfig:
 
 
 class Catalog(NamedTuple):
-    """Providers in the operator's order: those that are on, and why each other is not."""
+    """Providers in the operator's order: those that are on, and for each other why it is off."""
 
     on: Mapping[str, ProviderConfig]
     off: Mapping[str, str]
 
 
 def providers_on(settings: Settings, *, local_model: str, local_off: str | None = None) -> Catalog:
-    """What each name of `SUPPORTED_PROVIDERS` comes to. `local_off` says why the embedded
-    model can't run on this machine, where it can't."""
+    """Whether each name of `SUPPORTED_PROVIDERS` is on, or off and why. `local_off` says why the
+    embedded model can't run on this machine, where it can't."""
     on: dict[str, ProviderConfig] = {}
     off: dict[str, str] = {}
     for name in settings.supported_providers:
@@ -68,8 +68,8 @@ def providers_on(settings: Settings, *, local_model: str, local_off: str | None 
 
 
 def _cloud(name: str, said: Mapping[str, str | SecretStr]) -> ProviderConfig | str:
-    """A vendor's provider needs its key. An OpenAI-compatible one needs URL and model; its
-    key is optional, because servers of one's own have none."""
+    """A vendor's provider needs its key. An OpenAI-compatible one needs URL and model; its key is
+    optional, because self-hosted servers often need none."""
     vendor, env = vendor_of(name), env_of(name)
     for needed in ("API_KEY",) if vendor else ("BASE_URL", "MODEL_DEFAULT"):
         if needed not in said:
@@ -86,7 +86,7 @@ def _cloud(name: str, said: Mapping[str, str | SecretStr]) -> ProviderConfig | s
 
 
 def _models(said: Mapping[str, str | SecretStr], vendor: Vendor | None) -> tuple[str, ...]:
-    """The default model and its fallbacks. A vendor's own fallbacks hold only where the
+    """The default model and its fallbacks. A vendor's built-in fallbacks apply only where the
     operator named neither."""
     default = str(said.get("MODEL_DEFAULT") or (vendor.default_model if vendor else ""))
     if "MODEL_FALLBACKS" in said:
@@ -113,7 +113,7 @@ def routes_of(settings: Settings, catalog: Catalog) -> Routes:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """What holds for a route that says nothing else."""
+    """The rules of a route that sets none itself."""
     return Rules(
         first_token_timeout=settings.first_token_timeout,
         token_idle_timeout=settings.token_idle_timeout,
@@ -143,24 +143,24 @@ def choose_default(settings: Settings, routes: Routes) -> str | None:
         return next((name for name in routes.on if name != "local"), next(iter(routes.on), None))
     if wanted in routes.on:
         return wanted
-    reason = f"it is off: {routes.off[wanted]}" if wanted in routes.off else "there is none"
+    reason = f"it is off: {routes.off[wanted]}" if wanted in routes.off else "no such name"
     raise SettingsError(refusal(variables()["DEFAULT_PROVIDER"], wanted, reason))
 
 
 _OURS = ("RELAY_", "RATE_LIMIT_")
-"""What names of the environment begin with that are meant for a relay and nothing else."""
+"""Prefixes of environment variables that only a relay uses."""
 
 
 def stray_variables(settings: Settings, env_file: Path | str | None = ".env") -> list[str]:
-    """A sentence for each variable that looks meant for the relay and that nothing reads."""
+    """A sentence for each variable that seems meant for the relay but is not used."""
     known = set(variables())
     for provider in settings.providers:
         known |= {f"{env_of(provider)}_{end}" for end in PROVIDER_SUFFIXES}
     written = set(dotenv_values(env_file)) if env_file and Path(env_file).is_file() else set()
     close = misspelt(sorted({*os.environ, *written}), known)
     unread = sorted((written | {n for n in os.environ if n.startswith(_OURS)}) - known)
-    lines = [f"{name} is read by nothing; did you mean {like}?" for name, like in close.items()]
-    lines += [f"{name} is read by nothing" for name in unread if name not in close]
+    lines = [f"{name} is not used; did you mean {like}?" for name, like in close.items()]
+    lines += [f"{name} is not used" for name in unread if name not in close]
     if "GOOGLE_API_KEY" in os.environ and not settings.providers.get("gemini"):
-        lines.append("GOOGLE_API_KEY is read by nothing; did you mean GEMINI_API_KEY?")
+        lines.append("GOOGLE_API_KEY is not used; did you mean GEMINI_API_KEY?")
     return lines

@@ -1,7 +1,6 @@
-"""The grammar of environment values: from what an operator writes to what the house uses.
+"""Parsers of environment values.
 
-Pure. Each parser raises `ValueError` whose message says what is wrong, in words that
-follow the variable's name; it never repeats a secret.
+Pure. Each parser raises a `ValueError` whose message says what is wrong and never repeats a secret.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _VENDOR_OF = {"openai": "gpt", "anthropic": "claude", "google": "gemini"}
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that clients may show, and who they are then: `subject`."""
+    """A token that clients may send, and the `subject` that it stands for."""
 
     subject: str
     secret: SecretStr
@@ -68,7 +67,7 @@ def provider_names(text: str) -> tuple[str, ...]:
 
 def _check_provider_name(name: str) -> None:
     if name in _VENDOR_OF:
-        raise ValueError(f"{name!r} is called {_VENDOR_OF[name]!r} here")
+        raise ValueError(f"{name!r} is a vendor; the provider is named {_VENDOR_OF[name]!r}")
     if not is_provider_name(name):
         raise ValueError(f"{name!r} is not a name of letters, digits, '.', '_' and '-'")
 
@@ -82,7 +81,7 @@ def fallback_lists(text: str) -> dict[str, tuple[str, ...]]:
         if not equals or not names:
             raise ValueError(f"{rule!r} is not of the form provider=other,other")
         if provider in found:
-            raise ValueError(f"{provider!r} stands there twice")
+            raise ValueError(f"{provider!r} occurs twice")
         if provider in names or len(set(names)) < len(names):
             raise ValueError(f"{rule!r} names a provider twice")
         found[provider] = names
@@ -95,9 +94,9 @@ def base_url(text: str) -> str:
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise ValueError("is not an http or https URL")
     if parts.username or parts.password:
-        raise ValueError("carries credentials; they belong in the key's variable")
+        raise ValueError("contains credentials; put them into the variable of the key")
     if parts.query or parts.fragment or not _VISIBLE.fullmatch(text):
-        raise ValueError("carries a query, a fragment or a space")
+        raise ValueError("contains a query, a fragment or a space")
     _ = parts.port  # raises ValueError where it is no port
     return text.rstrip("/")
 
@@ -126,7 +125,7 @@ def tokens(text: str) -> tuple[Token, ...]:
     """`RELAY_TOKENS`: `token` or `name=token`, comma-separated. One name may have several."""
     found = tuple(_token(item, place) for place, item in enumerate(comma_list(text), start=1))
     if len({token.secret.get_secret_value() for token in found}) < len(found):
-        raise ValueError("holds one token twice")
+        raise ValueError("contains one token twice")
     return found
 
 
@@ -144,8 +143,8 @@ def _token(item: str, place: int) -> Token:
 
 
 def subject_of(token: str) -> str:
-    """Who shows a token without a name: a digest's beginning, from which the token can't
-    be had back."""
+    """The subject of a token without a name: the beginning of a digest, from which the token can't
+    be recovered."""
     return "token-" + hashlib.sha256(token.encode()).hexdigest()[:12]
 
 
@@ -170,7 +169,7 @@ def _origin(item: str) -> str:
     if item == "*":
         return item
     if "*" in item:
-        raise ValueError("'*' stands alone or not at all; list each origin")
+        raise ValueError("'*' must be the only entry; otherwise list each origin")
     if not parts.scheme or not parts.hostname or parts.path not in ("", "/"):
         raise ValueError(f"{item!r} is not an origin such as https://app.example.com")
     if parts.query or parts.fragment or parts.username:
@@ -181,9 +180,9 @@ def _origin(item: str) -> str:
 
 
 def misspelt(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str]:
-    """Names that nobody reads but that look like a known one, with that one.
+    """Unknown names that look like a known one, each with that one.
 
-    Short names are passed over: any environment is full of them.
+    Short names are skipped, because every environment has many of them.
     """
     known = tuple(known)
     strangers = (name for name in names if len(name) >= 8 and name not in known)

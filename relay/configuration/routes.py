@@ -1,4 +1,4 @@
-"""From plain values and a routes file's text to `Route`s. Pure."""
+"""Builds `Route`s from plain values and the text of a routes file. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relay.core.events import Target
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for a route that says nothing else. Times are in seconds."""
+    """The rules of a route that sets none itself. Times are in seconds."""
 
     first_token_timeout: float
     token_idle_timeout: float
@@ -66,7 +66,7 @@ def build_routes(
         targets = tuple(_target(item, models) for item in said["targets"])
         live = tuple(dict.fromkeys(target for target in targets if target.provider in models))
         dropped = dict.fromkeys(t.provider for t in targets if t.provider in off)
-        warnings += [f"route {name} goes without {p}: {off[p]}" for p in dropped]
+        warnings += [f"route {name} skips {p}: {off[p]}" for p in dropped]
         if live:
             on[name] = _route(name, live, rules, said)
         else:
@@ -84,14 +84,15 @@ def _provider_targets(
 
 
 def _target(item: str, models: Mapping[str, Sequence[str]]) -> Target:
-    """`provider[:model]`; a model's name may hold colons itself. The model of a provider
-    that is off stays empty: nobody will call it."""
+    """`provider[:model]`; a model's name may hold colons itself. The model of a provider that is
+    off stays empty, because it is not called."""
     provider, _, model = item.partition(":")
     return Target(provider, model or (models[provider][0] if provider in models else ""))
 
 
 def _route(name: str, targets: tuple[Target, ...], rules: Rules, said: Mapping[str, Any]) -> Route:
-    """The operator's own system prompt stays, unless the route says otherwise."""
+    """Where the route has a system prompt, a client's is appended to it, unless the route says
+    otherwise."""
     return Route(
         name=name,
         targets=targets,
@@ -134,7 +135,7 @@ def _problem(key: str, value: Any) -> str | None:
 
 
 class _File:
-    """A routes file: its routes, or the first thing wrong with it."""
+    """A routes file: its routes, or its first error."""
 
     def __init__(
         self, text: str, file: str, models: Mapping[str, object], off: Mapping[str, object]
@@ -185,7 +186,7 @@ class _File:
             if colon and not model.strip():
                 self._refuse(path, f"{item!r} names no model after the colon", item)
             if targets.count(item) > 1:
-                self._refuse(path, f"{item!r} stands there twice", item)
+                self._refuse(path, f"{item!r} occurs twice", item)
 
     def _refuse(self, path: tuple[str, ...], reason: str, item: str = "") -> NoReturn:
         line = self._lines[path].of(item)

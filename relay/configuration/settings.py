@@ -1,8 +1,8 @@
-"""What the operator sets: every environment name, read once, unchangeable afterwards.
+"""The operator's settings: every environment variable, read once and frozen.
 
-Each field is the one source of its variable: name, default, unit, what it takes and what
-it is for. `.env.example` and the table in `docs/configuration.md` are generated from the
-fields by `scripts/generate_configuration.py`.
+Each field is the one source of its variable: name, default, unit, what it takes and what it is for.
+`.env.example` and the table in `docs/configuration.md` are generated from the fields by
+`scripts/generate_configuration.py`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
         "LOG_DIR": "Logs",
     }
 )
-"""The documentation's headings, each with the variable that it stands before."""
+"""The documentation's headings, each with the first variable below it."""
 
 
 def _frozen(
@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     )
     write_timeout: float = seconds(
         defaults.WRITE_TIMEOUT,
-        "A reader that accepts nothing for so long is cut, and may come back.",
+        "A reader that accepts nothing for so long is disconnected; it may reconnect.",
     )
     max_frame_bytes: ByteSize = size(
         8 * 1024**2, "The largest frame or body that a client may send."
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     )
     provider_fallbacks: Fallbacks = setting(
         {},
-        "To which other providers an answer may move, as in `gpt=claude,gemini;claude=gpt`; "
+        "Other providers that an answer may fall back to, as in `gpt=claude,gemini;claude=gpt`; "
         "unset: no text goes to another vendor.",
         takes="rules of the form provider=other,other, joined by ';', of supported providers",
     )
@@ -160,8 +160,8 @@ class Settings(BaseSettings):
     providers: Annotated[
         Mapping[str, Mapping[str, str | SecretStr]], AfterValidator(_frozen), PlainSerializer(dict)
     ] = Field({}, validation_alias="variables of providers", repr=False)
-    """What `{NAME}_…` variables say: provider → `API_KEY`, `BASE_URL` … → value, only those
-    that are set. Its alias has spaces, so that no variable can hold it."""
+    """The values of the `{NAME}_…` variables: provider → `API_KEY`, `BASE_URL` … → value, only
+    those that are set. Its alias has spaces, so that no variable can set it."""
 
     first_token_timeout: float = seconds(
         defaults.FIRST_TOKEN_TIMEOUT,
@@ -186,13 +186,13 @@ class Settings(BaseSettings):
     )
     rescue: RescueMode = setting(
         "continue",
-        "What becomes of an answer that broke after text was shown: another call goes on "
-        "with it, one answers anew, or it ends.",
+        "What happens to an answer that broke after text was shown: another call continues "
+        "it, another call answers from the start, or it ends.",
         takes="continue, restart or off",
     )
     continuation_prompt: Stripped = setting(
         CONTINUATION_PROMPT,
-        "What a model is told that goes on with a broken answer.",
+        "The instruction to a model that continues a broken answer.",
         takes="a sentence",
     )
     max_attempts: int = count(
@@ -240,7 +240,7 @@ class Settings(BaseSettings):
 
     relay_tokens: Tokens = setting(
         (),
-        "The tokens that clients show, each with an optional name: `alice=…,bob=…`.",
+        "The tokens that clients send, each with an optional name: `alice=…,bob=…`.",
         takes="token or name=token, comma-separated, each token of at least "
         f"{MIN_TOKEN_LENGTH} visible characters",
         secret=True,
@@ -255,7 +255,7 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Networks = setting(
         (),
-        "Proxies whose forwarding headers are believed.",
+        "Proxies whose forwarding headers are trusted.",
         takes="addresses and CIDR blocks, comma-separated",
     )
 
@@ -283,7 +283,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Real environment first, then `.env`; out of both what belongs to providers."""
+        """The real environment first, then `.env`; then the providers' variables of both."""
         of_providers = _ProviderSource(settings_cls, dotenv_settings, env_settings)
         return (env_settings, dotenv_settings, of_providers)
 
@@ -294,13 +294,13 @@ class Settings(BaseSettings):
         return {n: v for n, v in values.items() if n not in blank or v.strip()}
 
     def secrets(self) -> tuple[str, ...]:
-        """Every key and token, for the logs' redactor. Show them to nobody else."""
+        """Every key and token, for the logs' redactor only."""
         keys = [said.get("API_KEY") for said in self.providers.values()]
         held = [*keys, *(token.secret for token in self.relay_tokens), self.redis_url]
         return tuple(each.get_secret_value() for each in held if isinstance(each, SecretStr))
 
     def token_subjects(self) -> dict[str, str]:
-        """Each client token with whom it names, for the guard. Show it to nobody else."""
+        """Each client token with its subject, for the guard only."""
         return {token.secret.get_secret_value(): token.subject for token in self.relay_tokens}
 
 
@@ -318,14 +318,16 @@ def variables() -> dict[str, Variable]:
 
 
 def _of_vendor(vendor: Vendor) -> tuple[Variable, ...]:
-    """The four variables of a row."""
+    """The four variables of a vendor."""
     env, name = vendor.env, vendor.provider
     default, fallbacks = vendor.default_model, ", ".join(vendor.fallback_models)
     convention = "ends in `/v1`" if vendor.kind == "openai" else "without a version"
     return (
-        provider_variable(f"{env}_API_KEY", f"The key of `{name}`; without it, it is off."),
         provider_variable(
-            f"{env}_BASE_URL", f"Where `{name}` is reached, if not at its vendor's; {convention}."
+            f"{env}_API_KEY", f"The key of `{name}`; without it the provider is off."
+        ),
+        provider_variable(
+            f"{env}_BASE_URL", f"The URL of `{name}`, if not its vendor's; {convention}."
         ),
         provider_variable(
             f"{env}_MODEL_DEFAULT", f"The model that `{name}` answers with; unset: `{default}`."
@@ -373,7 +375,8 @@ def env_of(provider: str) -> str:
 
 
 def load_settings(env_file: Path | str | None = ".env") -> Settings:
-    """Read the environment and, beneath it, `env_file`. Raises `SettingsError`."""
+    """Read the environment, and `env_file` for what the environment does not set. Raises
+    `SettingsError`."""
     try:
         settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
@@ -395,7 +398,8 @@ def _refusals(error: ValidationError) -> list[str]:
 
 
 def _reason(fault: Mapping[str, Any]) -> str:
-    """What the grammar found; the library's own words only repeat what the variable takes."""
+    """The reason that a parser of `environment` gave; the library's own messages only repeat what
+    the variable takes."""
     return str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
 
 

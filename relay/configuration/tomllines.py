@@ -1,7 +1,7 @@
-"""On which line of a TOML file a key stands: what `tomllib` does not say.
+"""Finds the line of each key in a TOML file, which `tomllib` does not report.
 
-Pure. A file that parses is a row of statements (a header, or a key with its value), each
-of which parses alone; so lines are gathered until they do.
+Pure. A valid file is a sequence of statements (a header, or a key with its value), each of which
+parses alone; so lines are gathered until they parse.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Path: TypeAlias = tuple[str, ...]
 
 
 class Place(NamedTuple):
-    """Where a key stands: its first line, counted from 1, and the lines it fills."""
+    """The place of a key: its first line, counted from 1, and the text of its lines."""
 
     line: int
     text: str
 
     def of(self, item: str) -> int:
-        """The line on which the string `item` of this key's value stands, if it can be
-        told, else the key's own."""
+        """The line of the string `item` in this key's value if it is found there, else the key's
+        line."""
         before, found, _ = self.text.partition(item) if item else ("", "", "")
         return self.line + (before.count("\n") if found else 0)
 
@@ -52,7 +52,7 @@ def _statements(text: str) -> Iterator[tuple[Place, dict[str, Any]]]:
         try:
             content = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:
-            continue  # a value that goes on below
+            continue  # a value that continues on the next line
         yield Place(number - len(gathered) + 1, statement), content
         gathered.clear()
 

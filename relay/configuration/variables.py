@@ -1,7 +1,7 @@
-"""How a variable is declared: its type, and a field that carries what the documentation says.
+"""Declares variables: their types, and fields that carry the texts of the documentation.
 
-`relay.configuration.settings` declares one field a variable with these; `describe` reads them
-back for the documentation and for error lines.
+`relay.configuration.settings` declares one field a variable with these; `describe` reads them back
+for the documentation and for error lines.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Variable(NamedTuple):
 
 
 class SettingsError(Exception):
-    """The configuration can't be used. `str()` of it is one line a bad variable, fit to
-    be shown: print it and exit with status 2."""
+    """The configuration can't be used. `str()` of it has one line for each bad variable, and no
+    secret: print it and exit with status 2."""
 
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
@@ -81,7 +81,7 @@ def refusal(variable: Variable, held: object, reason: str = "") -> str:
 
 
 def describe(name: str, field: FieldInfo) -> Variable:
-    """What the field of variable `name` says of it."""
+    """The variable `name`, as its field describes it."""
     extra = field.json_schema_extra
     said: dict[str, Any] = extra if isinstance(extra, dict) else {}
     default = _shown(field.get_default(call_default_factory=False))
@@ -114,25 +114,25 @@ def setting(
 
 
 def seconds(default: float, sentence: str, *, zero: bool = False) -> Any:
-    """A time; with `zero` it may be none at all."""
+    """A time in seconds; with `zero` it may be 0."""
     takes = "a number of seconds, 0 or more" if zero else "a number of seconds above 0"
     limits: dict[str, Any] = {"ge": 0} if zero else {"gt": 0}
     return setting(float(default), sentence, takes=takes, unit="s", allow_inf_nan=False, **limits)
 
 
 def count(default: int, sentence: str, *, unit: str = "") -> Any:
-    """How many of something there may be."""
+    """A whole number of 1 or more."""
     return setting(default, sentence, takes="a whole number, 1 or more", unit=unit, ge=1)
 
 
 def size(default: int, sentence: str) -> Any:
-    """An amount of memory."""
+    """A number of bytes."""
     takes = "a number of bytes such as 8388608, 8MiB or 256MB, at least 1024"
     return setting(ByteSize(default), sentence, takes=takes, unit="bytes", ge=1024)
 
 
 def switch(sentence: str) -> Any:
-    """Something that is off unless asked for."""
+    """An option that is off by default."""
     return setting(False, sentence, takes="1 or 0, true or false, yes or no")
 
 

@@ -1,1 +1,1 @@
-"""The embedded model: where its file lies, the child process that runs it, what fits into it."""
+"""The embedded model: its file, the child process that runs it, and the turns that fit into it."""

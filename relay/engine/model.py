@@ -1,4 +1,4 @@
-"""The embedded model's file: where it lies, and whether this machine can run it."""
+"""The embedded model's file: where it is, and whether this machine can run it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FETCH = "`relay model fetch` fetches it"
 
 
 def find_model() -> Path | None:
-    """The GGUF file: inside its package, as `make run` installs it, else in the user's cache,
-    where `relay model fetch` puts it; None where it is in neither. The package itself is never
-    imported: it asks for an engine that has to be compiled."""
+    """The GGUF file: inside its package, as `make run` installs it, else in the user's cache, where
+    `relay model fetch` puts it; None where it is in neither. The package itself is never imported:
+    it requires an engine that has to be compiled."""
     spec = find_spec(MODEL_PACKAGE)
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     if cache := cache_folder():
@@ -43,7 +43,7 @@ def cache_folder() -> Path | None:
 
 
 def lacks_model() -> bool:
-    """Whether the file is all that keeps the embedded model from running here."""
+    """Whether the file is the only thing that the embedded model lacks to run here."""
     return (
         hasattr(socket, "AF_UNIX")
         and find_spec(ENGINE_PACKAGE) is not None
@@ -61,9 +61,9 @@ def is_genuine(file: Path, sha256: str = MODEL_SHA256) -> bool:
 def unavailable() -> str | None:
     """Why the embedded model can't run on this machine, or None where it can.
 
-    Nothing is imported and no process is started. The first call reads the model's file
-    once to check it, later ones cost nothing. An engine that is installed and yet fails
-    to start is told by `Engine.ready`.
+    Nothing is imported and no process is started. The first call reads the model's file once to
+    check it, later ones cost nothing. `Engine.ready` reports an engine that is installed but fails
+    to start.
     """
     if not hasattr(socket, "AF_UNIX"):
         return "it needs Unix sockets, which this platform lacks"

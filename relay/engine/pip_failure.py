@@ -1,7 +1,7 @@
 """Why pip failed, in a sentence that names the package and what to do.
 
-Read from what pip prints, or from the log that `pip --log` writes; their wording is alike from
-pip 22.3 to 26.3. Where another pip words it otherwise, its last error is quoted.
+Read from what pip prints, or from the log that `pip --log` writes; their wording is the same from
+pip 22.3 to 26.3. Where the wording is unknown, pip's last error is quoted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 
 class Failure(NamedTuple):
-    """What a person is told, and two causes that more can be done about: `none_fits`, the
-    index has the package, but no file of it for this Python on this machine; `altered`,
-    what arrived is not the locked file."""
+    """The sentence for a user, and two causes that callers handle. `none_fits`: the index has the
+    package, but no file of it for this Python on this machine. `altered`: the file received is not
+    the locked one."""
 
     sentence: str
     none_fits: bool = False
@@ -21,17 +21,17 @@ class Failure(NamedTuple):
 
 
 NOTHING_FOUND = "No matching distribution found"
-AGAIN = "then give the same command again: it goes on from there."
+AGAIN = "then run the same command again: it continues from there."
 CAUSES = (
     (
         r"No space left on device|Disk quota exceeded",
         "the disk is full",
-        f"Make room, {AGAIN}",
+        f"Free some space, {AGAIN}",
     ),
     (
         r"DO NOT MATCH THE HASHES",
-        "what arrived is not the locked file, but cut short or altered on the way",
-        "Give the same command again; where that ends alike, use another network, proxy or "
+        "the file received is not the locked one: it was cut short or altered on the way",
+        "Run the same command again; if it fails in the same way, use another network, proxy or "
         "package index.",
     ),
     (
@@ -42,32 +42,32 @@ CAUSES = (
     (
         r"confirming the ssl certificate|CERTIFICATE_VERIFY_FAILED|SSLError",
         "the connection to {host} is not secure",
-        f"Where a proxy signs for it, name the proxy's certificate in PIP_CERT, {AGAIN}",
+        f"If a proxy signs the connection, set PIP_CERT to the proxy's certificate, {AGAIN}",
     ),
     (
         r"(40[137]) Client Error",
         "{host} refused it ({status})",
-        f"See to the access to the package index that pip is set to, {AGAIN}",
+        f"Check the access to the package index that pip uses, {AGAIN}",
     ),
     (
         r"many (\d{3}) error|(?:HTTP error|\b)(429|5\d\d) (?:Client|Server) Error",
-        "{host} is out of order ({status})",
+        "{host} answered with an error ({status})",
         f"Wait a while, {AGAIN}",
     ),
     (
         r"connection error|(?<!Network)ConnectionError|Connection (?:broken|aborted|interrupted)"
         r"|[Tt]imed out|IncompleteRead|ProtocolError|incomplete-download|Max retries exceeded",
         "the connection to {host} failed",
-        f"See to the network, and to the proxy if HTTPS_PROXY names one, {AGAIN}",
+        f"Check the network, and the proxy if HTTPS_PROXY names one, {AGAIN}",
     ),
     (
         rf"404 Client Error|{NOTHING_FOUND}",
         "{host} does not offer it",
-        f"See which package index pip is set to (python -m pip config list), {AGAIN}",
+        f"Check which package index pip uses (python -m pip config list), {AGAIN}",
     ),
 )
-"""What in the log shows a cause, how it is told, and what to do. The first that shows is the
-one, for the later ones may follow from it."""
+"""For each cause a pattern for the log, its description, and what to do. The first that matches is
+reported, because later ones may follow from it."""
 NONE_FITS = (
     "no file of it fits this Python on this machine",
     "Name another Python, e.g. PYTHON=python3.13, in the same command.",
@@ -82,7 +82,7 @@ CULPRITS = (
     rf"(?:ERROR|Max retries).*?[/ ]{FILE}",
     rf"Collecting {PIN}|Downloading (?:\S*/)?{FILE}$|Downloading (?:\S*/)?{FILE} ",
 )
-"""Where the log names the package that failed, the surest place first."""
+"""Patterns for the package that failed, the most reliable first."""
 HOST = re.compile(r"https?://(?:[^\s/@]*@)?([\w.-]+)|host='([\w.-]+)'")
 
 
@@ -111,7 +111,8 @@ def culprit(log: str) -> tuple[str, str]:
 
 
 def _unfit(name: str, version: str, lines: list[str]) -> bool:
-    """Whether files of that release were seen and passed over as those of other machines."""
+    """Whether pip saw files of that release and skipped them because they are for other
+    machines."""
     escaped = name.replace("-", "[-_.]")
     file = re.compile(rf"/{escaped}-{re.escape(version)}[-.]", re.IGNORECASE)
     return any(UNFIT.search(line) and file.search(line) for line in lines)

@@ -1,9 +1,9 @@
-"""Run an environment's pip so that nothing but a lock comes in, and show how far it is.
+"""Runs an environment's pip so that it installs only what a lock names, and shows the progress.
 
-The lock is taken as it stands: no dependency is resolved, every file must have a hash of the
-lock, and nothing is built, because what a build needs would be resolved to its newest release.
-All locked packages have built files for CPython 3.11 to 3.14 on Linux (x86_64 and aarch64,
-glibc) and macOS on ARM.
+The lock is used as it is: no dependency is resolved, every file must have a hash of the lock, and
+nothing is built, because what a build needs would be resolved to its newest release. All locked
+packages have built files for CPython 3.11 to 3.14 on Linux (x86_64 and aarch64, glibc) and macOS on
+ARM.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WAY_TO_THE_INDEX = (
     *("proxy", "cert", "client-cert", "trusted-host", "keyring-provider"),
     *("timeout", "default-timeout", "retries", "resume-retries", "cache-dir", "no-cache-dir"),
 )
-"""The settings of pip that a user may have made and that count here. All others, such as
+"""The settings of pip that a user may have made and that apply here. All others, such as
 `constraint`, `target`, `user` or `no-binary`, could change what is installed or where."""
 VARIABLES = {key: f"PIP_{key.upper().replace('-', '_')}" for key in WAY_TO_THE_INDEX}
 PLACES = """
@@ -39,7 +39,8 @@ import json
 from pip._internal.configuration import get_configuration_files
 print(json.dumps(get_configuration_files()))
 """
-"""Asks pip for its places. `pip config` would obey the settings while it lists them."""
+"""Asks pip for the paths of its configuration files. `pip config` would apply the settings while it
+lists them."""
 LOG = "pip.log"
 WRITING = ".writing.stamp"
 QUIET = 10
@@ -47,13 +48,12 @@ QUIET = 10
 
 
 def run(python: Path, command: list[str], lock: Path, notes: Path) -> Failure | None:
-    """Have the pip of `python` do `command` with a lock, e.g. ["install"]; None where that
-    succeeded. Tried once more without pip's cache where a file is not the locked one, and
-    with a log where pip doesn't say why it finds nothing: a log takes seconds to write.
+    """Have the pip of `python` run `command` with a lock, e.g. ["install"]; None where that
+    succeeded. Tried once more without pip's cache where a file is not the locked one, and with a
+    log where pip doesn't say why it finds nothing: a log takes seconds to write.
 
-    `notes` is a folder. What pip said when it failed stays there in the file LOG, and, as long
-    as packages are being written, the file WRITING, by which an environment that was left half
-    done is known.
+    `notes` is a folder. After a failure pip's output is there in the file LOG. While packages are
+    being written the file WRITING is there; left over, it marks an incomplete environment.
     """
     settings, log = environment(python), notes / LOG
     command = [str(python), "-I", "-m", "pip", *command, *AS_LOCKED, "-r", str(lock)]
@@ -71,8 +71,7 @@ def run(python: Path, command: list[str], lock: Path, notes: Path) -> Failure | 
 
 
 def attempt(command: list[str], settings: dict[str, str], lock: Path, notes: Path) -> str | None:
-    """Run one command of pip and show its progress; None where it succeeded, else what it
-    said."""
+    """Run one command of pip and show its progress; None where it succeeded, else its output."""
     with subprocess.Popen(  # noqa: S603  # of this environment's Python
         command,
         env=settings,
@@ -97,7 +96,8 @@ def attempt(command: list[str], settings: dict[str, str], lock: Path, notes: Pat
 
 
 def environment(python: Path) -> dict[str, str]:
-    """The environment of pip: of the user's settings for it, only the way to the index."""
+    """The environment variables for pip: of the user's settings, only those of
+    `WAY_TO_THE_INDEX`."""
     asked = {VARIABLES[key]: value for key, value in read_files(configuration_files(python))}
     asked |= {name: os.environ[name] for name in VARIABLES.values() if os.environ.get(name)}
     others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
@@ -124,8 +124,8 @@ def configuration_files(python: Path) -> list[str]:
 
 
 def read_files(files: list[str]) -> Iterator[tuple[str, str]]:
-    """The settings in pip's files that show the way to the index, the weakest first. What
-    can't be read is passed over."""
+    """The settings of `WAY_TO_THE_INDEX` in pip's files, the weakest first. Files that can't be
+    read are skipped."""
     parser = configparser.RawConfigParser()
     for file in files:
         with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
@@ -157,8 +157,8 @@ def ticking(stream: IO[str]) -> Iterator[str]:
 
 
 class Progress:
-    """Which package of how many pip is at: on a terminal in one line that changes, else a
-    line now and then."""
+    """Shows which package of how many pip is working on: in one changing line on a terminal, else
+    in a line now and then."""
 
     def __init__(self, lock: Path) -> None:
         self._terminal = sys.stdout.isatty()
@@ -168,7 +168,7 @@ class Progress:
         self._since = self._shown = time.monotonic()
 
     def show(self, line: str) -> None:
-        """Take in a line of pip, or an empty one, and show how far that is."""
+        """Take a line of pip's output, or an empty one, and show the progress."""
         moment = time.monotonic()
         if doing := self._read(line):
             self._doing, self._since = doing, moment
@@ -186,7 +186,7 @@ class Progress:
             write("\r\x1b[K")
 
     def _read(self, line: str) -> str:
-        """What pip does according to a line; empty where it doesn't tell."""
+        """What pip does according to a line; empty where the line doesn't say."""
         first, _, rest = line.strip().partition(" ")
         if first == "Ignoring":  # it is for other machines
             self._of -= 1

@@ -23,7 +23,7 @@ CONTEXT_TOKENS = 2048
 START_TIMEOUT = 30.0
 """Seconds from the start of the process to its readiness; 0.5 s is usual."""
 STOP_TIMEOUT = 2.0
-"""Seconds that the process is given to leave before it is killed."""
+"""Seconds that the process is given to exit before it is killed."""
 DYING_TIME = 0.2
 """Seconds within which the death of a process is known after its connections broke."""
 KEPT_LINES = 20
@@ -32,17 +32,17 @@ SOCKET_NAME = "engine.sock"
 LONGEST_SOCKET_PATH = 103
 """Bytes that `sun_path` holds beside its NUL: 107 on Linux, 103 on macOS and the BSDs."""
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""The environment that the child gets: it has no business with the vendors' keys."""
+"""The environment variables that the child gets: it must not see the vendors' keys."""
 
 
 class EngineFailed(Exception):
-    """The engine could not be started. The message says why, in words for a user."""
+    """The engine could not be started. The message tells a user why."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEndpoint:
-    """Where a running engine is reached: OpenAI-compatible HTTP on a Unix socket, with the
-    bearer token that it asks for. Stays the same over restarts."""
+    """Where a running engine is reached: OpenAI-compatible HTTP on a Unix socket, with the bearer
+    token that it requires. Stays the same over restarts."""
 
     socket: str
     api_key: str
@@ -74,8 +74,8 @@ class Engine:
         return self._process.pid if self._process and self._alive() else None
 
     def start(self) -> None:
-        """Begin to start the child in the background, unless it runs or starts already.
-        Errors show in `ready`."""
+        """Begin to start the child in the background, unless it runs or starts already. `ready`
+        raises the errors."""
         if self._closed or self._starting or self._alive():
             return
         self._starting = asyncio.create_task(self._launch(), name="engine-start")

@@ -2,15 +2,15 @@
 
     python -P serve.py MODEL_FILE SLOTS CONTEXT_PER_SLOT ALIAS SOCKET_PATH
 
-The socket's name must end in `.sock`: by that llama.cpp tells it from a host name.
+The socket's name must end in `.sock`, by which llama.cpp distinguishes it from a host name.
 
-The first line of stdin is the key that callers must send as a bearer token; it is not an
-argument because arguments can be read by every user of the machine. Stdin then stays open,
-and its end is the order to leave: so the child never outlives its parent. One line `ready`
-on stdout says that the socket takes calls; all that llama.cpp prints goes to stderr.
+The first line of stdin is the key that callers must send as a bearer token; it is not an argument
+because arguments can be read by every user of the machine. Stdin then stays open; when it ends the
+child exits, so that it never outlives its parent. One line `ready` on stdout says that the socket
+accepts calls; all that llama.cpp prints goes to stderr.
 
-Runs as a plain file and imports nothing of the relay, so that it starts fast wherever the
-relay was started from.
+Runs as a plain file and imports nothing of the relay, so that it starts fast wherever the relay was
+started from.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ EVALUATED_AT_ONCE = 64
 """Prompt tokens in one step of the engine. Running answers get a token between two steps,
 so a long prompt slows them and doesn't stop them; larger steps are no faster on one thread."""
 TEMPERATURE = 0.0
-"""Always the likeliest token: a model so small, its weights cut to four bits, goes astray at
-the first unlikely word. The same question gets the same answer."""
+"""Always the most likely token: one unlikely word is enough to derail so small a model with weights
+of four bits. The same question gets the same answer."""
 CORE_FILE_LIMIT = (0, 0)
 
 
 def main() -> NoReturn:
-    """Serve until stdin ends or SIGTERM comes, then leave without running destructors."""
+    """Serve until stdin ends or SIGTERM comes, then exit without running destructors."""
     model, slots, context, alias, socket_path = sys.argv[1:]
     _end_with_parent()
     report = _reserve_stdout()
@@ -77,8 +77,8 @@ def _start(model: str, socket_path: str, slots: int, context: int, alias: str, k
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel for SIGTERM at the parent's death, take Ctrl-C for the parent's
-    business, and leave no core file should the engine abort.
+    """Ask the kernel for SIGTERM at the parent's death, ignore Ctrl-C, which the parent handles,
+    and write no core file should the engine abort.
 
     SIGTERM is blocked before any thread exists, so that only `sigwait` receives it.
     """
@@ -90,7 +90,7 @@ def _end_with_parent() -> None:
 
 
 def _reserve_stdout() -> int:
-    """A descriptor of the real stdout; whoever prints from here on reaches stderr."""
+    """A descriptor of the real stdout; everything printed afterwards goes to stderr."""
     report = os.dup(1)
     os.dup2(2, 1)
     return report

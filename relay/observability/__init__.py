@@ -1,1 +1,1 @@
-"""What people and machines are told of the relay: logs, metrics, health."""
+"""Logs, metrics and health."""

@@ -1,6 +1,7 @@
-"""The text of chats and answers as one line shows it, where the operator wants that; pure.
+"""The text of chats and answers in a log line, where the operator wants it. Pure.
 
-Made where the chat is, bounded and in a moment; written out by the thread of the logs.
+The pieces are collected when the chat is logged, quickly and within a limit; the log's thread
+formats them.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ line's message."""
 
 
 class LoggedContent(Struct, frozen=True):
-    """Pieces of text, each with what it is, oldest first. `whole` where none was left out."""
+    """Pieces of text, each with what it is, oldest first. `whole`: none was left out."""
 
     pieces: tuple[tuple[str, str], ...]
     whole: bool
 
     def __str__(self) -> str:
-        """Each piece in JSON's quotes, so that no text passes for another piece. What looks
-        like a secret is taken out first: quoted, some shapes would look otherwise."""
+        """Each piece as a JSON string, so that no text can look like another piece. Secrets are
+        removed first, because quoting changes how some of them look."""
         shown = [] if self.whole else ["(earlier ones left out)"]
         shown += [
             f"{what}: {json.dumps(hide_shapes(text), ensure_ascii=False)}"
@@ -39,15 +40,15 @@ class LoggedContent(Struct, frozen=True):
 
 
 def asked(request: ChatRequest) -> LoggedContent:
-    """What a client sent: the system prompt, and each turn's text and calls. Of an image only
-    that there is one; tools on offer are left out."""
+    """What a client sent: the system prompt, and each turn's text and calls. Of an image only that
+    there is one; offered tools are left out."""
     return _newest(_asked_newest_first(request))
 
 
-def answered(left: Shown) -> LoggedContent:
-    """What an answer left standing: thinking, text and calls."""
-    calls = [("calls", _called(call)) for call in reversed(left.calls)]
-    texts = [("text", left.text), ("thinking", left.reasoning)]
+def answered(final: Shown) -> LoggedContent:
+    """What readers see of an answer at its end: thinking, text and calls."""
+    calls = [("calls", _called(call)) for call in reversed(final.calls)]
+    texts = [("text", final.text), ("thinking", final.reasoning)]
     return _newest([*calls, *(each for each in texts if each[1])])
 
 

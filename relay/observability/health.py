@@ -1,8 +1,8 @@
-"""How each provider is doing, from what traffic last showed; pure.
+"""The health of each provider, from its latest traffic. Pure.
 
-`Health` is told of every attempt and every probe with the time, in seconds since the
-epoch, and answers what `/health` shows. It asks nobody itself: `due_for_probe` says when
-a free probe (a list of models) is worth its while.
+`Health` is given every attempt and every probe with the time, in seconds since the epoch, and
+returns what `/health` shows. It sends no probe itself: `due_for_probe` says when a free one (a list
+of models) is useful.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from relay.core.errors import OF_THE_REQUEST, Code
 HealthStatus = Literal["ok", "degraded", "down", "unknown"]
 
 PROBE_SECONDS = 60.0
-"""A provider is probed only after so long without traffic, and no oftener."""
+"""A provider is probed only after so long without traffic, and not more often."""
 
 DOWN_AFTER = 3
 """So many failures in a row make a provider `down`; fewer make it `degraded`."""
@@ -33,9 +33,9 @@ provider."""
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is known of one provider. `model` is the one last tried. Times are in seconds
-    since the epoch, `latency_ms` is the length of the last success. `source` says what the
-    status rests on."""
+    """What is known of one provider. `model` is the one last tried. Times are in seconds since the
+    epoch, `latency_ms` is the length of the last success. `source` says what the status is based
+    on."""
 
     status: HealthStatus
     model: str | None
@@ -94,17 +94,17 @@ class Health:
             seen.failed(outcome, now)
 
     def due_for_probe(self, provider: str, now: float) -> bool:
-        """Whether traffic has been silent for `PROBE_SECONDS`, and probes too."""
+        """Whether there was neither traffic nor a probe for `PROBE_SECONDS`."""
         seen = self._seen[provider]
         return _past(seen.last_traffic, now) and _past(seen.last_probe, now)
 
     def probing(self, provider: str, now: float) -> None:
-        """A probe is sent: the next one is due no sooner than `PROBE_SECONDS` from now."""
+        """A probe is sent: the next one may follow `PROBE_SECONDS` from now."""
         self._seen[provider].last_probe = now
 
     def probed(self, provider: str, code: str | None, ms: int, now: float) -> None:
-        """A probe came back: `code` is its error, None where it went well. Traffic that
-        ended since it was sent knows better."""
+        """A probe ended: `code` is its error, None where it succeeded. Ignored where traffic ended
+        since it was sent."""
         seen = self._seen[provider]
         if seen.last_traffic is not None and seen.last_traffic >= (seen.last_probe or now):
             return
@@ -131,7 +131,7 @@ class Health:
 
 
 def overall(statuses: Iterable[HealthStatus]) -> HealthStatus:
-    """The relay as a whole: the best that any provider can do, `down` without one."""
+    """The status of the whole relay: the best of all providers, `down` without any."""
     order: tuple[HealthStatus, ...] = ("ok", "unknown", "degraded", "down")
     return min(statuses, key=order.index, default="down")
 

@@ -1,7 +1,7 @@
-"""What a log line looks like, as text and as JSON; pure.
+"""The layout of a log line, as text and as JSON. Pure.
 
-What the code says is noted as `LogEntry`: a sentence and the values in it. The thread that writes
-the line puts it together, not the code that says it.
+A log call makes a `LogEntry`: a message and its values. The thread that writes the line makes it,
+not the caller.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from relay.observability.loglines import digest, one_line
 Format = Literal["text", "json"]
 
 STREAM_PREFIX = 8
-"""Characters of a stream's name that are logged; the others keep it unguessable."""
+"""Characters of a stream's name that are logged; the others stay secret."""
 
 MAX_REMEMBERED = 1_024
-"""So many cleaned values, and so many digests, are kept: those of an answer's lines are few
-and come again and again."""
+"""How many cleaned values, and how many digests, are cached: the lines of answers have few
+different ones."""
 
 MAX_REMEMBERED_LENGTH = 256
-"""Characters of a value that is kept; longer ones are cleaned each time."""
+"""Characters of a value that is cached; longer ones are cleaned each time."""
 
 LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
-"""The names of the levels that the house uses."""
+"""The names of the levels in use."""
 
 Values: TypeAlias = tuple[object, ...]
 LineFields: TypeAlias = Mapping[str, object]
@@ -43,15 +43,16 @@ _MILLISECOND = 1_000_000
 
 
 class About(Struct, frozen=True, gc=False):
-    """Whom a line is about. Sessions and streams are capabilities: they stand here in full,
-    and no line shows them so."""
+    """The connection, session and stream that a line is about. Their names are secrets: they are in
+    full here, and lines show only what `shown` returns."""
 
     connection: str | None = None
     session: str | None = None
     stream: str | None = None
 
     def shown(self) -> About:
-        """The same as lines show it: of a session a digest, of a stream the beginning."""
+        """The same as lines show it: a digest of the session, the beginning of the stream's
+        name."""
         return About(
             self.connection or None,
             _digest(self.session) if self.session else None,
@@ -59,7 +60,7 @@ class About(Struct, frozen=True, gc=False):
         )
 
     def within(self, outer: About) -> About:
-        """These names, and for those that are not given the ones of `outer`."""
+        """These names, with those of `outer` where one is missing."""
         return About(
             self.connection or outer.connection,
             self.session or outer.session,
@@ -71,7 +72,7 @@ _digest = lru_cache(MAX_REMEMBERED)(digest)
 
 
 class Parts(Struct, frozen=True):
-    """A line's parts, free of secrets. `about` as it is shown."""
+    """A line's parts, without secrets; `about` is what `About.shown` returns."""
 
     time: str
     level: str
@@ -83,11 +84,10 @@ class Parts(Struct, frozen=True):
 
 
 class LogEntry(Struct, frozen=True, gc=False):
-    """What the code says, noted as it is. `message` is a constant of the code's with a place
-    for each of `values`. What is no number among them may hold a secret, and is cleaned
-    when the line is put together, as fields and traceback are. `moment` is in nanoseconds
-    since the epoch. `source` is the module that speaks. `outer` has the names that `about`
-    does not give."""
+    """One log call, as it was made. `message` is a constant with a placeholder for each of
+    `values`. Values that are not numbers may hold a secret and are cleaned when the line is made,
+    as fields and traceback are. `moment` is in nanoseconds since the epoch. `source` is the module
+    that logs. `outer` has the names for which `about` has none."""
 
     level: int
     moment: int
@@ -101,8 +101,8 @@ class LogEntry(Struct, frozen=True, gc=False):
 
 
 class Layout:
-    """Puts lines together, each with its end, in one of the two formats. `clean` takes
-    secrets out of a text."""
+    """Makes lines, each with its end, in one of the two formats. `clean` removes secrets from a
+    text."""
 
     def __init__(self, format: Format, clean: Callable[[str], str]) -> None:
         self._line = _json_line if format == "json" else _text_line
@@ -111,14 +111,14 @@ class Layout:
         self._moments = _Moments()
 
     def line(self, entry: LogEntry) -> str:
-        """The line of what the code says. One that can't be put together says so, in the same
-        format: a defect in it must not break who reads the lines."""
+        """The line of an entry. Where it can't be made, a line in the same format says so, because
+        programs that read the lines must not break."""
         time = self._moments.written(entry.moment)
         level = LEVELS.get(entry.level) or f"Level {entry.level}"
         try:
             return self._line(self._parts(time, level, entry))
         except Exception as error:
-            message = f"a line could not be put together: {type(error).__name__}"
+            message = f"this line could not be made: {type(error).__name__}"
             return self._line(Parts(time, level, entry.source, About(), message, {}, ""))
 
     def _parts(self, time: str, level: str, entry: LogEntry) -> Parts:
@@ -142,7 +142,8 @@ class Layout:
 
 
 class _Moments:
-    """Writes moments as ISO 8601 in local time. What changes once a second is made once."""
+    """Writes moments as ISO 8601 in local time. The part that changes once a second is made once a
+    second."""
 
     def __init__(self) -> None:
         self._last = (-1, "", "")

@@ -1,6 +1,6 @@
-"""What a log line may hold: secrets taken out, one line whatever the input, tracebacks folded.
+"""Cleans what goes into a log line: removes secrets, escapes line ends, folds tracebacks.
 
-Pure: no file, no clock, no logger. `relay.observability.logs` puts these to every record.
+Pure: no file, no clock, no logger. `relay.observability.logs` applies it to every record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_MESSAGE = 8_192
 """Characters of a line's message, and of its traceback, at most; the rest is counted."""
 
 LONGEST_WORD = 1_000
-"""Characters: text without a space for longer is not divided by spaces."""
+"""Characters: a longer piece of text without a space is not taken for a word."""
 
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _BREAKING = re.compile(
@@ -36,12 +36,12 @@ _TELLING = (
     RelayError,
     Fault,
 )
-"""Exceptions whose message speaks of the program, not of what it was given."""
+"""Exceptions whose message describes the program, not its input."""
 
 
 def one_line(text: str) -> str:
-    """`text` with everything escaped that could end a line, move a cursor or reorder what
-    is shown: C0, C1, U+2028, U+2029, bidirectional controls, lone surrogates."""
+    """`text` with everything escaped that could end a line, move a cursor or reorder what is shown:
+    C0, C1, U+2028, U+2029, bidirectional controls, lone surrogates."""
     return text if text.isprintable() else _BREAKING.sub(_escaped, text)
 
 
@@ -52,10 +52,10 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """`text` if it is no longer than `limit`, else its whole words within it and a count of
-    what was left out. Half a word could be half a secret, which nobody would know again.
-    Where nothing divides words for long, as in Chinese, one ends at the last character
-    beyond ASCII: secrets are ASCII."""
+    """`text` if it is no longer than `limit`, else its whole words within it and a count of what
+    was left out. Half a word could be half a secret, which would not be recognised. Text without
+    spaces, such as Chinese, is cut after its last character beyond ASCII, because secrets are
+    ASCII."""
     if len(text) <= limit:
         return text
     head = text[:limit]
@@ -66,15 +66,15 @@ def cut(text: str, limit: int) -> str:
 
 
 def digest(secret: str) -> str:
-    """Eight characters that stand for a session: equal names have equal digests, and the
-    name can't be had back."""
+    """Eight characters that stand for a session: equal names have equal digests, and the name can't
+    be recovered."""
     return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 class Redactor:
-    """Takes the configured secrets out of text, then everything shaped like one.
+    """Removes the configured secrets from text, then everything that looks like one.
 
-    Secrets hold no space."""
+    Secrets contain no spaces."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _written_forms(secret)}
@@ -82,7 +82,8 @@ class Redactor:
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def __call__(self, text: str) -> str:
-        """`text` without secrets, cut at `MAX_MESSAGE`: first, so that the work is bounded."""
+        """`text` without secrets, cut at `MAX_MESSAGE`. It is cut first, so that the work is
+        bounded."""
         short = cut(text, MAX_MESSAGE)
         known = self._known.sub(HIDDEN, short) if self._known else short
         return hide_shapes(known)
@@ -99,11 +100,11 @@ def _written_forms(secret: str) -> Iterator[str]:
 
 
 def fold(error: BaseException, *, content: bool) -> str:
-    """An exception's traceback with those of its causes, as Python prints it but without
-    any variable's value.
+    """An exception's traceback with those of its causes, as Python prints it but without any
+    variable's value.
 
-    Unless `content`, the message of an exception that may quote its input (a `ValueError`,
-    say, or a vendor's own) is left out: its type and place have to do.
+    Unless `content`, the message of an exception that may quote its input (a `ValueError`, say, or
+    a vendor's own) is left out: only its type and place are shown.
     """
     return "\n".join(_chain(error, content, set()))
 

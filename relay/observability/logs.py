@@ -1,13 +1,12 @@
 """Where log lines go: three files and the console, written by a thread of their own.
 
-`app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with
-`from loguru import logger`; what it says of a connection, a session or a stream stands on
-every line that is written within `context`. Whatever is said is noted as `LogEntry` and put to
-the writer: `logwriter` writes it, `loglayout` puts the line together, `loglines` decides what
-it may hold.
+`app.log` holds INFO and above, `error.log` ERROR, `debug.log` everything. Code logs with `from
+loguru import logger`; the connection, session and stream given to `context` are on every line that
+is logged within it. Each log call becomes a `LogEntry` in the writer's queue: `logwriter` writes
+it, `loglayout` makes the line, `loglines` removes what it may not hold.
 
-What every answer and every connection says is noted by the functions below: loguru would look
-up frame, process and thread for each line, which no line shows.
+The lines of answers and connections are logged by the functions below: loguru would look up frame,
+process and thread for each of them, which no line shows.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ RETENTION = 10
 """So many closed files of each tier are kept; older ones are deleted."""
 
 MAX_QUEUED = 100_000
-"""Lines that wait for a disk which does not keep up. Further ones are dropped and counted,
-rather than fill the memory or stop the answers."""
+"""Lines that wait for a disk that is too slow. Further ones are dropped and counted, so that
+neither memory fills nor answers stop."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of the process waits for the last lines to be written."""
@@ -74,8 +73,7 @@ _DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, 
 
 
 class _FromLoguru:
-    """Takes in what code says through loguru, and leaves each record free of secrets to the
-    sinks."""
+    """Takes the records of loguru, and removes secrets from them before sinks get them."""
 
     def __init__(self, redact: Redactor) -> None:
         self._redact = redact
@@ -91,7 +89,7 @@ class _FromLoguru:
 
 
 class _FromStandardLibrary(logging.Handler):
-    """Takes in what libraries log through the standard library."""
+    """Takes the records that libraries log through the standard library."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level, error = record.levelno, record.exc_info and record.exc_info[1]
@@ -100,13 +98,13 @@ class _FromStandardLibrary(logging.Handler):
         except Exception:  # a library's format string and arguments don't fit
             text = "a log call whose arguments do not fit its message"
         if _is_noise(record):
-            level, text, error = _INFO, "a request that is no HTTP was refused", None
+            level, text, error = _INFO, "refused a request that is not HTTP", None
         _note(level, record.name, text, NO_FIELDS, error)
 
 
 def _is_noise(record: logging.LogRecord) -> bool:
-    """Whether a client sent something that is no HTTP: a scan or TLS on a plain port must
-    not fill the errors."""
+    """Whether a client sent something that is not HTTP: a scan or TLS on a plain port must not fill
+    the errors."""
     error = record.exc_info[1] if record.exc_info else None
     return record.name == "aiohttp.server" and isinstance(error, HttpProcessingError)
 
@@ -127,9 +125,9 @@ def configure_logging(
 ) -> None:
     """Set up all logging of this process; called again, it replaces what was set up.
 
-    `directory` None writes no files. `level` is the console's. `content` lets the text of
-    chats and answers in, and the messages of exceptions. `secrets` are taken out
-    wherever they appear. A directory that can't be written costs a warning, not the start.
+    `directory` None writes no files. `level` is the console's. `content` lets the text of chats and
+    answers in, and the messages of exceptions. `secrets` are taken out wherever they appear. Where
+    the directory can't be written a warning is logged, and only the console is used.
     """
     global _content, _lowest, _writer
     close_logging()
@@ -151,7 +149,7 @@ def configure_logging(
 
 
 def _pass(message: Message) -> None:
-    """The writer has it already."""
+    """Do nothing: the writer has the line already."""
 
 
 def _number(level: str) -> int:
@@ -202,10 +200,10 @@ def dropped_lines() -> int:
 def context(
     *, connection: str | None = None, session: str | None = None, stream: str | None = None
 ) -> AbstractContextManager[None]:
-    """Names that every line within carries, tasks started within included.
+    """Put these names on every line that is logged within, also by tasks started within.
 
-    Sessions and streams are capabilities: of a session a digest is shown, of a stream the
-    first eight characters, by which an operator who knows the name finds it.
+    Names of sessions and streams are secrets: lines show a digest of a session's, and the first
+    eight characters of a stream's, by which an operator who knows the name finds it.
     """
     return _Context(About(connection, session, stream))
 
@@ -237,26 +235,26 @@ def log_request(method: str, route: str, status: int, seconds: float, client: st
 
 def log_greeting(connection: str, *, resumed: bool) -> None:
     """One line for a connection that has its session."""
-    message = "session taken up again" if resumed else "session opened"
+    message = "session resumed" if resumed else "session opened"
     _say(_DEBUG, About(connection), message)
 
 
 def log_refusal(connection: str, code: Code) -> None:
-    """One line for a connection that may not have what it asked for."""
+    """One line for a connection whose request was refused."""
     _say(_INFO, About(connection), "refused: {}", (code,))
 
 
 def log_disconnection(connection: str, code: int | None, seconds: float, client: str) -> None:
     """One line for a WebSocket of the address `client` that ended with `code` after so many
     seconds."""
-    values = (code or "without a close", seconds)
+    values = (code or "without a close frame", seconds)
     _say(_INFO, About(connection), "/ws closed {} after {:.1f} s", values, {"client": client})
 
 
 def log_stream_start(stream: str, route: str, *, taken_over: bool = False) -> None:
-    """One line for an answer that is this process's to write: by it an operator finds the
-    node that owns one."""
-    message = "takes over an answer to a chat to {}" if taken_over else "takes a chat to {}"
+    """One line for an answer that this process writes, by which an operator finds the node that
+    owns it."""
+    message = "took over an answer for {}" if taken_over else "accepted a chat for {}"
     _say(_INFO, About(None, None, stream), message, (route or "an unknown route",))
 
 
@@ -267,8 +265,8 @@ def log_asked(stream: str, request: ChatRequest) -> None:
 
 
 def log_answered(stream: str, final: Callable[[], Shown]) -> None:
-    """One line for the text that an ended answer left standing, if the operator wants text;
-    else nothing, and `left` is not called."""
+    """One line for the text that readers see of an answer at its end, if the operator wants text;
+    else nothing, and `final` is not called."""
     if _content:
         _say(_INFO, About(None, None, stream), "answered {}", (answered(final()),))
 
@@ -311,7 +309,7 @@ def _log_done(about: About, record: Done) -> None:
 def _note(
     level: int, source: str, text: str, fields: LineFields, error: BaseException | None
 ) -> None:
-    """Put a line of somebody else's to the writer, as `_say` does those of this module."""
+    """Log a line of another module, as `_say` does for this module."""
     if level >= _lowest and _writer is not None:
         trace = fold(error, content=_content) if error is not None else ""
         outer = _about.get()
@@ -324,8 +322,8 @@ def _note(
 def _say(
     level: int, about: About, message: str, values: Values = (), fields: LineFields = NO_FIELDS
 ) -> None:
-    """Put a line of this module's own to the writer. One that no output takes costs a
-    comparison; before `configure_logging` none takes any."""
+    """Log a line of this module. A line that no output takes costs only a comparison; before
+    `configure_logging` there are no outputs."""
     if level >= _lowest and _writer is not None:
         outer = _about.get()
         _writer.put(

@@ -1,10 +1,9 @@
-"""Writes log lines behind the program's back: one queue and one thread for all outputs.
+"""Writes log lines in the background: one queue and one thread for all outputs.
 
-A log call appends to a queue and returns; it never waits for a disk, and with it neither
-does the event loop. The thread is woken by the first line after a silence, lets others
-gather for a moment, and writes what has come to each output at once. While lines keep
-coming it looks by itself, and seldom: a wake-up, a change of threads and a `write` cost
-more than a line does. Where none come, it sleeps.
+A log call appends to a queue and returns, so neither it nor the event loop ever waits for a disk.
+The first line after a pause wakes the thread, which waits a moment for more and writes them to each
+output at once. While lines keep coming it checks the queue at intervals instead, because a wake-up,
+a thread switch and a `write` cost more than a line does. Where none come, it sleeps.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from typing_extensions import override
 
 from relay.observability.loglayout import LogEntry
 
@@ -38,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Output(Protocol):
-    """Where lines go that have at least its `level`."""
+    """A destination for lines of at least its `level`."""
 
     level: int
 
@@ -47,16 +48,16 @@ class Output(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Release what is open."""
         ...
 
 
 class LogWriter:
-    """The queue and its thread. At most `limit` lines wait for outputs that do not keep
-    up; further ones are dropped and counted, rather than fill the memory.
+    """The queue and its thread. At most `limit` lines wait for outputs that do not keep up; further
+    ones are dropped and counted, rather than fill the memory.
 
-    `compose` puts each line together, its end included, and raises nothing; the thread calls
-    it.
+    `compose` makes the line of an entry, its end included. It is called on the thread and must not
+    raise.
     """
 
     def __init__(
@@ -75,11 +76,11 @@ class LogWriter:
 
     @property
     def awake(self) -> bool:
-        """Whether the thread looks for lines by itself; asleep, it costs nothing."""
+        """Whether the thread checks the queue at intervals; asleep it costs nothing."""
         return self._awake
 
     def put(self, entry: LogEntry) -> None:
-        """Add a line, unless too many wait. Never waits itself; from any thread."""
+        """Add an entry, unless too many wait. Never blocks; may be called from any thread."""
         if len(self._lines) >= self._limit:
             self.dropped += 1
             return
@@ -88,9 +89,9 @@ class LogWriter:
             self._wake()
 
     def close(self, timeout: float | None = None) -> bool:
-        """Write what is queued, then let go of the outputs. Waits for as long as they take, at
-        most for `timeout` seconds; whether they were done then. Starts no thread: at the end
-        of the interpreter Python 3.12 allows none."""
+        """Write what is queued, then close the outputs. Waits for that at most `timeout` seconds
+        (None: without limit) and returns whether it was done. Starts no thread, which Python 3.12
+        does not allow while the interpreter ends."""
         self._closing.set()
         self._some.set()
         self._thread.join(timeout)
@@ -105,7 +106,7 @@ class LogWriter:
                 self._closing.wait(LOOK)
             self._some.clear()
             self._awake = False
-            if self._lines:  # one came just before, and woke nobody
+            if self._lines:  # one came just before, and did not wake the thread
                 self._wake()
         self._write()
         for output in self._outputs:
@@ -128,8 +129,8 @@ class LogWriter:
                 self.dropped += len(wanted)
 
 
-class Console:
-    """The standard error, with a colour for each level where a person reads it."""
+class Console(Output):
+    """Standard error, with a colour for each level on a terminal."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -137,14 +138,15 @@ class Console:
         terminal = getattr(self._stream, "isatty", bool)()
         self._coloured = terminal and not os.getenv("NO_COLOR")
 
+    @override
     def write(self, lines: Sequence[Line]) -> None:
-        """See `Output.write`."""
         self._stream.write("".join(map(_coloured, lines) if self._coloured else _texts(lines)))
-        with suppress(AttributeError):  # whatever stands in for the standard error
+        with suppress(AttributeError):  # a replacement of standard error may lack it
             self._stream.flush()
 
+    @override
     def close(self) -> None:
-        """See `Output.close`: the standard error is not ours."""
+        """Do nothing: standard error stays open."""
 
 
 def _texts(lines: Sequence[Line]) -> Sequence[str]:
@@ -159,7 +161,7 @@ def _coloured(line: Line) -> str:
 _COLOURS = ((40, "1;31"), (30, "1;33"), (20, "1"))
 
 
-class LogFile:
+class LogFile(Output):
     """A file that is closed, compressed and replaced when it reaches `rotation` bytes.
     `retention` closed ones are kept. Only its owner and group may read it."""
 
@@ -171,8 +173,8 @@ class LogFile:
         self._retention = retention
         self._open()
 
+    @override
     def write(self, lines: Sequence[Line]) -> None:
-        """See `Output.write`."""
         left = "".join(_texts(lines)).encode("utf-8", "backslashreplace")
         while left:
             whole = self._room(left)
@@ -182,8 +184,8 @@ class LogFile:
             if self._size >= self._rotation or left:
                 self._rotate()
 
+    @override
     def close(self) -> None:
-        """See `Output.close`."""
         self._file.close()
 
     def _open(self) -> None:
@@ -228,4 +230,4 @@ def _compress(path: Path) -> None:
 
 
 def _opened(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o640)  # others on this machine have no business in it
+    return os.open(path, flags, 0o640)  # other users of this machine may not read it

@@ -1,7 +1,7 @@
-"""What Prometheus is told: counts and times a stream and an attempt, never a token.
+"""Metrics for Prometheus: counts and times per stream and per attempt, never per token.
 
-Every label value comes from the configuration or from the contract's codes; anything else
-is counted as `other`, so that no client and no vendor can make series grow.
+Every label value comes from the configuration or from the contract's codes; anything else is
+counted as `other`, so that no client and no vendor can make series grow.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from relay.core.events import Done, EndedAttempt, Failed, FinishReason, Target, 
 from relay.observability.tallies import PlainCounter, PlainHistogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of what `render` returns."""
+"""The content type of what `render` returns."""
 
 OTHER = "other"
 """The label of everything that the configuration does not name."""
 
 BREAKER_STATES = ("closed", "half_open", "open")
-"""The states that the breaker gauge tells apart."""
+"""The states that the breaker gauge distinguishes."""
 
 FIRST_TOKEN_BUCKETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 25, 60, 120)
 STREAM_BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 900)
@@ -73,7 +73,7 @@ class Metrics:
         ).series
         self._fallbacks = PlainCounter(
             "relay_fallbacks",
-            "Answers given by another target than the first, by what the first died of.",
+            "Answers given by another target than the first, by why the first failed.",
             ("route", "reason"),
             registry,
         ).series
@@ -137,11 +137,11 @@ class Metrics:
         return route if route in self._routes else OTHER
 
     def connection_opened(self, transport: str) -> None:
-        """A reader's connection: `transport` is `websocket` or `sse`."""
+        """A connection was opened: `transport` is `websocket` or `sse`."""
         self._connections(_transport(transport)).inc()
 
     def connection_closed(self, transport: str) -> None:
-        """The end of what `connection_opened` was told of."""
+        """A connection that `connection_opened` counted was closed."""
         self._connections(_transport(transport)).dec()
 
     def stream_started(self) -> None:
@@ -149,7 +149,7 @@ class Metrics:
         self._running += 1
 
     def observe_first_event(self, target: Target, seconds: float) -> None:
-        """An upstream call said its first word, so long after its start."""
+        """The first event of an upstream call came, `seconds` after its start."""
         self._attempt_first.observe(self._labels(target.provider, target.model), seconds)
 
     def observe_attempt(self, attempt: EndedAttempt) -> None:
@@ -163,8 +163,8 @@ class Metrics:
             self._count_tokens(attempt, attempt.usage)
 
     def observe_stream_end(self, record: Done | Failed | None, route: str) -> None:
-        """An answer ended; `route` is the name that it was asked under. None where it goes
-        on in another process."""
+        """An answer ended; `route` is the name that the client asked for. `record` is None where
+        another process goes on with the answer."""
         self._running -= 1
         if record is None:
             return

@@ -1,8 +1,8 @@
-"""Counters and histograms for one thread, shown to Prometheus by the library's families.
+"""Counters and histograms for one thread, exported through the library's metric families.
 
-The library's own take a lock and a dozen calls for each count, to be right among threads.
-All that is counted a stream is counted on the event loop, which also answers the scrape:
-there a dictionary will do.
+The library's own take a lock and a dozen calls for each count, because they are thread-safe. What
+is counted per stream is counted on the event loop, which also answers the scrape: a dictionary is
+enough there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PlainCounter(Collector):
         return [CounterMetricFamily(*self._about, labels=self._labels)]
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """The family as it stands."""
+        """The family with its series."""
         (family,) = self.describe()
         for labels, count in self.series.items():
             family.add_metric(labels, count)
@@ -55,8 +55,8 @@ class PlainHistogram(Collector):
         buckets: Sequence[float],
         registry: CollectorRegistry,
     ) -> None:
-        """`buckets` are the upper bounds, each included in its bucket, in rising order and
-        below a million: Prometheus writes larger ones otherwise than Python."""
+        """`buckets` are the upper bounds, each included in its bucket, in rising order and below a
+        million: Prometheus writes larger ones in another form than Python."""
         self._about = name, documentation
         self._labels = labels
         self._bounds = buckets
@@ -69,7 +69,7 @@ class PlainHistogram(Collector):
         return [0.0] * (len(self._names) + 1)
 
     def observe(self, labels: Labels, seconds: float) -> None:
-        """Count one more that took so long."""
+        """Count one that took `seconds`."""
         series = self._series[labels]
         series[bisect_left(self._bounds, seconds)] += 1
         series[-1] += seconds
@@ -79,7 +79,7 @@ class PlainHistogram(Collector):
         return [HistogramMetricFamily(*self._about, labels=self._labels)]
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """The family as it stands."""
+        """The family with its series."""
         (family,) = self.describe()
         for labels, (*counts, total) in self._series.items():
             family.add_metric(

@@ -1,1 +1,1 @@
-"""From arguments to the last byte: the parts put together, served by one process or several."""
+"""Builds the parts of a relay and serves them, in one process or several."""

@@ -1,4 +1,4 @@
-"""Puts the house together: one process's parts, and the application that serves them."""
+"""Builds one process: its parts, and the application that serves them."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ if TYPE_CHECKING:
     from relay.stores.redis import RedisLog
 
 SWEEP_SECONDS = 1.0
-"""The pause between two looks at graces and retention."""
+"""Seconds between two checks of graces and retention."""
 
 SWITCHING_PROTOCOLS = 101
 
 YOUNG_OBJECTS = 50_000
-"""Objects more than there were, after which the collector looks for cycles among them (a
-pause of a millisecond or two). An answer leaves none behind: its memory returns when it
-ends. Cycles come from faults, whose tracebacks hold frames, and can wait."""
+"""The garbage collector runs after so many new objects (a pause of a millisecond or two). An answer
+leaves no cycles behind: its memory is freed when it ends. Cycles come from faults, whose tracebacks
+hold frames, and can wait."""
 
 YOUNG_LOOKS, OLD_LOOKS = 20, 100
-"""So many looks before the next older generation is walked too: in the oldest are ten
-thousand sessions, through which a walk takes long and finds nothing."""
+"""So many runs before the collector goes through the next older generation too: the oldest may hold
+ten thousand sessions, which takes long and finds nothing."""
 
 
 class Relay:
@@ -138,8 +138,8 @@ class Relay:
         await self.sockets.close_all(CloseCode.RESTART)
 
     async def _warm_up(self) -> None:
-        """Spare the first chats what only first calls cost: what an SDK sends is learnt, and
-        one connection to each vendor is opened. Nothing is asked of the vendors."""
+        """Do beforehand what would slow down the first chats: learn what each SDK sends, and open
+        one connection to each vendor. No request is sent."""
         for target in {target for route in self.routes.on.values() for target in route.targets}:
             await self.providers[target.provider].warm(target.model)
 
@@ -237,7 +237,7 @@ class Relay:
     async def _show_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self.metrics.render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 
-    # What they tell each other
+    # Links between the parts
 
     def _breaker_states(self) -> list[tuple[Target, str]]:
         now = time.monotonic()
@@ -259,15 +259,15 @@ class Relay:
 
 
 def _spare_the_collector() -> None:
-    """What is there now stays, so that the collector need not walk it again; and what
-    comes is walked seldom."""
+    """Exclude the present objects, which stay, from garbage collection, and run it seldom for new
+    ones."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, YOUNG_LOOKS, OLD_LOOKS)
 
 
 def build_providers(catalog: Catalog, engine: EngineLike | None = None) -> dict[str, Provider]:
-    """A provider for each that is on. Imports the SDKs that they need."""
+    """The providers that are on, by name. Imports the SDKs that they need."""
     return {name: _provider(config, engine) for name, config in catalog.on.items()}
 
 
@@ -279,14 +279,14 @@ def _provider(config: ProviderConfig, engine: EngineLike | None) -> Provider:
 
 
 def default_first(routes: Routes, default: str | None) -> Mapping[str, Route]:
-    """The routes on offer, the one that answers a chat without a provider in front."""
+    """The routes on offer, the default one first."""
     if default is None:
         return routes.on
     return {default: routes.on[default], **routes.on}
 
 
 def guard_options(settings: Settings) -> guarding.GuardOptions:
-    """What the guard needs to know of the settings."""
+    """The guard's options, from the settings."""
     return guarding.GuardOptions(
         host=settings.host,
         allowed_origins=frozenset(settings.allowed_origins),
@@ -297,13 +297,14 @@ def guard_options(settings: Settings) -> guarding.GuardOptions:
 
 
 def redis_log(settings: Settings, url: SecretStr) -> RedisLog:
-    """Streams in Redis. Raises `SettingsError` for a URL that its client doesn't take."""
+    """A log of streams in Redis. Raises `SettingsError` for a URL that the Redis client does not
+    accept."""
     from relay.stores.redis import RedisLimits, RedisLog, redis_client  # a slow import
 
     try:
         client = redis_client(url.get_secret_value())
     except ValueError:
-        raise SettingsError("REDIS_URL is not a URL that the Redis client takes") from None
+        raise SettingsError("REDIS_URL is not a URL that the Redis client accepts") from None
     limits = RedisLimits(
         resume_window=settings.resume_window,
         lease_seconds=settings.lease_seconds,
@@ -313,7 +314,7 @@ def redis_log(settings: Settings, url: SecretStr) -> RedisLog:
 
 
 def memory_limits(settings: Settings) -> MemoryLimits:
-    """What the memory log needs to know of the settings."""
+    """The memory log's limits, from the settings."""
     return MemoryLimits(
         resume_window=settings.resume_window,
         retained_bytes=settings.retained_bytes,
@@ -340,10 +341,10 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
 
 @contextlib.asynccontextmanager
 async def listening(relay: Relay, shared_port: int | None = None) -> AsyncIterator[int]:
-    """Serve a relay on its address; gives the port, which differs from the configured one
-    where that is 0. `shared_port` is one that other processes listen on too. Raises
-    `OSError` where the address can't be had, `SettingsError` where a name that means this
-    machine alone leads to an address that others reach."""
+    """Serve a relay on its address; gives the port, which differs from the configured one where
+    that is 0. `shared_port` is one that other processes listen on too. Raises `OSError` where the
+    address can't be used, and `SettingsError` where a name that means this machine only resolves to
+    an address that others can reach."""
     runner = HttpRunner(
         relay.application,
         handler_cancellation=False,
@@ -367,10 +368,10 @@ async def listening(relay: Relay, shared_port: int | None = None) -> AsyncIterat
 
 
 def _check_reach(host: str, bound: Sequence[str]) -> None:
-    """Whoever resolves names has the last word on where a name is bound."""
+    """Refuse a name of this machine that resolved to an address others can reach."""
     beyond = [address for address in bound if not is_loopback(address)]
     if is_loopback(host) and beyond:
         raise SettingsError(
-            f"HOST is {host!r}, which this machine's resolver leads to {', '.join(beyond)}, "
-            "where others reach it: set HOST=127.0.0.1"
+            f"HOST is {host!r}, which this machine resolves to {', '.join(beyond)}, "
+            "where others can reach it: set HOST=127.0.0.1"
         )

@@ -39,9 +39,9 @@ async def check(
 ) -> int:
     """Probe every provider that is on, all at once, and write one line for each.
 
-    `providers` holds one for every name of `catalog.on`; the caller closes them; each has
-    `within` seconds. Returns
-    the exit status: 0 where at least one is on and each that is on answered, else 1.
+    `providers` holds one for every name of `catalog.on`; each has `within` seconds, and the caller
+    closes them. Returns the exit status: 0 where at least one is on and each that is on answered,
+    else 1.
     """
     models = [model for config in catalog.on.values() for model in config.models]
     for warning in (*warnings, *deprecation_warnings(models)):

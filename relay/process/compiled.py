@@ -1,8 +1,8 @@
-"""Compiled twins of the modules on a token's way, and when they are used.
+"""Compiled modules, the *twins* of those that every token passes through, and when they are used.
 
-`make compile` has mypyc build them from the modules as they are written, which stay what is
-read, changed and tested first. A twin does the same with less for the interpreter to do.
-Twins of other sources than these, or of another Python, are never used.
+`make compile` builds them with mypyc from the Python modules, which stay the source. A twin does
+the same as its module, only faster. Twins built from other sources, or for another Python, are
+never used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Literal
 
 PACKAGE = Path(__file__).resolve().parent.parent
 HOME = PACKAGE.parent / "build" / "compiled"
-"""Where the twins lie, each named as the module, and `MANIFEST` beside them."""
+"""The folder of the twins, each named after its module, and of `MANIFEST`."""
 
 MANIFEST = "manifest.json"
-"""`sources` and `suffix`, as below, of which they are the twins, and `modules`: their names."""
+"""It holds `sources` and `suffix`, as below, for which the twins were built, and `modules`: their
+names."""
 
 SUFFIX = EXTENSION_SUFFIXES[0]
 """How a twin's file name ends; it holds Python's version and the machine's kind."""
@@ -34,7 +35,7 @@ INTERPRETED = "--interpreted"
 TwinState = Literal["compiled", "interpreted", "outdated"]
 
 state: TwinState = "interpreted"
-"""What `use` found, for whoever tells people."""
+"""What `use` found; shown at the start."""
 
 
 class Twins(MetaPathFinder):
@@ -46,7 +47,7 @@ class Twins(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """See `MetaPathFinder`."""
+        """The import spec of a module's twin; None for a module without one."""
         file = self._files.get(name)
         if file is None:
             return None
@@ -54,10 +55,10 @@ class Twins(MetaPathFinder):
 
 
 def use(home: Path = HOME, arguments: Sequence[str] = ()) -> TwinState:
-    """Have twins imported from now on where there are any of just these sources.
+    """Import twins from now on, where there are any that were built from these sources.
 
-    Call it before anything else of `relay` is imported: what was imported before stays as it
-    is. `outdated` where there are twins, but of other sources or another Python, or not all.
+    Call it before anything else of `relay` is imported: what was imported before stays as it is.
+    Returns `outdated` where there are twins, but of other sources or another Python, or not all.
     """
     global state
     manifest = _manifest(home)
@@ -72,8 +73,8 @@ def use(home: Path = HOME, arguments: Sequence[str] = ()) -> TwinState:
 
 
 def sources(package: Path = PACKAGE) -> str:
-    """A digest of the package's every module: a twin relies on what those that it imports
-    define."""
+    """A digest of all modules of the package, because a twin depends on the modules that it
+    imports."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(package.rglob("*.py")):
         content = file.read_bytes()

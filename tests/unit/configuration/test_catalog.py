@@ -103,7 +103,7 @@ def test_the_default_is_the_first_that_is_on_and_local_last(monkeypatch, environ
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("gpt", "it is off: no OPENAI_API_KEY"), ("nobody", "there is none")]
+    ("name", "reason"), [("gpt", "it is off: no OPENAI_API_KEY"), ("nobody", "no such name")]
 )
 def test_a_default_that_is_not_on_stops_the_start(monkeypatch, name, reason):
     settings, found = catalog(monkeypatch, DEFAULT_PROVIDER=name)
@@ -145,17 +145,17 @@ def test_variables_that_nothing_reads_are_named(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text("OTHER=1\nLOG_LEVELS=2\nPORT=3\n", encoding="utf-8")
     settings, _ = catalog(monkeypatch, RELAY_WHAT="1", OPENAI_API_KEYS="x", GOOGLE_API_KEY="y")
     assert stray_variables(settings) == [
-        "LOG_LEVELS is read by nothing; did you mean LOG_LEVEL?",
-        "OPENAI_API_KEYS is read by nothing; did you mean OPENAI_API_KEY?",
-        "OTHER is read by nothing",
-        "RELAY_WHAT is read by nothing",
-        "GOOGLE_API_KEY is read by nothing; did you mean GEMINI_API_KEY?",
+        "LOG_LEVELS is not used; did you mean LOG_LEVEL?",
+        "OPENAI_API_KEYS is not used; did you mean OPENAI_API_KEY?",
+        "OTHER is not used",
+        "RELAY_WHAT is not used",
+        "GOOGLE_API_KEY is not used; did you mean GEMINI_API_KEY?",
     ]
 
 
 def test_a_limit_that_nothing_holds_is_named(monkeypatch):
     settings, _ = catalog(monkeypatch, RATE_LIMIT_CHATS="3")
-    assert stray_variables(settings) == ["RATE_LIMIT_CHATS is read by nothing"]
+    assert stray_variables(settings) == ["RATE_LIMIT_CHATS is not used"]
 
 
 def test_variables_of_providers_are_not_strays(monkeypatch):

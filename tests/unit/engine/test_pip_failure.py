@@ -27,7 +27,7 @@ CAUSES = {
         f"{PAGE}connection error: {POOL}Max retries exceeded with url: /simple/one-two/ (Caused "
         "by NewConnectionError('<object>: Failed to establish a new connection: [Errno -3] "
         "Temporary failure in name resolution')) - skipping\n" + NONE,
-        "the connection to index.test failed. See to the network",
+        "the connection to index.test failed. Check the network",
     ),
     "an answer that does not come": (
         f"2026 ERROR: Could not install packages due to an OSError: {POOL}Read timed out.\n"
@@ -55,7 +55,7 @@ CAUSES = {
     "a certificate of somebody else": (
         f"{PAGE}There was a problem confirming the ssl certificate: [SSL: "
         f"CERTIFICATE_VERIFY_FAILED] certificate verify failed - skipping\n{NONE}",
-        "the connection to index.test is not secure. Where a proxy signs for it",
+        "the connection to index.test is not secure. If a proxy signs the connection",
     ),
     "an index that wants a password": (
         f"{PAGE}401 Client Error: Unauthorized for url: https://index.test/ - skipping\n{NONE}",
@@ -64,15 +64,15 @@ CAUSES = {
     "an index that fails": (
         f"{PAGE}{POOL}Max retries exceeded with url: /simple/one-two/ (Caused by "
         f"ResponseError('too many 502 error responses')) - skipping\n{NONE}",
-        r"index.test is out of order \(502\). Wait a while",
+        r"index.test answered with an error \(502\). Wait a while",
     ),
     "an index that has had enough": (
         f"{PAGE}429 Client Error: Too Many Requests for url: https://index.test/\n{NONE}",
-        r"index.test is out of order \(429\)",
+        r"index.test answered with an error \(429\)",
     ),
     "an index without it": (
         f"{PAGE}404 Client Error: Not Found for url: https://index.test/ - skipping\n{NONE}",
-        "index.test does not offer it. See which package index",
+        "index.test does not offer it. Check which package index",
     ),
     "an index with other releases of it": (
         UNFIT.format(why="none of the wheel's tags (x) are compatible", file="one_two-2.9-x.whl")
@@ -82,7 +82,7 @@ CAUSES = {
     "a full disk": (
         "2026 Collecting one-two==3.0\n2026 ERROR: Could not install packages due to an OSError: "
         "[Errno 28] No space left on device",
-        "the disk is full. Make room",
+        "the disk is full. Free some space",
     ),
     "what nobody has thought of": (
         "2026 Collecting one-two==3.0\n2026 ERROR: The moon is down",
@@ -115,7 +115,9 @@ def test_another_file_than_the_locked_one_is_told_apart():
         )
     )
     assert failure.altered
-    assert failure.sentence.startswith("one-two 3.0 could not be installed: what arrived is not")
+    assert failure.sentence.startswith(
+        "one-two 3.0 could not be installed: the file received is not"
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_moments_carry_the_offset_of_their_own_time(monkeypatch, zone):
 
 def test_a_line_that_cannot_be_put_together_says_so_in_its_own_format():
     made = json.loads(line("{} and {}", "only one", format="json", moment=10**18))
-    assert made["message"] == "a line could not be put together: IndexError"
+    assert made["message"] == "this line could not be made: IndexError"
     assert made["level"] == "INFO"
     assert made["time"].startswith("2001-09-")
 

@@ -424,10 +424,10 @@ def test_connections_have_their_lines(tmp_path):
     lines = written(tmp_path, log)
     assert [line.split(" | ")[1] for line in lines] == [
         "session opened",
-        "session taken up again",
+        "session resumed",
         "refused: bad_request",
         "/ws closed 1000 after 2.3 s client=10.0.0.1",
-        "/ws closed without a close after 0.0 s client=2001:db8::7",
+        "/ws closed without a close frame after 0.0 s client=2001:db8::7",
     ]
     assert [line.split()[1] for line in lines] == ["DEBUG", "DEBUG", "INFO", "INFO", "INFO"]
     assert all(" connection=c1 session=- stream=- " in line for line in lines)
@@ -457,13 +457,13 @@ def test_what_an_answer_says_stands_in_order_among_the_other_lines_and_looks_lik
     def log():
         with logs.context(connection="c1", session=SESSION):
             with logs.context(stream=STREAM):
-                logger.info("takes a chat to gpt")
+                logger.info("accepted a chat for gpt")
             logs.log_stream_start(STREAM, "gpt")
             with logs.context(stream=STREAM):
-                logger.info("takes a chat to gpt")
+                logger.info("accepted a chat for gpt")
         logs.log_stream_start(STREAM, "gpt")
         with logs.context(stream=STREAM):
-            logger.info("takes a chat to gpt")
+            logger.info("accepted a chat for gpt")
 
     lines = written(tmp_path, log, format=format)
     assert ["relay.observability.logs" in line for line in lines] == [

@@ -93,7 +93,7 @@ def test_a_line_that_cannot_be_put_together_is_told_of_and_costs_no_other():
     writer.put(entry("fine"))
     writer.close()
     assert [text.partition(" | ")[2] for text in kept.texts] == [
-        "a line could not be put together: IndexError\n",
+        "this line could not be made: IndexError\n",
         "fine\n",
     ]
 

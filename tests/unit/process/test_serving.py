@@ -92,7 +92,7 @@ async def test_a_name_of_this_machine_that_leads_beyond_it_is_not_served(
         assert port
     # As if the resolver had led the name elsewhere; the socket stays on loopback.
     monkeypatch.setattr(app, "is_loopback", lambda host: host == "localhost")
-    with pytest.raises(SettingsError, match=r"HOST is 'localhost', which .* leads to"):
+    with pytest.raises(SettingsError, match=r"HOST is 'localhost', which .* resolves to"):
         async with app.listening(relay):
             pytest.fail("served")
 
