@@ -275,7 +275,7 @@ class Dispatcher:
         )
 
     def sweep(self) -> None:
-        """Abandon the streams that nobody has read for their grace."""
+        """Abandon the streams that had no reader for their grace."""
         now = self._clock()
         for driver in list(self._running.values()):
             unread_since = driver.writer.unread_since

@@ -186,7 +186,7 @@ class Driver:
         self._carry_out(self._failover.cancel)
 
     def abandon(self) -> None:
-        """End the answer, because nobody read it for its grace."""
+        """End the answer, because it had no reader for its grace."""
         self._carry_out(lambda now: self._failover.cancel(now, abandoned=True))
 
     def stop(self, code: Code, message: str) -> None:

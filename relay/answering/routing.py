@@ -65,7 +65,7 @@ def _system(request: ChatRequest, route: Route) -> str | None:
 
 
 def _system_field(request: ChatRequest) -> str | None:
-    """Where the client's own system prompt stands, if it sent one."""
+    """The field that holds the client's own system prompt, if it sent one."""
     if request.system and request.system.strip():
         return "system"
     for at, turn in enumerate(request.messages):

@@ -16,7 +16,7 @@ target, or nothing at all."""
 
 
 class Code(StrEnum):
-    """Error codes of `relay.v1`, as they stand in `error.code` and `attempts[].outcome`."""
+    """Error codes of `relay.v1`, as in `error.code` and `attempts[].outcome`."""
 
     BAD_FRAME = "bad_frame"
     BAD_REQUEST = "bad_request"

@@ -53,7 +53,7 @@ class Form(StrEnum):
     TURN = "turn"
     """The unfinished assistant turn, then a user turn asking to go on."""
     RESTART = "restart"
-    """The conversation as it was; the model answers anew."""
+    """The conversation as it was; the model answers from the start."""
 
 
 class Call(Struct, frozen=True):

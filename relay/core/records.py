@@ -39,7 +39,7 @@ MAX_RECORD_CHARS = 8_192
 """Characters of one text record. Escaped they are at most 49 kB (`\\u0001` six bytes a
 character), so that any record fits a frame."""
 
-_WRITTEN = (Text, Reasoning)  # for isinstance: a union would be built anew at each call
+_WRITTEN = (Text, Reasoning)  # for isinstance: a union would be built again at each call
 _OFFSET = "I"  # four bytes: no answer comes near 4 GiB
 _encode = msgspec.json.Encoder().encode
 _decode_str = msgspec.json.Decoder(str).decode

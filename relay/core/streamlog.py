@@ -149,8 +149,8 @@ class Orphan(Struct, frozen=True):
 
 
 class StreamLog(Protocol):
-    """Where streams and sessions live. Methods raise `StreamExpired` for a stream that is
-    gone, that never was, or that `subject` does not own (None owns what None started)."""
+    """Stores streams and sessions. Methods raise `StreamExpired` for a stream that is gone, that
+    never was, or that `subject` does not own (None owns what None started)."""
 
     async def open_session(self, session: str, subject: str | None) -> bool:
         """Join a session, or create it; True where it existed before. Call `leave_session` once for

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where an answer stands."""
+    """The phase of an answer."""
 
     NEW = "new"
     """Nothing happened yet."""
@@ -21,8 +21,8 @@ class Phase(StrEnum):
     HEDGED = "hedged"
     """Two attempts are under way and neither has given content; the first that does leads."""
     LEADING = "leading"
-    """An attempt has given content, and no text of it is shown: it reasons, or calls a tool, or
-    its text is held until it is known to fit the text that stands."""
+    """An attempt has given content, and no text of it is shown: it reasons, or calls a tool, or its
+    text is held until it is known to fit the text shown."""
     STREAMING = "streaming"
     """The leading attempt's text is shown as it comes."""
     LINGERING = "lingering"

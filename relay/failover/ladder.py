@@ -164,8 +164,7 @@ class Ladder:
         return self._breakers.longest_rested(allowed)
 
     def form(self, target: Target) -> Form:
-        """How the text that stands is offered to `target`: its best form that it has not
-        refused."""
+        """How the text shown is offered to `target`: its best form that it has not refused."""
         if self.only_restart or self._plan.rescue == "restart":
             return Form.RESTART
         forms = self._plan.forms.get(target) or (Form.RESTART,)

@@ -210,7 +210,7 @@ class Failover:
             return NOTHING
         self._abort_all(now)
         if abandoned:
-            message = "nobody came back for this answer in time; send the chat again"
+            message = "no reader came back for this answer in time; send the chat again"
             self._showing.fail(Code.ABANDONED, message, self._attempts, retryable=True)
         else:
             self._showing.finish(FinishReason.CANCELLED, self._attempts, now)

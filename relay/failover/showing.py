@@ -28,7 +28,7 @@ class Showing:
     """How much text is shown, which attempt it is from, and the records not handed over yet.
 
     The text itself is in the log and nowhere else: `log` reads it where another attempt has to go
-    on from it. The policy stays pure all the same: the log holds only records that this policy made
+    on from it. The policy stays pure nevertheless: the log holds only records that this policy made
     or took over.
 
     `appended` counts the characters of all text so far, `discarded` those of them that a fallback

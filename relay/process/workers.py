@@ -119,8 +119,8 @@ class Workers:
         loop.add_reader(process.sentinel, self._died, process)
 
     def _died(self, process: BaseProcess) -> None:
-        """The kernel closes a process's files a moment before its exit status is there, and nothing
-        tells of that: without the wait the worker would count as alive for ever."""
+        """The kernel closes a process's files a moment before its exit status is available, and
+        nothing reports that: without the wait the worker would count as alive for ever."""
         asyncio.get_running_loop().remove_reader(process.sentinel)
         process.join(EXIT_SECONDS)
         self._changed.set()

@@ -62,7 +62,7 @@ errors."""
 
 
 class ConnectionPhase(Enum):
-    """Where a connection stands."""
+    """The phase of a connection."""
 
     LOCKED = "locked"
     """Nothing was received yet, and the first frame must bring a token."""
