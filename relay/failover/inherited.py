@@ -69,8 +69,8 @@ def inherited_from(
 
 
 def interrupted(attempts: Sequence[EndedAttempt]) -> EndedAttempt | None:
-    """The attempt that the end of the last owner interrupted; the first of two where it was hedged.
-    These are the last of `attempts`, whose outcome is in `NODE_ENDED`."""
+    """The attempt that the end of the last owner interrupted, the first of two where it was hedged;
+    None without one. Those at the end of `attempts` count whose outcome is in `NODE_ENDED`."""
     found = None
     for attempt in reversed(attempts):
         if attempt.outcome not in NODE_ENDED:

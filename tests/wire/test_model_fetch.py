@@ -89,7 +89,7 @@ def test_a_damaged_file_is_fetched_anew(index: PackageIndex, folder: Path) -> No
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (Fault(altered=True), "what arrived is not the locked file"),
+        (Fault(altered=True), "the file received is not the locked one"),
         (Fault(status=503), "answered with an error"),
         (Fault(status=404), "does not offer it"),
     ],
