@@ -27,7 +27,7 @@ from relay.core.streamlog import Created, Cursor, Existing, Spec, StreamLog, Wri
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.stores.memory.log import SESSION_BYTES
 from relay.stores.redis import RedisLimits, RedisLog, redis_client
-from relay.stores.redis.limits import ERASE_LINGER
+from relay.stores.redis.log import ERASE_LINGER
 from relay.stores.redis.stream import RedisStream
 
 

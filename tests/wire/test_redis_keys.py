@@ -15,7 +15,7 @@ from relay.core.events import EndedAttempt, Start, Text
 from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Spec, Writer
 from relay.stores.redis import RedisLog, scripts
-from relay.stores.redis.limits import ERASE_LINGER
+from relay.stores.redis.log import ERASE_LINGER
 from tests.wire.redis_nodes import (
     DONE,
     SESSION,

@@ -15,7 +15,7 @@ from relay.core.events import Start, Text
 from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Orphan, Spec, Writer
 from relay.stores.redis import RedisLog
-from relay.stores.redis.health import unanswered
+from relay.stores.redis.connection import unanswered
 from relay.stores.redis.leases import MISSES
 from relay.stores.redis.scripts import Command
 from tests.wire.redis_nodes import (

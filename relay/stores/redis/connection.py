@@ -1,18 +1,39 @@
-"""This node's connections to Redis: what the operator may set of them, and each call that is
-made, with what becomes of those that fail."""
+"""This node's connections to Redis, and how Redis is doing: each call that is made, what
+becomes of those that fail, and the words for what is wrong, which an operator can act on and
+which hold no address and no password.
+
+Whether Redis answers and whether it keeps what it is given are two things: one that is full
+or became a replica answers and keeps nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
+from loguru import logger
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MaxConnectionsError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as NoAnswer
 
-from relay.stores.redis.health import TROUBLE, StoreHealth, Unfit, reason, unanswered, unfit
+from relay.core.errors import Code, RelayError
 from relay.stores.redis.scripts import Command, LuaScript
 
 CALL_TIMEOUT = 3.0
@@ -28,7 +49,187 @@ RETRY_PAUSE = 0.1
 CANCEL_AGAIN = 0.05
 """Seconds after which a task that outlived its cancellation is cancelled again."""
 
+SAME_TROUBLE = 10.0
+"""Seconds without trouble after which one that comes back is logged again: a Redis at the
+edge of its memory refuses and keeps in turn."""
+
+OLDEST = 7
+"""The oldest major version of Redis that has what the relay needs (sharded publish)."""
+
 _T = TypeVar("_T")
+
+TROUBLE = (RedisError, OSError, TimeoutError)
+"""What a call to Redis raises when it fails."""
+
+_REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (BusyLoadingError, "is loading its data (LOADING)"),
+    (AuthenticationError, "refuses the user or password of REDIS_URL (NOAUTH, WRONGPASS)"),
+    (NoPermissionError, "does not let the user of REDIS_URL do all it has to (NOPERM)"),
+    (ReadOnlyError, "is a replica and keeps nothing (READONLY)"),
+    (OutOfMemoryError, "is full and keeps nothing (OOM, maxmemory)"),
+    (MaxConnectionsError, "is asked more at once than this server has connections for"),
+    (MovedError, "is one node of a cluster (MOVED)"),
+    (MasterDownError, "is a replica that lost its primary (MASTERDOWN)"),
+    (ClusterDownError, "is one node of a cluster (CLUSTERDOWN)"),
+    (NoAnswer, "does not answer in time"),
+    (TimeoutError, "does not answer in time"),
+    (NoConnection, "can't be reached"),
+    (OSError, "can't be reached"),
+)
+_BY_FIRST_WORD = {
+    "MISCONF": "can't save to its disk and keeps nothing (MISCONF)",
+    "NOREPLICAS": "lacks replicas that it must write to and keeps nothing (NOREPLICAS)",
+}
+
+
+class Unfit(Exception):
+    """A server that the relay can't work with, however long it waits; the text says why."""
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong, in words that follow "Redis"."""
+    while isinstance(error, NoConnection) and isinstance(error.__cause__, RedisError):
+        error = error.__cause__  # what the client met while it connected
+    for kind, said in _REASONS:
+        if isinstance(error, kind):
+            return said
+    word = str(error).partition(" ")[0]
+    if isinstance(error, ResponseError) and word.isalpha() and word.isupper():
+        return _BY_FIRST_WORD.get(word, f"refuses what it is asked ({word})")
+    return f"failed ({type(error).__name__})"
+
+
+def unfit(info: Mapping[str, Any]) -> str | None:
+    """Why the relay can't work with a server of this `INFO`, in words that follow "Redis"; None
+    where it can. A cluster's node has only some of the streams, and subscribes channels of
+    one slot at a time."""
+    if int(info.get("cluster_enabled", 0)):
+        return "is one node of a cluster; the relay wants one server, replicas of it beside"
+    version = str(info.get("redis_version", ""))
+    major = version.partition(".")[0]
+    if major.isdigit() and int(major) < OLDEST:
+        return f"has version {version}; the relay wants {OLDEST} or later, or Valkey"
+    return None
+
+
+def unanswered() -> RelayError:
+    """What clients are told when Redis fails for too long."""
+    return RelayError(Code.INTERNAL, "the relay's store does not answer; try again", retryable=True)
+
+
+class StoreHealth:
+    """Tell it of each answer and each failure; it calls `give_up` when a trouble lasts.
+
+    `clock` gives seconds, monotonic; `lease` and `patience` are in seconds. Each trouble is
+    logged here once, and so is its end.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        lease: float,
+        patience: float,
+        give_up: Callable[[], None],
+    ) -> None:
+        self.gave_up = False
+        self.refusing = False
+        self.patience = patience
+        self._clock = clock
+        self._lease = lease
+        self._give_up = give_up
+        self._answering_since: float | None = None
+        self._answered_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._troubled_since = 0.0
+        self._calm_since = float("-inf")
+        self._reason = ""
+        self._told: set[str] = set()
+        self._worth_telling = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether Redis answers, and keeps what it is given."""
+        return self._timer is None and not self.gave_up
+
+    @property
+    def may_take_over(self) -> bool:
+        """Whether Redis has answered for a whole lease without a break. After one, a lease
+        that is gone says nothing about its owner: the break may have kept it from renewing."""
+        since = self._answering_since
+        return since is not None and self._clock() - since >= self._lease
+
+    def answered(self) -> None:
+        """Redis answered. Silence between two answers counts as a break when it was long
+        enough to run leases out, whichever of the two sides had stopped."""
+        now = self._clock()
+        if self.refusing:
+            return
+        if self._answering_since is None or now - self._answered_at > self._lease * 2 / 3:
+            self._answering_since = now
+        self._answered_at = now
+        self._recover()
+
+    def kept(self) -> None:
+        """Redis answered, and kept something."""
+        self.refusing = False
+        self.answered()
+
+    def failed(self, reason: str) -> None:
+        """A call was not answered. `reason` says why; it follows the word Redis in the log."""
+        self._trouble(reason)
+
+    def refused(self, reason: str) -> None:
+        """Redis answered with a refusal."""
+        self.refusing = True
+        self._trouble(reason)
+
+    def stop(self) -> None:
+        """Do not call `give_up` any more. Idempotent."""
+        self._calm()
+
+    def _trouble(self, reason: str) -> None:
+        self._answering_since = None  # refused or not heard: leases may not have been renewed
+        self._reason = reason
+        if self.healthy:
+            self._begin_trouble()
+        if reason not in self._told:
+            self._told.add(reason)
+            self._worth_telling = True
+            logger.warning("Redis {}: records that it has not acknowledged wait", reason)
+
+    def _begin_trouble(self) -> None:
+        self._troubled_since = self._clock()
+        self._worth_telling = False
+        if self._troubled_since - self._calm_since > SAME_TROUBLE:
+            self._told.clear()
+        self._timer = asyncio.get_running_loop().call_later(self.patience, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._timer = None
+        self.gave_up = self._worth_telling = True
+        logger.error(
+            "Redis {}, for {:.0f} s: running answers end with an error that says to try again",
+            self._reason,
+            self._lasted(),
+        )
+        self._give_up()
+
+    def _recover(self) -> None:
+        if not self.healthy:
+            self._calm_since = self._clock()
+            if self._worth_telling:
+                logger.info("Redis recovered after {:.1f} s", self._lasted())
+        self._calm()
+
+    def _lasted(self) -> float:
+        return self._clock() - self._troubled_since
+
+    def _calm(self) -> None:
+        self.gave_up = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def redis_client(url: str) -> redis.Redis:

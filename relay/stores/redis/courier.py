@@ -16,11 +16,9 @@ from typing import Any, NamedTuple, Protocol
 from redis.exceptions import NoScriptError, ResponseError
 
 from relay.stores.redis import keys, scripts
-from relay.stores.redis.connection import RETRY_PAUSE, RedisConnection, end
+from relay.stores.redis.connection import RETRY_PAUSE, TROUBLE, RedisConnection, end, unanswered
 from relay.stores.redis.encoding import Batch, nothing_after
-from relay.stores.redis.health import TROUBLE, unanswered
-from relay.stores.redis.limits import RedisTerms
-from relay.stores.redis.scripts import Command, ScriptVerdict
+from relay.stores.redis.scripts import Command, RedisTerms, ScriptVerdict
 from relay.stores.redis.stream import RedisStream
 
 ENTRIES_A_READ = 256

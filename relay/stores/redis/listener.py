@@ -14,9 +14,15 @@ from itertools import islice
 from typing import Any, Protocol
 
 from relay.stores.redis import keys
-from relay.stores.redis.connection import RETRY_PAUSE, RedisConnection, end
+from relay.stores.redis.connection import (
+    RETRY_PAUSE,
+    TROUBLE,
+    RedisConnection,
+    end,
+    reason,
+    unanswered,
+)
 from relay.stores.redis.courier import PendingWork
-from relay.stores.redis.health import TROUBLE, reason, unanswered
 from relay.stores.redis.stream import RedisStream
 
 PING_SECONDS = 3.0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import redis.asyncio as redis
 from redis.exceptions import BusyLoadingError
 from typing_extensions import override
 
+from relay.core import defaults
 from relay.core.errors import Code, Fenced, RelayError
 from relay.core.streamlog import (
     Created,
@@ -24,17 +26,57 @@ from relay.core.streamlog import (
 from relay.stores import refusals
 from relay.stores.reading import ReadCursor
 from relay.stores.redis import keys, scripts
-from relay.stores.redis.connection import CALL_TIMEOUT, RETRY_PAUSE, RedisConnection
+from relay.stores.redis.connection import (
+    CALL_TIMEOUT,
+    RETRY_PAUSE,
+    TROUBLE,
+    RedisConnection,
+    StoreHealth,
+    Unfit,
+    reason,
+)
 from relay.stores.redis.courier import Courier, PendingWork
 from relay.stores.redis.encoding import StreamFacts
-from relay.stores.redis.health import TROUBLE, StoreHealth, Unfit, reason
-from relay.stores.redis.leases import LeaseKeeper
-from relay.stores.redis.limits import RedisLimits
+from relay.stores.redis.leases import LeaseKeeper, Takeover
 from relay.stores.redis.listener import Channels, HeldStreams
-from relay.stores.redis.scripts import EndWanted, ScriptVerdict
+from relay.stores.redis.scripts import EndWanted, RedisTerms, ScriptVerdict
 from relay.stores.redis.sessions import Claims, Index, Sessions
 from relay.stores.redis.stream import RedisStream
-from relay.stores.redis.takeover import Takeover
+
+MAX_PAUSE = 15.0
+"""Seconds that delivery waits for a Redis that does not answer, or keeps nothing, before
+readers are told and upstreams closed."""
+
+MAX_KEPT_REQUEST = 1024 * 1024
+"""Bytes of a request that Redis keeps for a take-over; an answer to a larger one ends with its
+node."""
+
+ERASE_LINGER = 30.0
+"""Seconds that an erased stream is kept for readers that are still attached."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisLimits:
+    """How long things are kept, in seconds, and how many streams a session may run. `max_pause` is
+    how long readers wait for a Redis that does not answer."""
+
+    resume_window: float = defaults.RESUME_WINDOW
+    lease_seconds: float = defaults.LEASE_SECONDS
+    max_streams_per_session: int = defaults.MAX_STREAMS_PER_SESSION
+    max_kept_request: int = MAX_KEPT_REQUEST
+    max_pause: float = MAX_PAUSE
+
+    @property
+    def terms(self) -> RedisTerms:
+        """The limits in the units of the scripts."""
+        linger = max(ERASE_LINGER, 3 * self.lease_seconds)
+        return RedisTerms(
+            keep=max(1_000, int(self.resume_window * 1000)),
+            lease=int(self.lease_seconds * 1000),
+            linger=int(linger * 1000),
+            max_running=self.max_streams_per_session,
+            max_request=self.max_kept_request,
+        )
 
 
 class RedisLog(StreamLog):

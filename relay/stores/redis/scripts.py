@@ -29,9 +29,52 @@ MAX_IDS = 2_000
 """Ids that one session remembers, those of gone streams included; the oldest are
 forgotten first, and may then name a new chat."""
 
+COUNTS_LEASES = 6
+"""Leases for which a stream without renewal counts as running in its session."""
+
+ORPHAN_LEASES = 3
+"""Leases for which a running stream is kept after its owner's last renewal, in addition to its
+grace and the window. The first of these leases must run out before another node may take the
+stream over."""
+
+SESSION_REFRESH = 300.0
+"""Seconds after which the expiry of a used session is renewed; a quarter of the session's lifetime
+if that is less."""
+
 ORPHANED = b"orphan"
 """Published on a stream's channel when its owner gave it up; everything else that is
 published there is the seq after the last record."""
+
+
+class RedisTerms(NamedTuple):
+    """How long things are kept, in ms, the largest request that is kept, in bytes, and the
+    number of streams that a session may run."""
+
+    keep: int
+    lease: int
+    linger: int
+    max_running: int
+    max_request: int
+
+    @property
+    def counts(self) -> int:
+        """How long a stream without renewal counts as running, in ms."""
+        return COUNTS_LEASES * self.lease
+
+    @property
+    def refresh(self) -> float:
+        """Seconds after which the expiry of a used session is renewed."""
+        return min(SESSION_REFRESH, self.keep / 4000)
+
+    def running(self, grace: float) -> int:
+        """How long a running stream is kept after its owner's last renewal, in ms. An orphan waits
+        for a reader for `grace` seconds, as with a living owner."""
+        return self.keep + int(grace * 1000) + ORPHAN_LEASES * self.lease
+
+    def session(self, grace: float = 0.0) -> int:
+        """How long a session is kept after its last renewal, in ms, while it is used or one of its
+        streams, of that grace, is running."""
+        return self.running(grace) + int(self.refresh * 1000)
 
 
 class ScriptVerdict(Enum):

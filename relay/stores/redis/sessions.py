@@ -13,8 +13,7 @@ from relay.stores.redis import keys, scripts
 from relay.stores.redis.connection import RedisConnection
 from relay.stores.redis.courier import PendingWork
 from relay.stores.redis.encoding import StreamFacts
-from relay.stores.redis.limits import RedisTerms
-from relay.stores.redis.scripts import ClaimAnswer, Command, ScriptVerdict
+from relay.stores.redis.scripts import ClaimAnswer, Command, RedisTerms, ScriptVerdict
 from relay.stores.redis.stream import RedisStream
 
 _KNOWN = ("subject", "id", "next", "status", "fingerprint", "erased")

@@ -10,7 +10,7 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 
-from relay.stores.redis.health import SAME_TROUBLE, StoreHealth, reason, unfit
+from relay.stores.redis.connection import SAME_TROUBLE, StoreHealth, reason, unfit
 
 
 class Bench:
