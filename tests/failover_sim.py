@@ -38,6 +38,7 @@ from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.inherited import inherited_from
 from relay.failover.policy import Abort, Failover, Launch, Plan, Step
+from tests.by_default import by_default
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))
 MOST_STEPS = 100_000
@@ -354,7 +355,10 @@ def plan(*targets: Target, form: Form = Form.TURN, **rules: object) -> Plan:
         Form.RESTART: (Form.RESTART,),
     }[form]
     by_target = dict.fromkeys(targets, forms)
-    return Plan("stream", targets, **{"forms": by_target, **rules})  # type: ignore[arg-type]
+    asked = {"fallback": True, "can_unsay": True, "input_characters": 0}
+    return by_default(
+        Plan, stream="stream", targets=targets, **{"forms": by_target, **asked, **rules}
+    )
 
 
 def run(rules: Plan, upstreams: dict[Target, Upstream | Sequence[Script]], **kwargs) -> Outcome:

@@ -62,7 +62,6 @@ from relay.configuration.variables import (
     size,
     switch,
 )
-from relay.core import defaults
 from relay.core.addresses import is_loopback
 from relay.providers.registry import VENDORS, Vendor, vendor_of
 
@@ -121,14 +120,14 @@ class Settings(BaseSettings):
         1, "How many processes share the port; resuming across them needs `REDIS_URL`."
     )
     heartbeat: float = seconds(
-        defaults.HEARTBEAT,
+        20,
         "The pause between two pings; a WebSocket that answers none is cut within two pauses.",
     )
     drain_timeout: float = seconds(
         25, "How long running answers may go on after SIGTERM.", zero=True
     )
     write_timeout: float = seconds(
-        defaults.WRITE_TIMEOUT,
+        30,
         "A reader that accepts nothing for so long is disconnected; it may reconnect.",
     )
     max_frame_bytes: ByteSize = size(
@@ -164,15 +163,14 @@ class Settings(BaseSettings):
     those that are set. Its alias has spaces, so that no variable can set it."""
 
     first_token_timeout: float = seconds(
-        defaults.FIRST_TOKEN_TIMEOUT,
+        120,
         "How long a model may take to its first text, visible reasoning or tool call.",
     )
     token_idle_timeout: float = seconds(
-        defaults.TOKEN_IDLE_TIMEOUT,
-        "How long an answer that began may stall before it counts as broken.",
+        15, "How long an answer that began may stall before it counts as broken."
     )
     hedge_after: float = seconds(
-        defaults.HEDGE_AFTER,
+        8,
         "After so long without content the next target starts beside the first; 0 is off.",
         zero=True,
     )
@@ -195,14 +193,12 @@ class Settings(BaseSettings):
         "The instruction to a model that continues a broken answer.",
         takes="a sentence",
     )
-    max_attempts: int = count(
-        defaults.MAX_ATTEMPTS, "How many upstream calls one answer may cost, hedges included."
-    )
+    max_attempts: int = count(6, "How many upstream calls one answer may cost, hedges included.")
     max_output_tokens: int = count(
         8192, "The longest answer; a client that asks for a longer one gets this.", unit="tokens"
     )
     retry_after_max: float = seconds(
-        defaults.RETRY_AFTER_MAX,
+        3,
         "The longest wait for a rate limit; beyond it the next target is tried.",
         zero=True,
     )
@@ -210,17 +206,15 @@ class Settings(BaseSettings):
 
     resume_grace: float = seconds(300, "How long an answer runs on without a reader.", zero=True)
     resume_window: float = seconds(
-        defaults.RESUME_WINDOW,
+        3600,
         "How long a finished answer and an idle session can be taken up again.",
         zero=True,
     )
     retained_bytes: ByteSize = size(
-        defaults.RETAINED_BYTES,
+        256 * 1024**2,
         "Memory for finished answers, without Redis; the oldest go first, those still read last.",
     )
-    max_streams_per_session: int = count(
-        defaults.MAX_STREAMS_PER_SESSION, "How many answers may run at once in one session."
-    )
+    max_streams_per_session: int = count(32, "How many answers may run at once in one session.")
 
     redis_url: RedisUrl | None = setting(
         None,
@@ -230,7 +224,7 @@ class Settings(BaseSettings):
         secret=True,
     )
     lease_seconds: float = setting(
-        defaults.LEASE_SECONDS,
+        10,
         "With Redis: after so long without renewal another node may take an answer over.",
         takes="a number of seconds, 0.5 or more",
         unit="s",

@@ -7,7 +7,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from relay.core import defaults
 from relay.core.events import Record, Target
 from relay.core.provider import Form
 
@@ -20,15 +19,15 @@ class Plan(Struct, frozen=True):
     stream: str
     targets: tuple[Target, ...]
     forms: Mapping[Target, tuple[Form, ...]]
-    first_token_timeout: float = defaults.FIRST_TOKEN_TIMEOUT
-    token_idle_timeout: float = defaults.TOKEN_IDLE_TIMEOUT
-    hedge_after: float = defaults.HEDGE_AFTER
-    retry_after_max: float = defaults.RETRY_AFTER_MAX
-    max_attempts: int = defaults.MAX_ATTEMPTS
-    rescue: Rescue = "continue"
-    fallback: bool = True
-    can_unsay: bool = True
-    input_characters: int = 0
+    first_token_timeout: float
+    token_idle_timeout: float
+    hedge_after: float
+    retry_after_max: float
+    max_attempts: int
+    rescue: Rescue
+    fallback: bool
+    can_unsay: bool
+    input_characters: int
 
     @property
     def allowed(self) -> tuple[Target, ...]:

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 from relay.client import client, session, transport
 from relay.configuration.settings import Settings
-from relay.core import defaults
 from relay.core.errors import Code
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import PROTOCOL
@@ -33,7 +32,7 @@ def test_both_clients_know_the_same_close_codes_by_the_relays_own():
 
 
 def test_the_python_client_starts_from_the_relays_defaults():
-    assert defaults.HEARTBEAT == transport.DEFAULT_HEARTBEAT
     fields = Settings.model_fields
+    assert fields["heartbeat"].default == transport.DEFAULT_HEARTBEAT
     address = urlsplit(client.DEFAULT_URL)
     assert (address.hostname, address.port) == (fields["host"].default, fields["port"].default)

@@ -29,6 +29,7 @@ from relay.stores.memory.log import SESSION_BYTES
 from relay.stores.redis import RedisLimits, RedisLog, redis_client
 from relay.stores.redis.log import ERASE_LINGER
 from relay.stores.redis.stream import RedisStream
+from tests.by_default import by_default
 
 
 class Clock:
@@ -44,7 +45,7 @@ class MemoryBench:
 
     def __init__(self, **limits: float) -> None:
         self.clock = Clock()
-        self.log: StreamLog = MemoryLog(MemoryLimits(**limits), self.clock)  # type: ignore[arg-type]
+        self.log: StreamLog = MemoryLog(by_default(MemoryLimits, **limits), self.clock)
 
     async def start(self) -> None:
         """Nothing to connect to."""
@@ -70,7 +71,7 @@ class RedisBench:
         self.server = server
         self.clock = Clock()
         client = redis_client(server.url)
-        self.log: StreamLog = RedisLog(client, RedisLimits(**limits), self.clock)  # type: ignore[arg-type]
+        self.log: StreamLog = RedisLog(client, by_default(RedisLimits, **limits), self.clock)
 
     async def start(self) -> None:
         await self.log.start()  # type: ignore[attr-defined]
@@ -159,7 +160,7 @@ class TwoNodesBench(RedisBench):
     def __init__(self, server: RedisProcess, **limits: float) -> None:
         super().__init__(server, **limits)
         client = redis_client(server.url)
-        other = RedisLog(client, RedisLimits(**limits), self.clock)  # type: ignore[arg-type]
+        other = RedisLog(client, by_default(RedisLimits, **limits), self.clock)
         self.log = TwoNodes(self.log, other)  # type: ignore[assignment, arg-type]
 
 

@@ -26,11 +26,12 @@ from relay.edges.http_server import HttpRunner
 from relay.edges.openai.chat import PREFIX, OpenAIChatEdge, openai_shape
 from relay.edges.relay_v1.sse import SseEdge
 from relay.stores.memory import MemoryLimits, MemoryLog
+from tests.by_default import by_default
 
 PATIENCE = 10.0
 """Seconds after which a test says that something hangs."""
 
-PACE, LIMITS = Pace(), MemoryLimits()
+PACE, LIMITS = by_default(Pace), by_default(MemoryLimits)
 
 DONE = Done("gpt", "model-1-0613", FinishReason.STOP, Usage(3, 2, False), [], Timing(1, 2))
 

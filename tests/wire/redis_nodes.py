@@ -15,6 +15,7 @@ from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Cursor, Spec, StreamLog, Writer
 from relay.stores.redis import RedisLimits, RedisLog, redis_client
 from relay.stores.redis.stream import RedisStream
+from tests.by_default import by_default
 
 LEASE = 0.5
 SESSION = "a-secret-session-name-0123456789"
@@ -25,7 +26,7 @@ MakeNode = Callable[..., Awaitable[RedisLog]]
 
 async def started(url: str, **limits: Any) -> RedisLog:
     """A node of its own."""
-    terms = RedisLimits(**{"lease_seconds": LEASE, **limits})
+    terms = by_default(RedisLimits, **{"lease_seconds": LEASE, **limits})
     log = RedisLog(redis_client(url), terms, time.monotonic)
     try:
         await log.start()

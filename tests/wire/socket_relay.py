@@ -195,7 +195,7 @@ async def serving(
 ) -> AsyncIterator[SocketRelay]:
     """A `SocketRelay`, whose observers must not have been told of a defect."""
     told, provider = Told(), ScriptedProvider(script)
-    log = MemoryLog(log_limits or MemoryLimits(), time.monotonic)
+    log = MemoryLog(log_limits or by_default(MemoryLimits), time.monotonic)
     lineup = Lineup({"gpt": provider}, {"gpt": open_route("gpt", Target("gpt", "m"))})
     dispatcher = Dispatcher(
         lineup,

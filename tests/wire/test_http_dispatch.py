@@ -38,7 +38,7 @@ class Relay:
     def __init__(self, script):
         self.now = time.monotonic()
         self.told, self.provider = Told(), ScriptedProvider(script)
-        self.log = MemoryLog(MemoryLimits(), lambda: self.now)
+        self.log = MemoryLog(by_default(MemoryLimits), lambda: self.now)
         self.dispatcher = Dispatcher(
             Lineup(
                 {"gpt": self.provider},
@@ -66,7 +66,7 @@ class Relay:
 async def serving(script):
     relay = Relay(script)
     service = HttpService(
-        relay.dispatcher, relay.log, Pace(), TimerWheel(time.monotonic), 64 * 1024
+        relay.dispatcher, relay.log, by_default(Pace), TimerWheel(time.monotonic), 64 * 1024
     )
     app = web.Application(middlewares=[http.errors])
     http.shape_errors(app, PREFIX, openai_shape)

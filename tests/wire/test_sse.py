@@ -14,6 +14,7 @@ from relay.core.errors import Code, RelayError
 from relay.core.events import Failed, Text, ToolCall
 from relay.edges.delivery.outlet import Outlet, Pace
 from relay.stores.memory import MemoryLimits
+from tests.by_default import by_default
 from tests.wire.http_relay import (
     DONE,
     PATIENCE,
@@ -440,7 +441,7 @@ async def test_a_reader_that_accepts_nothing_for_the_write_timeout_is_cut_and_ma
 
 
 async def test_a_reader_whose_records_were_let_go_is_told():
-    async with serving(limits=MemoryLimits(retained_bytes=1)) as relay:
+    async with serving(limits=by_default(MemoryLimits, retained_bytes=1)) as relay:
         reader = await stalled(relay)
         slow = relay.writer
         text = "x" * 8000

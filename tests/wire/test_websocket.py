@@ -326,7 +326,7 @@ async def test_a_resume_on_its_connection_moves_the_reader() -> None:
 
 
 async def test_what_is_gone_or_never_was_is_expired() -> None:
-    async with serving(says("x"), log_limits=MemoryLimits(resume_window=0)) as relay:
+    async with serving(says("x"), log_limits=by_default(MemoryLimits, resume_window=0)) as relay:
         client = await relay.connect()
         await client.chat()
         await client.until("done")
@@ -370,7 +370,9 @@ async def test_a_seq_that_was_never_reached_is_refused() -> None:
 
 
 async def test_a_session_runs_so_many_streams_and_no_more() -> None:
-    async with serving(Held(), log_limits=MemoryLimits(max_streams_per_session=1)) as relay:
+    async with serving(
+        Held(), log_limits=by_default(MemoryLimits, max_streams_per_session=1)
+    ) as relay:
         client = await relay.connect()
         await client.chat("a")
         await client.until("start")
@@ -613,7 +615,7 @@ async def test_a_client_that_closes_is_closed_in_turn() -> None:
 
 
 async def test_a_session_is_left_when_its_last_connection_ends() -> None:
-    async with serving(says("x"), log_limits=MemoryLimits(resume_window=0)) as relay:
+    async with serving(says("x"), log_limits=by_default(MemoryLimits, resume_window=0)) as relay:
         client = await relay.connect()
         await client.send("hello")
         session = (await client.frame())["session"]

@@ -108,7 +108,7 @@ async def test_a_slow_reader_loses_its_stream_only_to_others_that_are_read(
     others_are_read: bool,
 ) -> None:
     pieces = 4_096
-    room = MemoryLimits(retained_bytes=3 * pieces * len(PIECE) // 2)
+    room = by_default(MemoryLimits, retained_bytes=3 * pieces * len(PIECE) // 2)
     async with serving(long_answer(pieces), log_limits=room) as relay:
         sockets: list[RawSocket] = []
         for calls in (1, 2, 3):

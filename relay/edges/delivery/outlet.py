@@ -18,7 +18,6 @@ from math import inf
 from typing import Protocol
 
 from relay.answering.timerwheel import NO_CHAT, TimerWheel
-from relay.core import defaults
 from relay.core.errors import RelayError
 from relay.core.events import TERMINAL
 from relay.core.records import MAX_FRAME_TEXT, Chunk
@@ -69,8 +68,8 @@ class Pace:
     """Times in seconds. `heartbeat`: the pause between two heartbeats. `write_timeout`: a client
     that accepts nothing for so long is disconnected."""
 
-    heartbeat: float = defaults.HEARTBEAT
-    write_timeout: float = defaults.WRITE_TIMEOUT
+    heartbeat: float
+    write_timeout: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from relay.core import defaults
 from relay.core.errors import Code, RelayError, StreamExpired
 from relay.core.streamlog import (
     Created,
@@ -43,9 +42,9 @@ MAX_TOMBSTONES = 1_000
 class MemoryLimits:
     """How long and how much is kept: seconds, bytes, and running streams a session."""
 
-    resume_window: float = defaults.RESUME_WINDOW
-    retained_bytes: int = defaults.RETAINED_BYTES
-    max_streams_per_session: int = defaults.MAX_STREAMS_PER_SESSION
+    resume_window: float
+    retained_bytes: int
+    max_streams_per_session: int
 
 
 class MemoryLog(StreamLog):

@@ -11,7 +11,6 @@ import redis.asyncio as redis
 from redis.exceptions import BusyLoadingError
 from typing_extensions import override
 
-from relay.core import defaults
 from relay.core.errors import Code, Fenced, RelayError
 from relay.core.streamlog import (
     Created,
@@ -60,9 +59,9 @@ class RedisLimits:
     """How long things are kept, in seconds, and how many streams a session may run. `max_pause` is
     how long readers wait for a Redis that does not answer."""
 
-    resume_window: float = defaults.RESUME_WINDOW
-    lease_seconds: float = defaults.LEASE_SECONDS
-    max_streams_per_session: int = defaults.MAX_STREAMS_PER_SESSION
+    resume_window: float
+    lease_seconds: float
+    max_streams_per_session: int
     max_kept_request: int = MAX_KEPT_REQUEST
     max_pause: float = MAX_PAUSE
 

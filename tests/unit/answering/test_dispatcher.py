@@ -123,7 +123,7 @@ class House:
         self.now = time.monotonic
         targets = tuple(Target(provider.name, f"{provider.name}-model") for provider in providers)
         route = open_route(providers[0].name, *targets)
-        self.log = MemoryLog(MemoryLimits(max_streams_per_session=2), self.clock)
+        self.log = MemoryLog(by_default(MemoryLimits, max_streams_per_session=2), self.clock)
         self.late = 0.0
         self.dispatcher = Dispatcher(
             Lineup(

@@ -29,7 +29,7 @@ from relay.core.records import Shown
 from relay.failover.breaker import Breakers
 from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
-from relay.failover.policy import Failover, Launch, Plan, Step
+from relay.failover.policy import Failover, Launch, Step
 from tests.failover_sim import (
     SILENCE,
     STOP,
@@ -901,7 +901,7 @@ def test_calls_for_unknown_attempts_are_answered_with_an_empty_step():
 
 
 def test_a_plan_without_forms_restarts():
-    rules = Plan("s", (A, B), forms={})
+    rules = plan(A, B, forms={})
     out = run(rules, {A: [cut(HALF, interrupted())], B: carries_on(WORDS)})
     whole(out)
 

@@ -16,6 +16,7 @@ from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Created, Cursor, Spec, Writer
 from relay.stores.memory import MemoryLimits, MemoryLog
 from relay.stores.memory.log import SESSION_BYTES
+from tests.by_default import by_default
 
 DONE = Done("gpt", "m", FinishReason.STOP, Usage(1, 2, estimated=False), [], Timing(1, 2))
 ROOM = 20_000
@@ -41,7 +42,7 @@ async def begun(log: MemoryLog, name: str, letters: int) -> Writer:
 
 async def size_of(letters: int) -> int:
     """What such a stream counts for."""
-    log = MemoryLog(MemoryLimits(), lambda: 0.0)
+    log = MemoryLog(by_default(MemoryLimits), lambda: 0.0)
     (await begun(log, "name-" + "0" * 20, letters)).append([DONE])
     return log.retained_bytes
 
@@ -53,7 +54,7 @@ class Bench:
     def __init__(self, room: int = ROOM, window: float = 1_000_000) -> None:
         self.now = 0.0
         self.room, self.window = room, window
-        limits = MemoryLimits(retained_bytes=room, resume_window=window)
+        limits = by_default(MemoryLimits, retained_bytes=room, resume_window=window)
         self.log = MemoryLog(limits, lambda: self.now)
         self.kept: list[Kept] = []
         self.sessions: list[tuple[float, str]] = []
