@@ -37,7 +37,8 @@ from relay.failover.breaker import Breakers
 from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.inherited import inherited_from
-from relay.failover.policy import Abort, Failover, Launch, Plan, Step
+from relay.failover.plan import Abort, Launch, Plan, Step
+from relay.failover.policy import Failover
 from tests.by_default import by_default
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))

@@ -8,7 +8,7 @@ import msgspec
 from relay.core.events import estimate_tokens
 from relay.core.provider import Call, Form
 from relay.core.request import ChatRequest, Turn
-from relay.failover.policy import Launch
+from relay.failover.plan import Launch
 
 CONTINUATION_PROMPT = (
     "Your last message was cut off. Begin with its last few words exactly as they stand, then "

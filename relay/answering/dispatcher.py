@@ -22,7 +22,8 @@ from relay.core.streamlog import Existing, Orphan, Spec, StreamLog, Writer
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.failover.inherited import Inherited, inherited_from
-from relay.failover.policy import Failover, Launch, Plan, Rescue
+from relay.failover.plan import Launch, Plan, Rescue
+from relay.failover.policy import Failover
 from relay.observability.health import HealthStatus
 
 DRAIN_RETRY_AFTER = 1.0

@@ -21,7 +21,8 @@ from relay.core.records import Shown, shown
 from relay.core.request import ChatRequest
 from relay.core.streamlog import Writer
 from relay.failover.inherited import Inherited
-from relay.failover.policy import Abort, Failover, Launch, Step
+from relay.failover.plan import Abort, Launch, Step
+from relay.failover.policy import Failover
 
 _TERMINAL = (Done, Failed)  # for isinstance: a union would be built again for each batch
 

@@ -34,11 +34,9 @@ from relay.failover.flow import Move, Phase, after
 from relay.failover.hedging import HedgeBudget
 from relay.failover.inherited import NODE_ENDED, Inherited, interrupted
 from relay.failover.ladder import Ladder, NextAttempt
-from relay.failover.plan import Abort, Launch, Plan, Rescue, Step
+from relay.failover.plan import Plan, Step
 from relay.failover.seam import Fit, Joined, Seam
 from relay.failover.showing import Showing
-
-__all__ = ["Abort", "Failover", "Launch", "Plan", "Rescue", "Step"]
 
 NOTHING = Step()
 

@@ -33,8 +33,9 @@ from relay.edges.health import HealthEdge, ProcessPhase
 from relay.edges.http_server import HttpRunner
 from relay.edges.openai import chat as openai_chat
 from relay.edges.page import page_routes
+from relay.edges.relay_v1.service import SocketLimits
 from relay.edges.relay_v1.sse import SseEdge
-from relay.edges.relay_v1.websocket import SocketLimits, WebSocketEdge
+from relay.edges.relay_v1.websocket import WebSocketEdge
 from relay.edges.schema import schema_routes
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget

@@ -28,7 +28,8 @@ from relay.core.events import Event, Finish, FinishReason, Served, Target, Text,
 from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.edges import http
 from relay.edges.http_server import HttpRunner
-from relay.edges.relay_v1.websocket import SocketLimits, WebSocketEdge
+from relay.edges.relay_v1.service import SocketLimits
+from relay.edges.relay_v1.websocket import WebSocketEdge
 from relay.failover.breaker import Breakers
 from relay.failover.hedging import HedgeBudget
 from relay.providers.awaited import AwaitedCalls

@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from lab.waiting import until
-from relay.edges.relay_v1.websocket import SocketLimits
+from relay.edges.relay_v1.service import SocketLimits
 from tests.by_default import by_default
 from tests.wire.http_relay import RawClient
 from tests.wire.socket_relay import RawSocket, SocketRelay, masked, says, serving

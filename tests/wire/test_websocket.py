@@ -15,7 +15,7 @@ from lab.waiting import until
 from relay.core.errors import Code, RelayError
 from relay.core.events import Text
 from relay.core.provider import Call, Take
-from relay.edges.relay_v1.websocket import SocketLimits
+from relay.edges.relay_v1.service import SocketLimits
 from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
 from tests.wire.socket_relay import (

@@ -14,7 +14,7 @@ from lab.waiting import until
 from relay.core.events import Text
 from relay.core.provider import Call, Take
 from relay.edges.delivery.outlet import HIGH_WATER, MAX_REPLIES, MAX_WRITE
-from relay.edges.relay_v1.websocket import SocketLimits
+from relay.edges.relay_v1.service import SocketLimits
 from relay.stores.memory import MemoryLimits
 from tests.by_default import by_default
 from tests.wire.socket_relay import END, Held, RawSocket, SocketRelay, says, serving

@@ -21,8 +21,6 @@ from relay.edges.rfc6455 import VERSION, chosen_subprotocol, key_fault
 from relay.protocol.actions import CloseCode
 from relay.protocol.frames import PROTOCOL, DrainFrame
 
-__all__ = ["SocketLimits", "SocketObserver", "WebSocketEdge"]
-
 NO_UPGRADE = "this path takes WebSockets only; a proxy has to forward Upgrade and Connection"
 """The message for a request that asks for no WebSocket."""
 

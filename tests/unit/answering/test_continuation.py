@@ -4,7 +4,7 @@ from relay.answering.continuation import REPEATED_TOKENS, call_of, continued
 from relay.core.events import Target
 from relay.core.provider import Form
 from relay.core.request import ChatRequest, Turn
-from relay.failover.policy import Launch
+from relay.failover.plan import Launch
 
 ASKED = ChatRequest("gpt", (Turn("user", "Erzähl mir was."),), system="Du bist ein Pirat.")
 PROMPT = "Weiter!"

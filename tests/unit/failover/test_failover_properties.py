@@ -12,7 +12,7 @@ from relay.core.events import ALIVE, Done, Fallback, Finish, FinishReason, Reaso
 from relay.core.provider import Form
 from relay.core.records import Shown
 from relay.failover.breaker import Breakers
-from relay.failover.policy import Launch
+from relay.failover.plan import Launch
 from tests.failover_sim import STOP, A, B, C, Script, Sim, plan, split
 
 UNITS = [

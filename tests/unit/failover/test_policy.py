@@ -29,7 +29,8 @@ from relay.core.records import Shown
 from relay.failover.breaker import Breakers
 from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
-from relay.failover.policy import Failover, Launch, Step
+from relay.failover.plan import Launch, Step
+from relay.failover.policy import Failover
 from tests.failover_sim import (
     SILENCE,
     STOP,
