@@ -61,7 +61,7 @@ def serve(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     compiled.use(arguments=arguments)  # before the rest is imported
 
-    from relay.configuration.settings import load_settings
+    from relay.configuration.load import load_settings
     from relay.configuration.variables import SettingsError
     from relay.process.serving import BAD_CONFIGURATION, run, run_check
 

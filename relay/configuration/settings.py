@@ -20,7 +20,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
-    ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -35,8 +34,6 @@ from relay.answering.continuation import CONTINUATION_PROMPT
 from relay.configuration.environment import (
     MIN_TOKEN_LENGTH,
     PROVIDER_SUFFIXES,
-    api_key,
-    base_url,
     provider_names,
     variable_prefix,
 )
@@ -49,20 +46,17 @@ from relay.configuration.variables import (
     Providers,
     RedisUrl,
     RescueMode,
-    SettingsError,
     Stripped,
     Tokens,
     Variable,
     count,
     describe,
     provider_variable,
-    refusal,
     seconds,
     setting,
     size,
     switch,
 )
-from relay.core.addresses import is_loopback
 from relay.providers.registry import VENDORS, Vendor, vendor_of
 
 BUILT_IN_PROVIDERS = (*(vendor.provider for vendor in VENDORS), "local")
@@ -366,66 +360,3 @@ def env_of(provider: str) -> str:
     """What the names of a provider's variables begin with: `gpt` → `OPENAI`."""
     vendor = vendor_of(provider)
     return vendor.env if vendor else variable_prefix(provider)
-
-
-def load_settings(env_file: Path | str | None = ".env") -> Settings:
-    """Read the environment, and `env_file` for what the environment does not set. Raises
-    `SettingsError`."""
-    try:
-        settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise SettingsError(*_refusals(error)) from None
-    except (OSError, UnicodeError) as error:
-        raise SettingsError(f"{env_file} can't be read: {type(error).__name__}") from None
-    lines = [*_contradictions(settings), *_provider_refusals(settings)]
-    if lines:
-        raise SettingsError(*lines)
-    return settings
-
-
-def _refusals(error: ValidationError) -> list[str]:
-    known = variables()
-    return [
-        refusal(known[str(fault["loc"][0])], fault["input"], _reason(fault))
-        for fault in error.errors(include_url=False)
-    ]
-
-
-def _reason(fault: Mapping[str, Any]) -> str:
-    """The reason that a parser of `environment` gave; the library's own messages only repeat what
-    the variable takes."""
-    return str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
-
-
-def _contradictions(settings: Settings) -> list[str]:
-    known = variables()
-    lines = []
-    supported = set(settings.supported_providers)
-    named = {n for pair in settings.provider_fallbacks.items() for n in (pair[0], *pair[1])}
-    if strangers := sorted(named - supported):
-        rules = settings.provider_fallbacks
-        written = ";".join(f"{name}={','.join(others)}" for name, others in rules.items())
-        reason = f"not in SUPPORTED_PROVIDERS: {', '.join(strangers)}"
-        lines.append(refusal(known["PROVIDER_FALLBACKS"], written, reason))
-    if "*" in settings.allowed_origins and not settings.relay_tokens:
-        reason = "any website could spend your keys; it needs RELAY_TOKENS"
-        lines.append(refusal(known["ALLOWED_ORIGINS"], "*", reason))
-    closed = settings.relay_tokens or settings.relay_allow_anonymous
-    if not closed and not is_loopback(settings.host):
-        reason = "others could spend your keys; RELAY_ALLOW_ANONYMOUS=1 accepts that"
-        lines.append(refusal(known["HOST"], settings.host, reason))
-    return lines
-
-
-def _provider_refusals(settings: Settings) -> list[str]:
-    lines = []
-    for provider, said in settings.providers.items():
-        for suffix, parse in (("BASE_URL", base_url), ("API_KEY", api_key)):
-            held = said.get(suffix)
-            value = held.get_secret_value() if isinstance(held, SecretStr) else held
-            try:
-                parse(value or "http://unset")
-            except ValueError as error:
-                variable = provider_variable(f"{env_of(provider)}_{suffix}")
-                lines.append(refusal(variable, value, str(error)))
-    return lines

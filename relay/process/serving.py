@@ -24,7 +24,8 @@ from relay.configuration.catalog import (
     stray_variables,
 )
 from relay.configuration.deprecations import deprecation_warnings
-from relay.configuration.settings import NO_FILES, Settings, load_settings
+from relay.configuration.load import load_settings
+from relay.configuration.settings import NO_FILES, Settings
 from relay.core.events import Target
 from relay.engine.model import INSTALL, MODEL_NAME, unavailable
 from relay.engine.process import EngineEndpoint

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from relay.configuration.load import load_settings
 from relay.configuration.routes import Rules, build_routes
-from relay.configuration.settings import load_settings, variables
+from relay.configuration.settings import variables
 from tests.by_default import by_default
 
 ROOT = Path(__file__).resolve().parents[2]

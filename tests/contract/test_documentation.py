@@ -18,7 +18,8 @@ from aiohttp.test_utils import make_mocked_request
 from relay import __version__
 from relay.cli import COMMANDS
 from relay.configuration.environment import PROVIDER_SUFFIXES
-from relay.configuration.settings import load_settings, variables
+from relay.configuration.load import load_settings
+from relay.configuration.settings import variables
 from relay.process.app import Relay
 from relay.process.serving import catalog_of
 from tests.wire.documented import DEPLOYED, DOCUMENTS, LANGUAGES, Block, blocks, examples

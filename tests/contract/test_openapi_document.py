@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import validate
 
-from relay.configuration.settings import load_settings
+from relay.configuration.load import load_settings
 from relay.core.errors import Code
 from relay.core.events import (
     Done,

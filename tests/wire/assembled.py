@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from unittest import mock
 
 from relay.configuration.catalog import providers_on
-from relay.configuration.settings import load_settings
+from relay.configuration.load import load_settings
 from relay.process.app import Relay, listening
 
 

@@ -22,7 +22,7 @@ from lab.ports import free_port, listens
 from lab.upstreams.server import Upstream
 from lab.upstreams.steps import Counts, End, Finish, Pause, Token
 from lab.waiting import until
-from relay.configuration.settings import load_settings
+from relay.configuration.load import load_settings
 from relay.process.serving import BAD_CONFIGURATION
 from tests.wire.browser import browser
 from tests.wire.documented import ROOT, examples

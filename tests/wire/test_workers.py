@@ -103,7 +103,7 @@ async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("held", ["0", "-1", "many"])
 def test_workers_takes_a_count(held: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relay.configuration.settings import load_settings
+    from relay.configuration.load import load_settings
     from relay.configuration.variables import SettingsError
 
     monkeypatch.setenv("WORKERS", held)

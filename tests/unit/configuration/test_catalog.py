@@ -10,7 +10,7 @@ from relay.configuration.catalog import (
     routes_of,
     stray_variables,
 )
-from relay.configuration.settings import load_settings
+from relay.configuration.load import load_settings
 from relay.configuration.variables import SettingsError
 from relay.providers.registry import VENDORS, build
 

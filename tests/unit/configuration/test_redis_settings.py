@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from relay.configuration.settings import load_settings
+from relay.configuration.load import load_settings
 from relay.configuration.variables import SettingsError
 
 URL = "rediss://user:sEcReT@redis.example:6380/2"

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from relay.configuration.settings import SECTIONS, Settings, load_settings, variables
+from relay.configuration.load import load_settings
+from relay.configuration.settings import SECTIONS, Settings, variables
 from relay.configuration.variables import SettingsError
 from relay.providers.registry import VENDORS
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from relay.configuration.settings import Settings, load_settings
+from relay.configuration.load import load_settings
+from relay.configuration.settings import Settings
 from relay.configuration.variables import SettingsError
 from relay.process import app, compiled, serving
 from relay.process.app import Relay
