@@ -17,7 +17,8 @@ from relay.core.errors import Fault
 from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.providers.awaited import AwaitedCalls, ask
 from relay.providers.decoding.decoder import Decoder, pump
-from relay.providers.decoding.faults import Reply
+from relay.providers.decoding.faults import Reply, refused
+from relay.providers.decoding.verdicts import Judge
 from relay.providers.http.call import LeanCall
 from relay.providers.http.lean import LeanTransport
 from relay.providers.http.sdk_client import reply_of, secret_kept, transport_faults
@@ -32,9 +33,8 @@ class Wire(NamedTuple):
     """The JSON body of a call's request. Raises `Fault` if the vendor has no way to express it."""
     decoder: Callable[[Call], Decoder]
     """A decoder for the call's answer."""
-    classify: Callable[[Reply, Call | None], Fault]
-    """The `Fault` for a response without success. The call is None for a request that is not
-    one."""
+    judge: Judge
+    """Classifies an error of the vendor's."""
 
 
 class Sender(Protocol):
@@ -95,8 +95,9 @@ class VendorProvider:
         return begun
 
     def classify(self, reply: Reply, call: Call | None) -> Fault:
-        """The `Fault` for a refusal."""
-        return self._wire.classify(reply, call)
+        """The `Fault` for a response without success. `call` is None for a request that is not
+        one."""
+        return refused(self._wire.judge, reply, call)
 
     def call_by_sdk(self, call: Call, caller: Caller) -> UpstreamCall:
         """Make `call` through the SDK, and every later call of its model too."""
@@ -143,4 +144,4 @@ class VendorProvider:
     async def _check(self, response: httpx2.Response, call: Call | None) -> None:
         if not response.is_success:
             await response.aread()
-            raise self._wire.classify(reply_of(response), call)
+            raise self.classify(reply_of(response), call)

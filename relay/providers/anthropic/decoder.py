@@ -10,9 +10,7 @@ from typing import Any
 
 import msgspec
 
-from relay.core.errors import Fault
-from relay.core.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
-from relay.core.provider import Call
+from relay.core.events import Event, FinishReason, Reasoning, Served, Text, Usage
 from relay.providers.anthropic.types import (
     AnthropicDelta,
     AnthropicMessage,
@@ -22,10 +20,10 @@ from relay.providers.anthropic.types import (
 )
 from relay.providers.decoding.decoder import Decoder
 from relay.providers.decoding.failures import message
-from relay.providers.decoding.faults import Reply, bad_arguments, bad_event, refused
+from relay.providers.decoding.faults import bad_arguments, bad_event
 from relay.providers.decoding.reasons import finish_of
 from relay.providers.decoding.tolerant import fit, parse, parse_arguments
-from relay.providers.decoding.toolcalls import CallsInPieces, reason_with
+from relay.providers.decoding.toolcalls import CallsInPieces
 from relay.providers.decoding.verdicts import (
     BROKEN,
     MALFORMED,
@@ -59,7 +57,7 @@ class AnthropicDecoder(Decoder):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(judge)
         self._calls = CallsInPieces()
         self._said = False
         self._passed_over: set[int | None] = set()
@@ -187,13 +185,8 @@ class AnthropicDecoder(Decoder):
         self._input = usage.input_tokens + written + (self._cached or 0)
 
     def _finish(self, reason: FinishReason, out: list[Event]) -> None:
-        calls = self._calls.whole(reason)
-        out.extend(calls)
-        out.append(Finish(reason_with(calls, reason)))
+        self._calls.finish(reason, out)
         self.finished = True
-
-    def _judge(self, error: object) -> Refusal:
-        return _judge(200, error)
 
 
 def _given(value: object) -> dict[str, Any] | None:
@@ -221,16 +214,9 @@ _BY_TYPE: dict[str, Verdict] = {
 }
 
 
-def classify(reply: Reply, call: Call | None = None) -> Fault:
-    """The `Fault` to raise for an HTTP refusal. `call` is the call that was refused."""
-    return refused(_judge, reply, call)
-
-
-def _judge(status: int, error: object) -> Refusal:
+def judge(status: int, error: dict[str, Any]) -> Refusal:
     """Classify an error object by its type, then by its status. The vendor has no type of its own
     for a conversation that is too long, or one that its policy forbids."""
-    if not isinstance(error, dict):
-        return Refusal(by_words(by_status(status), error), says=error)
     mark, says = error.get("type"), message(error)
     verdict = _BY_TYPE.get(mark) if isinstance(mark, str) else None
     verdict = verdict or by_code(mark) or by_code(error.get("code")) or by_status(status)

@@ -8,7 +8,7 @@ import anthropic as sdk
 from anthropic import AsyncAnthropic
 
 from relay.providers.anthropic.body import request_body
-from relay.providers.anthropic.decoder import AnthropicDecoder, classify
+from relay.providers.anthropic.decoder import AnthropicDecoder, judge
 from relay.providers.families import family
 from relay.providers.http.sdk_client import http_client
 from relay.providers.stainless import StainlessSender
@@ -20,7 +20,7 @@ WIRE = Wire(
     forms=lambda model: family("anthropic", model).forms,
     body=request_body,
     decoder=lambda call: AnthropicDecoder(),
-    classify=classify,
+    judge=judge,
 )
 
 

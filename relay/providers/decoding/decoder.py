@@ -18,7 +18,7 @@ from relay.providers.decoding.failures import failure, is_life, is_sign_of_life
 from relay.providers.decoding.faults import bad_event, broken_by, closed_early, unknown_object
 from relay.providers.decoding.sse import Aside, Splitter
 from relay.providers.decoding.tolerant import Joiner, Unreadable, parse
-from relay.providers.decoding.verdicts import REFUSED, Refusal
+from relay.providers.decoding.verdicts import REFUSED, Judge, refusal_of
 
 DRAIN_TIMEOUT = 0.1
 """Seconds to wait for the end of a body after the end marker."""
@@ -42,7 +42,8 @@ class Decoder(ABC):
     again with tolerance. It is a break only if it may have carried text that can't be read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
         self.fault: Fault | None = None
         self.finished = False
         self.ended = False
@@ -180,14 +181,10 @@ class Decoder(ABC):
         """Decode an event's JSON object of any shape, with tolerance. Raises `Fault` or
         `Unreadable`."""
 
-    @abstractmethod
-    def _judge(self, error: object) -> Refusal:
-        """Classify an error inside the stream: an object, or the vendor's text."""
-
     def _error(self, error: object, out: list[Event]) -> None:
         """Raise the `Fault` for an error inside the stream, or finish the answer if the error is a
         content filter. After the finish it is ignored."""
-        refusal = self._judge(error)
+        refusal = refusal_of(self._judge, 200, error)
         if self.finished:
             return
         if refusal.verdict is not REFUSED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, NamedTuple
@@ -17,9 +17,11 @@ from relay.providers.decoding.verdicts import (
     INTERRUPTED,
     MALFORMED,
     UNSUPPORTED,
+    Judge,
     Refusal,
     Verdict,
     in_band,
+    refusal_of,
 )
 
 MAX_VENDOR_WORDS = 300
@@ -132,13 +134,11 @@ def fault(
     )
 
 
-def refused(
-    judge: Callable[[int, object], Refusal], reply: Reply, call: Call | None = None
-) -> Fault:
-    """The `Fault` to raise for an HTTP refusal. `judge` classifies an error object together with a
-    status; `call` is the call that was refused."""
+def refused(judge: Judge, reply: Reply, call: Call | None = None) -> Fault:
+    """The `Fault` to raise for an HTTP refusal. `judge` is the vendor's; `call` is the call that
+    was refused."""
     body = json_object(reply.body)
-    verdict, marks, says, wait = judge(reply.status, failure(body) or body)
+    verdict, marks, says, wait = refusal_of(judge, reply.status, failure(body) or body)
     prefilled = call is not None and call.form is Form.PREFILL
     return fault(
         verdict,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from relay.core.events import FinishReason, ToolCall
+from relay.core.events import Event, Finish, FinishReason, ToolCall
 from relay.providers.decoding.faults import bad_arguments
 from relay.providers.decoding.tolerant import characters, parse_arguments
 
@@ -139,6 +139,13 @@ class CallsInPieces:
         call.add(text)
         if isinstance(arguments, dict):
             call.given = arguments
+
+    def finish(self, reason: FinishReason, out: list[Event]) -> None:
+        """Add the calls of an answer that ended for `reason`, and its finish. Raises `Fault`, as
+        `whole` does."""
+        calls = self.whole(reason)
+        out.extend(calls)
+        out.append(Finish(reason_with(calls, reason)))
 
     def whole(self, reason: FinishReason) -> list[ToolCall]:
         """The calls, after the answer ended for `reason`.

@@ -9,8 +9,8 @@ target is tried.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from relay.core.errors import Code, Remedy
 
@@ -35,6 +35,10 @@ class Refusal(NamedTuple):
     says: object = None
     wait: float | None = None
 
+
+Judge: TypeAlias = Callable[[int, dict[str, Any]], Refusal]
+"""Classifies a vendor's error object, together with the HTTP status that it came with: 200 inside
+a stream."""
 
 RATE_LIMITED = Verdict(Code.PROVIDER_RATE_LIMITED, "retry", "is limiting the rate of requests")
 OUT_OF_QUOTA = Verdict(
@@ -191,6 +195,14 @@ def _is_about_length(words: str) -> bool:
         return True
     told = all(re.search(pattern, words) for pattern in (_SUBJECT, _MEASURE, _EXCESS))
     return told and not re.search(_NOT_A_LENGTH, words)
+
+
+def refusal_of(judge: Judge, status: int, error: object) -> Refusal:
+    """Classify an error: an object as the vendor's `judge` does, anything else by its status and
+    text."""
+    if isinstance(error, dict):
+        return judge(status, error)
+    return Refusal(by_words(by_status(status), error), says=error)
 
 
 def in_band(verdict: Verdict) -> Verdict:

@@ -10,12 +10,10 @@ from typing import Any
 
 import msgspec
 
-from relay.core.errors import Fault
 from relay.core.events import Event, Finish, FinishReason, Reasoning, Served, Text, ToolCall, Usage
-from relay.core.provider import Call
 from relay.providers.decoding.decoder import Decoder
 from relay.providers.decoding.failures import message
-from relay.providers.decoding.faults import Reply, refused, seconds
+from relay.providers.decoding.faults import seconds
 from relay.providers.decoding.reasons import finish_of, is_given
 from relay.providers.decoding.tolerant import characters, fit, parse
 from relay.providers.decoding.toolcalls import reason_with, unused
@@ -56,7 +54,7 @@ class GeminiDecoder(Decoder):
     """
 
     def __init__(self, call_prefix: str = "call") -> None:
-        super().__init__()
+        super().__init__(judge)
         self._call_prefix = call_prefix
         self._model = ""
         self._reason: FinishReason | None = None
@@ -162,9 +160,6 @@ class GeminiDecoder(Decoder):
             )
         )
 
-    def _judge(self, error: object) -> Refusal:
-        return _judge(200, error)
-
 
 _BY_STATUS: dict[str, Verdict] = {
     "INVALID_ARGUMENT": MALFORMED,
@@ -197,15 +192,8 @@ _BY_REASON: dict[str, Verdict] = {
 INVALID_ARGUMENT."""
 
 
-def classify(reply: Reply, call: Call | None = None) -> Fault:
-    """The `Fault` to raise for an HTTP refusal. `call` is the call that was refused."""
-    return refused(_judge, reply, call)
-
-
-def _judge(status: int, error: object) -> Refusal:
+def judge(status: int, error: dict[str, Any]) -> Refusal:
     """Classify an error object by its reason, then its status, then the HTTP status."""
-    if not isinstance(error, dict):
-        return Refusal(by_words(by_status(status), error), says=error)
     says, details = message(error), _details(error)
     reason, own = details.get("reason"), error.get("status")
     verdict = _BY_REASON.get(str(reason)) or _BY_STATUS.get(str(own)) or _by_code(status, error)

@@ -19,7 +19,7 @@ from relay.core.errors import Code, Fault
 from relay.core.provider import Call
 from relay.providers.families import family
 from relay.providers.gemini.body import api_version, path, request_body
-from relay.providers.gemini.decoder import GeminiDecoder, classify
+from relay.providers.gemini.decoder import GeminiDecoder, judge
 from relay.providers.http.sdk_client import http_client
 from relay.providers.vendor import VendorProvider, Wire
 
@@ -29,7 +29,7 @@ WIRE = Wire(
     forms=lambda model: family("gemini", model).forms,
     body=request_body,
     decoder=lambda call: GeminiDecoder(f"call-{uuid4().hex[:12]}"),
-    classify=classify,
+    judge=judge,
 )
 
 

@@ -11,15 +11,13 @@ from typing import Any
 
 import msgspec
 
-from relay.core.errors import Fault
-from relay.core.events import Event, Finish, FinishReason, Reasoning, Served, Text, Usage
-from relay.core.provider import Call
+from relay.core.events import Event, FinishReason, Reasoning, Served, Text, Usage
 from relay.providers.decoding.decoder import Decoder
 from relay.providers.decoding.failures import base_response, message
-from relay.providers.decoding.faults import Reply, bad_event, refused
+from relay.providers.decoding.faults import bad_event
 from relay.providers.decoding.reasons import finish_of
 from relay.providers.decoding.tolerant import fit, parse
-from relay.providers.decoding.toolcalls import CallsInPieces, PartialCall, reason_with
+from relay.providers.decoding.toolcalls import CallsInPieces, PartialCall
 from relay.providers.decoding.verdicts import (
     BROKEN,
     OUT_OF_QUOTA,
@@ -66,7 +64,7 @@ class OpenAIDecoder(Decoder):
     names of the tools that the model was given."""
 
     def __init__(self, tools: frozenset[str] = frozenset()) -> None:
-        super().__init__()
+        super().__init__(judge)
         self._model = ""
         self._said = False
         self._told: str | None = None
@@ -170,13 +168,8 @@ class OpenAIDecoder(Decoder):
     def _finish(self, reason: FinishReason, out: list[Event]) -> None:
         if self._refused:
             reason = FinishReason.CONTENT_FILTER
-        calls = self._calls.whole(reason)
-        out.extend(calls)
-        out.append(Finish(reason_with(calls, reason)))
+        self._calls.finish(reason, out)
         self.finished = True
-
-    def _judge(self, error: object) -> Refusal:
-        return _judge(200, error)
 
 
 def _is_wordless(chunk: OpenAIStreamChunk) -> bool:
@@ -256,15 +249,8 @@ _BY_CODE: dict[str, Verdict] = {
 name that `base_response` gives them. Other codes are classified by their name (`by_code`)."""
 
 
-def classify(reply: Reply, call: Call | None = None) -> Fault:
-    """The `Fault` to raise for an HTTP refusal. `call` is the call that was refused."""
-    return refused(_judge, reply, call)
-
-
-def _judge(status: int, error: object) -> Refusal:
+def judge(status: int, error: dict[str, Any]) -> Refusal:
     """Classify an error object by its codes, then by its status."""
-    if not isinstance(error, dict):
-        return Refusal(by_words(by_status(status), error), says=error)
     inner = error.get("innererror")
     marks = (error.get("type"), error.get("code"))
     codes = (inner.get("code") if isinstance(inner, dict) else None, marks[1], marks[0])

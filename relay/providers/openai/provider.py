@@ -18,7 +18,7 @@ from relay.providers.openai.body import (
     Dialect,
     request_body,
 )
-from relay.providers.openai.decoder import OpenAIDecoder, classify
+from relay.providers.openai.decoder import OpenAIDecoder, judge
 from relay.providers.stainless import StainlessSender
 from relay.providers.vendor import VendorProvider, Wire
 
@@ -37,7 +37,7 @@ def wire_of(dialect: Dialect, *, prefill: bool = False) -> Wire:
             return CONTINUES if prefill else ASKED_TO
         return family(dialect.vendor, model).forms
 
-    return Wire(forms, lambda call: request_body(call, dialect), _decoder, classify)
+    return Wire(forms, lambda call: request_body(call, dialect), _decoder, judge)
 
 
 def _decoder(call: Call) -> OpenAIDecoder:

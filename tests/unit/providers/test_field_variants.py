@@ -12,7 +12,7 @@ from relay.core.events import Event, Finish, FinishReason, Text, ToolCall
 from relay.providers.anthropic import decoder as anthropic_wire
 from relay.providers.anthropic.decoder import AnthropicDecoder
 from relay.providers.decoding.decoder import Decoder
-from relay.providers.decoding.faults import Reply
+from relay.providers.decoding.faults import Reply, refused
 from relay.providers.gemini import decoder as gemini_wire
 from relay.providers.gemini.decoder import GeminiDecoder
 from relay.providers.openai import decoder as openai_wire
@@ -265,5 +265,5 @@ def test_anthropics_arguments_of_no_call_are_a_break_unless_their_block_is_passe
     ],
 )
 def test_more_words_for_a_conversation_that_is_too_long(module, body):
-    fault = module.classify(Reply(400, {}, json.dumps(body).encode(), 0.0))
+    fault = refused(module.judge, Reply(400, {}, json.dumps(body).encode(), 0.0))
     assert (fault.code, fault.remedy) == (Code.CONTEXT_LENGTH, "fallback")
