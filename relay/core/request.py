@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from relay.core.events import ToolCall
+
 Role = Literal["user", "assistant", "tool", "system"]
 
 
@@ -28,22 +30,12 @@ class ImageContent(Struct, frozen=True, tag="image", omit_defaults=True):
 ContentPart: TypeAlias = TextContent | ImageContent
 
 
-class PastCall(Struct, frozen=True, omit_defaults=True):
-    """A tool call that an assistant turn made. `state` is what the `tool_call` frame
-    carried."""
-
-    call_id: str
-    name: str
-    arguments: dict[str, Any]
-    state: str | None = None
-
-
 class Turn(Struct, frozen=True, omit_defaults=True):
     """One turn. `tool_calls` only on assistant turns; `call_id` only on tool turns."""
 
     role: Role
     content: str | tuple[ContentPart, ...] = ""
-    tool_calls: tuple[PastCall, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from relay.core.events import ToolCall
 from relay.core.records import Shown
 from relay.core.redaction import hide_shapes
-from relay.core.request import ChatRequest, PastCall, TextContent, Turn, text_of
+from relay.core.request import ChatRequest, TextContent, Turn, text_of
 from relay.observability.loglines import cut
 
 MAX_CONTENT = 4_000
@@ -72,7 +72,7 @@ def _asked_newest_first(request: ChatRequest) -> Iterator[tuple[str, str]]:
         yield "system", request.system
 
 
-def _called(call: PastCall | ToolCall) -> str:
+def _called(call: ToolCall) -> str:
     return f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from pydantic_core import PydanticCustomError
 
 from relay.core import request
+from relay.core.events import ToolCall
 
 MAX_ID_CHARS = 64
 """Characters of an `id`."""
@@ -329,10 +330,8 @@ def _content(content: str | list[TextPart | ImagePart]) -> str | tuple[request.C
     return content if isinstance(content, str) else tuple(_part(part) for part in content)
 
 
-def _calls(calls: list[ToolCallPart]) -> tuple[request.PastCall, ...]:
-    return tuple(
-        request.PastCall(call.call_id, call.name, call.arguments, call.state) for call in calls
-    )
+def _calls(calls: list[ToolCallPart]) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(call.call_id, call.name, call.arguments, call.state) for call in calls)
 
 
 def _tools(tools: list[Tool]) -> tuple[request.OfferedTool, ...]:

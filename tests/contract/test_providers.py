@@ -28,7 +28,7 @@ from relay.core.events import (
     Usage,
 )
 from relay.core.provider import Call, Form, Provider
-from relay.core.request import ChatRequest, ImageContent, OfferedTool, PastCall, TextContent, Turn
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, TextContent, Turn
 from relay.providers.registry import build
 
 VENDORS = ["openai", "anthropic", "gemini", "compatible"]
@@ -551,7 +551,7 @@ async def test_geminis_signature_comes_back_with_the_call():
         (made,) = (await hear(provider, call("gemini"))).of(ToolCall)
         assert made.state is not None
         assert made.state != "c2lnbmVk"
-        past = PastCall("c1", "weather", {}, made.state)
+        past = ToolCall("c1", "weather", {}, made.state)
         messages = (
             Turn("user", "Weather?"),
             Turn("assistant", tool_calls=(past,)),

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.core.errors import Fault
-from relay.core.events import Alive, Text
+from relay.core.events import Alive, Text, ToolCall
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, ImageContent, OfferedTool, PastCall, TextContent, Turn
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, TextContent, Turn
 from relay.providers.awaited import ask
 from relay.providers.registry import build
 
@@ -50,7 +50,7 @@ REQUESTS = {
         tool_choice="look",
         messages=(
             Turn("user", "look"),
-            Turn("assistant", tool_calls=(PastCall("c1", "look", {"at": "日本"}, state="AQ=="),)),
+            Turn("assistant", tool_calls=(ToolCall("c1", "look", {"at": "日本"}, state="AQ=="),)),
             Turn("tool", "seen", call_id="c1"),
             Turn("assistant", "I saw"),
             Turn("user", "go on"),

@@ -20,7 +20,7 @@ from relay.core.events import (
     ToolCall,
     Usage,
 )
-from relay.core.request import ImageContent, OfferedTool, PastCall, TextContent, Turn
+from relay.core.request import ImageContent, OfferedTool, TextContent, Turn
 from relay.edges.delivery.outlet import Pace
 from tests.wire.http_relay import DONE, PATIENCE, client, serving
 
@@ -246,7 +246,7 @@ async def test_tools_go_both_ways(relay, sdk):
         Turn(
             "assistant",
             "Let me see.",
-            (PastCall("c1", "look", {"at": "ö"}, "sig"), PastCall("c2", "look", {})),
+            (ToolCall("c1", "look", {"at": "ö"}, "sig"), ToolCall("c2", "look", {})),
         ),
         Turn("tool", "nothing", call_id="c1"),
         Turn("tool", "nothing", call_id="c2"),

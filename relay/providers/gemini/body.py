@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from relay.core.events import ToolCall
 from relay.core.provider import Call
-from relay.core.request import ContentPart, ImageContent, OfferedTool, PastCall, Turn, text_of
+from relay.core.request import ContentPart, ImageContent, OfferedTool, Turn, text_of
 from relay.providers.conversation import OPENING, inline, parts_of, schema, spoken, system_of
 from relay.providers.families import family
 
@@ -78,7 +79,7 @@ def _parts(message: Turn, names: dict[str, str], signed: bool) -> list[dict[str,
     return parts
 
 
-def _call(call: PastCall, stand_in: str | None) -> dict[str, Any]:
+def _call(call: ToolCall, stand_in: str | None) -> dict[str, Any]:
     function = {"id": call.call_id, "name": call.name, "args": call.arguments}
     part: dict[str, Any] = {"functionCall": function}
     own = call.state is not None and call.state.startswith(STATE_TAG)

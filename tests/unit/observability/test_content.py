@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.core.events import ToolCall
 from relay.core.records import Shown
-from relay.core.request import ChatRequest, ImageContent, PastCall, TextContent, Turn
+from relay.core.request import ChatRequest, ImageContent, TextContent, Turn
 from relay.observability.content import MAX_CONTENT, answered, asked
 from relay.observability.loglines import MAX_MESSAGE
 
@@ -20,7 +20,7 @@ def request(*messages, **fields):
 
 
 def test_a_chat_shows_its_system_prompt_and_every_turn_in_order():
-    call = PastCall("call_1", "weather", {"city": "Zürich"})
+    call = ToolCall("call_1", "weather", {"city": "Zürich"})
     shown = asked(
         request(
             Turn("user", "Weather?"),

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from relay.core import request
+from relay.core.events import ToolCall
 from relay.protocol.chat import (
     MAX_MESSAGES,
     MAX_NAME_CHARS,
@@ -73,7 +74,7 @@ def test_every_field_reaches_the_request() -> None:
             request.Turn(
                 "user", (request.TextContent("what is"), request.ImageContent("image/png", PNG))
             ),
-            request.Turn("assistant", "", (request.PastCall("c1", "f", {"a": 1}, "opaque"),)),
+            request.Turn("assistant", "", (ToolCall("c1", "f", {"a": 1}, "opaque"),)),
             request.Turn("tool", "42", call_id="c1"),
         ),
         system="sys",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from relay.core.events import ToolCall
 from relay.core.provider import Call
-from relay.core.request import ChatRequest, ImageContent, OfferedTool, PastCall, TextContent, Turn
+from relay.core.request import ChatRequest, ImageContent, OfferedTool, TextContent, Turn
 from relay.providers.anthropic import body as anthropic_request
 from relay.providers.gemini import body as gemini_request
 from relay.providers.openai import body as openai_request
@@ -14,7 +15,7 @@ from relay.providers.openai.body import BEHIND_A_GATEWAY, COMPATIBLE, OPENAI
 TOOL = OfferedTool(
     "weather", "Tells it", {"type": "object", "properties": {"city": {"type": "string"}}}
 )
-PAST = PastCall("toolu:1/a", "weather", {"city": "Kyōto"}, "gemini:c2ln")
+PAST = ToolCall("toolu:1/a", "weather", {"city": "Kyōto"}, "gemini:c2ln")
 TALK = (
     Turn("user", "Weather?"),
     Turn("assistant", "Let me see.", tool_calls=(PAST,)),
@@ -140,7 +141,7 @@ def test_gemini_gets_calls_and_results_with_its_signature_and_the_calls_name():
 
 @pytest.mark.parametrize("state", [None, "anthropic:xyz", "c2ln"])
 def test_geminis_first_call_of_a_turn_is_signed_even_where_another_vendor_made_it(state):
-    pair = (PastCall("a", "x", {}, state), PastCall("b", "x", {}, state))
+    pair = (ToolCall("a", "x", {}, state), ToolCall("b", "x", {}, state))
     asked = (Turn("user", "?"), Turn("assistant", tool_calls=pair))
     parts = gemini(call(*asked, model="gemini-3.8-flash"))["contents"][1]["parts"]
     assert [part.get("thoughtSignature") for part in parts] == [gemini_request.UNSIGNED, None]
