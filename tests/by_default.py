@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from relay.answering.routing import Route
 from relay.configuration.settings import Settings
 from relay.core.events import Target
+from relay.failover.breaker import Breakers
+from relay.failover.hedging import HedgeBudget
 
 Part = TypeVar("Part")
 
@@ -19,6 +21,16 @@ def by_default(make: Callable[..., Part], **given: Any) -> Part:
     settings = Settings.model_fields
     names = inspect.signature(make).parameters.keys() & settings.keys()
     return make(**{**{name: settings[name].default for name in names}, **given})
+
+
+def usual_breakers(jitter: float = 0.5) -> Breakers:
+    """Breakers with the default cool-down, and chance as it is given."""
+    return Breakers(Settings.model_fields["breaker_cooldown"].default, lambda: jitter)
+
+
+def usual_hedges() -> HedgeBudget:
+    """The default budget of hedges."""
+    return HedgeBudget(Settings.model_fields["hedge_budget"].default)
 
 
 def open_route(name: str, *targets: Target, **rules: Any) -> Route:

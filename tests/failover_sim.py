@@ -39,7 +39,7 @@ from relay.failover.hedging import HedgeBudget
 from relay.failover.inherited import inherited_from
 from relay.failover.plan import Abort, Launch, Plan, Step
 from relay.failover.policy import Failover
-from tests.by_default import by_default
+from tests.by_default import by_default, usual_breakers, usual_hedges
 
 A, B, C = (Target(name, f"{name}-1") for name in ("gpt", "claude", "gemini"))
 MOST_STEPS = 100_000
@@ -192,8 +192,8 @@ class Sim:
         self.plan = plan
         self.now = self.began = self.accepted = now
         self.out = Outcome()
-        self.breakers = breakers or Breakers(jitter=lambda: jitter)
-        self.hedges = hedges or HedgeBudget()
+        self.breakers = breakers or usual_breakers(jitter)
+        self.hedges = hedges or usual_hedges()
         self.log = Records()
         self.policy = Failover(plan, self.breakers, self.hedges, lambda: jitter, self.log.chunks)
         self._upstreams = {t: _as_function(u) for t, u in upstreams.items()}

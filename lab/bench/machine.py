@@ -82,7 +82,7 @@ def describe(python: str) -> dict[str, str]:
         "memory_gb": f"{int(memory[0]) / 1e6:.1f}" if memory else "",
         "kernel": platform.release(),
         "python": _said(python, "-V").removeprefix("Python "),
-        "relay": _said(python, "-c", "from relay import compiled; print(compiled.use())"),
+        "relay": _said(python, "-c", "from relay.process import compiled; print(compiled.use())"),
         "commit": _said("git", "rev-parse", "--short", "HEAD"),
     }
 

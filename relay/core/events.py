@@ -57,8 +57,8 @@ class Reasoning(Struct, frozen=True, gc=False):
 
 
 class ToolCall(Struct, frozen=True, omit_defaults=True):
-    """One whole call of a client's tool: as the model makes it, and as a client sends it back in
-    an assistant turn. `state` is opaque and goes back with the call (Gemini's thought signature)."""
+    """One whole call of a client's tool, as the model makes it and as a client sends it back in an
+    assistant turn. `state` is opaque and goes back with the call (Gemini's thought signature)."""
 
     call_id: str
     name: str

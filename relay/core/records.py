@@ -198,9 +198,10 @@ class Records:
             begin = end
         return found
 
-    def chunks(self, after: int = -1) -> list[Chunk]:
-        """Everything after `after`, in merged chunks."""
+    def chunks(self) -> list[Chunk]:
+        """Everything, in merged chunks."""
         found: list[Chunk] = []
+        after = -1
         while chunk := self.take(after):
             found.append(chunk)
             after = chunk.last

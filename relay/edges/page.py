@@ -75,13 +75,13 @@ def load(path: Path) -> File:
     )
 
 
-def page_routes(directory: Path = WEB) -> list[web.RouteDef]:
-    """The routes of the page: `/`, `/favicon.ico` and `/web/<file>` for each file of `directory`.
-    Reads them all, so call it at start. Raises `OSError` if `index.html` or `favicon.svg` is
+def page_routes() -> list[web.RouteDef]:
+    """The routes of the page: `/`, `/favicon.ico` and `/web/<file>` for each file of `WEB`. Reads
+    them all, so call it at start. Raises `OSError` if `index.html` or `favicon.svg` is
     missing."""
-    files = {p.name: load(p) for p in sorted(directory.iterdir()) if p.suffix in CONTENT_TYPES}
-    index = files.pop("index.html", None) or load(directory / "index.html")
-    icon = files.get("favicon.svg") or load(directory / "favicon.svg")
+    files = {p.name: load(p) for p in sorted(WEB.iterdir()) if p.suffix in CONTENT_TYPES}
+    index = files.pop("index.html", None) or load(WEB / "index.html")
+    icon = files.get("favicon.svg") or load(WEB / "favicon.svg")
     routes = [web.get("/", _serve(index)), web.get("/favicon.ico", _serve(icon))]
     routes += [web.get(f"/web/{name}", _serve(file)) for name, file in files.items()]
     return routes

@@ -111,7 +111,7 @@ class Breakers:
     `cooldown` is `BREAKER_COOLDOWN` in seconds; `jitter` yields numbers from 0 to 1.
     """
 
-    def __init__(self, cooldown: float = 10.0, jitter: Callable[[], float] = lambda: 0.5) -> None:
+    def __init__(self, cooldown: float, jitter: Callable[[], float]) -> None:
         self._cooldown = cooldown
         self._jitter = jitter
         self._health: dict[Target, _Health] = {}

@@ -10,7 +10,7 @@ class HedgeBudget:
     """Bounds the hedges of all streams of a process: the first ten are free, after that
     they are at most `share` (`HEDGE_BUDGET`) of the answers."""
 
-    def __init__(self, share: float = 0.1, free: int = FREE_HEDGES) -> None:
+    def __init__(self, share: float, free: int = FREE_HEDGES) -> None:
         self._share = share
         self._free = free
         self.answers = 0

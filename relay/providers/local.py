@@ -55,8 +55,8 @@ class LocalProvider:
     `engine` is closed with the provider.
     """
 
-    def __init__(self, engine: EngineLike | None = None, *, name: str = "local") -> None:
-        self.name = name
+    def __init__(self, engine: EngineLike | None = None) -> None:
+        self.name = "local"
         self._engine: EngineLike = engine or Engine()
         self._wire: Provider | None = None
         self._awaited = AwaitedCalls()

@@ -30,11 +30,9 @@ from relay.edges import http
 from relay.edges.http_server import HttpRunner
 from relay.edges.relay_v1.service import SocketLimits
 from relay.edges.relay_v1.websocket import WebSocketEdge
-from relay.failover.breaker import Breakers
-from relay.failover.hedging import HedgeBudget
 from relay.providers.awaited import AwaitedCalls
 from relay.stores.memory import MemoryLimits, MemoryLog
-from tests.by_default import by_default, open_route
+from tests.by_default import by_default, open_route, usual_breakers, usual_hedges
 from tests.frames import server_frame
 
 PATIENCE = 20.0
@@ -202,8 +200,8 @@ async def serving(
         lineup,
         log,
         policy=by_default(Policy),
-        breakers=Breakers(),
-        hedges=HedgeBudget(),
+        breakers=usual_breakers(),
+        hedges=usual_hedges(),
         observer=told,
         clock=time.monotonic,
     )

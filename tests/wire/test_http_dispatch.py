@@ -20,10 +20,8 @@ from relay.edges.delivery.http_body import HttpService
 from relay.edges.delivery.outlet import Pace
 from relay.edges.openai.chat import PREFIX, OpenAIChatEdge, openai_shape
 from relay.edges.relay_v1.sse import SseEdge
-from relay.failover.breaker import Breakers
-from relay.failover.hedging import HedgeBudget
 from relay.stores.memory import MemoryLimits, MemoryLog
-from tests.by_default import by_default, open_route
+from tests.by_default import by_default, open_route, usual_breakers, usual_hedges
 from tests.wire.http_relay import PATIENCE, RawClient, events_of, listening, text_of
 from tests.wire.socket_relay import END, Held, ScriptedProvider, Told, says
 
@@ -47,8 +45,8 @@ class Relay:
             ),
             self.log,
             policy=by_default(Policy, resume_grace=GRACE, max_attempts=1),
-            breakers=Breakers(),
-            hedges=HedgeBudget(),
+            breakers=usual_breakers(),
+            hedges=usual_hedges(),
             observer=self.told,
             clock=lambda: self.now,
         )

@@ -67,7 +67,6 @@ def compatible(
     uds: str | None = None,
     *,
     lean: bool = True,
-    dialect: Dialect = COMPATIBLE,
     prefill: bool = False,
 ) -> VendorProvider:
     """A compatible server of another vendor or of the operator. Nothing that belongs to OpenAI is
@@ -83,7 +82,7 @@ def compatible(
         default_headers=_without_openais(),  # type: ignore[arg-type]
         http_client=http_client(uds),
     )
-    wire = wire_of(dialect, prefill=prefill)
+    wire = wire_of(COMPATIBLE, prefill=prefill)
     return VendorProvider(name, wire, _sender(client), api_key, uds=uds, lean=lean)
 
 

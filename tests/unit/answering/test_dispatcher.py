@@ -37,11 +37,9 @@ from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
 from relay.core.records import Shown, decode
 from relay.core.request import ChatRequest, Turn
 from relay.core.streamlog import Orphan, Spec
-from relay.failover.breaker import Breakers
-from relay.failover.hedging import HedgeBudget
 from relay.providers.awaited import AwaitedCalls
 from relay.stores.memory import MemoryLimits, MemoryLog
-from tests.by_default import by_default, open_route
+from tests.by_default import by_default, open_route, usual_breakers, usual_hedges
 
 PATIENCE = 10.0
 Script = Callable[[Call, Take], Awaitable[None]]
@@ -133,8 +131,8 @@ class House:
             ),
             self.log,
             policy=by_default(Policy, **policy),
-            breakers=Breakers(),
-            hedges=HedgeBudget(),
+            breakers=usual_breakers(),
+            hedges=usual_hedges(),
             observer=self.told,
             clock=self.clock,
         )

@@ -13,6 +13,7 @@ from relay.failover.breaker import (
     Breakers,
     BreakerState,
 )
+from tests.by_default import usual_breakers
 
 T, U = Target("gpt", "m"), Target("claude", "m")
 DOWN = Code.PROVIDER_OVERLOADED
@@ -30,14 +31,14 @@ def opened(now: float = 0.0, **kwargs) -> Breakers:
 
 
 def test_an_unknown_target_is_closed():
-    breakers = Breakers()
+    breakers = usual_breakers()
     assert breakers.admits(T, 0.0)
     assert breakers.state(T, 0.0).state is BreakerState.CLOSED
     assert breakers.states(0.0) == {}
 
 
 def test_it_opens_on_the_fifth_failure_in_a_row_and_not_on_the_fourth():
-    breakers = Breakers()
+    breakers = usual_breakers()
     fail(breakers, 0.0, FAILURES_TO_OPEN - 1)
     assert breakers.closed(T)
     fail(breakers, 0.0)
@@ -46,7 +47,7 @@ def test_it_opens_on_the_fifth_failure_in_a_row_and_not_on_the_fourth():
 
 
 def test_a_success_ends_a_row():
-    breakers = Breakers()
+    breakers = usual_breakers()
     fail(breakers, 0.0, FAILURES_TO_OPEN - 1)
     breakers.succeeded(breakers.enter(T, 0.0), 0.0)
     fail(breakers, 0.0, FAILURES_TO_OPEN - 1)
@@ -55,7 +56,7 @@ def test_a_success_ends_a_row():
 
 @pytest.mark.parametrize(("spread", "closed"), [(1.0, False), (RATE_WINDOW / 5, True)])
 def test_it_opens_on_a_failure_rate_within_the_window(spread, closed):
-    breakers = Breakers()
+    breakers = usual_breakers()
     for n in range(RATE_MINIMUM):
         now = n * spread
         if n % 2:
@@ -165,7 +166,7 @@ def test_the_longest_rested_target_is_the_one_whose_failure_is_longest_ago():
 
 
 def test_it_tells_what_it_opened_for_whatever_late_calls_fail_of():
-    breakers = Breakers()
+    breakers = usual_breakers()
     late = breakers.enter(T, 0.0)
     for _ in range(FAILURES_TO_OPEN):
         breakers.failed(breakers.enter(T, 0.0), Code.PROVIDER_OVERLOADED, 0.0)

@@ -11,8 +11,8 @@ from relay.core.errors import Code, Fault
 from relay.core.events import ALIVE, Done, Fallback, Finish, FinishReason, Reasoning, Target, Text
 from relay.core.provider import Form
 from relay.core.records import Shown
-from relay.failover.breaker import Breakers
 from relay.failover.plan import Launch
+from tests.by_default import usual_breakers
 from tests.failover_sim import STOP, A, B, C, Script, Sim, plan, split
 
 UNITS = [
@@ -167,7 +167,7 @@ def test_a_take_over_from_any_point_is_honest(route, rules, text, point, ways):
     st.lists(st.lists(behaviours(), min_size=1, max_size=4), min_size=5, max_size=30),
 )
 def test_a_process_with_failing_targets_never_loses_a_probe(rules, text, answers):
-    breakers, now = Breakers(), 0.0
+    breakers, now = usual_breakers(), 0.0
     for ways in answers:
         sim = Sim(plan(A, B, **rules), world(text, ways), breakers=breakers, now=now)
         sim.run()

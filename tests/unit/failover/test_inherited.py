@@ -24,8 +24,8 @@ from relay.core.events import (
     Usage,
 )
 from relay.core.records import Records, encode
-from relay.failover.breaker import Breakers
 from relay.failover.inherited import NODE_ENDED, Inherited, inherited_from
+from tests.by_default import usual_breakers
 from tests.failover_sim import (
     SILENCE,
     A,
@@ -209,7 +209,7 @@ def test_a_handed_over_call_is_draining_and_exact():
 
 
 def test_an_open_breaker_of_the_next_owner_is_why_the_announced_target_is_not_asked():
-    breakers = Breakers()
+    breakers = usual_breakers()
     for _ in range(5):
         breakers.failed(breakers.enter(A, 100.0), Code.PROVIDER_RATE_LIMITED, 100.0)
     former = owner({A: [says([FIRST])], B: [SILENCE]}, 2.0, A, B)

@@ -31,6 +31,7 @@ from relay.failover.flow import Phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.plan import Launch, Step
 from relay.failover.policy import Failover
+from tests.by_default import usual_breakers, usual_hedges
 from tests.failover_sim import (
     SILENCE,
     STOP,
@@ -212,7 +213,7 @@ def test_pings_do_not_disarm_the_hedge_but_visible_reasoning_does():
 
 
 def test_hedges_go_only_to_closed_breakers_within_the_budget_and_only_where_allowed():
-    breakers = Breakers()
+    breakers = usual_breakers()
     for _ in range(5):
         breakers.failed(breakers.enter(B, 1000.0), Code.PROVIDER_ERROR, 1000.0)
     slow = {A: [answer(WORDS, first=20)], B: [SILENCE]}
@@ -419,7 +420,7 @@ def test_f14_a_refused_prefill_moves_to_the_next_form_and_hides_nothing(can_unsa
 
 
 def test_f15_an_outage_costs_a_handful_of_attempts_and_ends_within_30_s():
-    breakers, hedges = Breakers(jitter=random.Random(7).random), HedgeBudget()
+    breakers, hedges = Breakers(10.0, random.Random(7).random), usual_hedges()
     wasted, back = 0, None
     for n in range(40):
         begin = 1000.0 + 3.0 * n
@@ -508,7 +509,7 @@ def test_attempts_never_exceed_their_bound(most):
 
 
 def test_open_breakers_are_skipped_and_all_open_the_longest_rested_is_tried():
-    breakers = Breakers()
+    breakers = usual_breakers()
 
     def open_breaker(target, at):
         for _ in range(5):
@@ -526,7 +527,7 @@ def test_open_breakers_are_skipped_and_all_open_the_longest_rested_is_tried():
 
 
 def test_a_probe_is_one_attempt_and_not_a_ladder():
-    breakers = Breakers()
+    breakers = usual_breakers()
     for _ in range(5):
         breakers.failed(breakers.enter(A, 900.0), Code.PROVIDER_OVERLOADED, 900.0)
     out = Sim(plan(A, B), {A: [dies(overloaded())], B: [answer(WORDS)]}, breakers=breakers).run()
@@ -687,7 +688,7 @@ def test_f24_a_cancel_in_every_phase_aborts_everything_and_ends_once(abandoned):
 
 
 def test_a_cancelled_probe_is_given_back():
-    breakers = Breakers()
+    breakers = usual_breakers()
     for _ in range(5):
         breakers.failed(breakers.enter(A, 900.0), Code.PROVIDER_OVERLOADED, 900.0)
     Sim(plan(A), {A: [SILENCE]}, breakers=breakers).run(cancel_at=1.0)
@@ -806,7 +807,7 @@ def test_a_take_over_with_all_attempts_used_up_is_still_allowed_one():
 
 
 def begun(*heard: Event, log=list) -> Failover:
-    policy = Failover(plan(A, B), Breakers(), HedgeBudget(), lambda: 0.5, log)
+    policy = Failover(plan(A, B), usual_breakers(), usual_hedges(), lambda: 0.5, log)
     policy.begin(0.0)
     if heard:
         policy.batch(1, heard, 1.0)
@@ -891,7 +892,7 @@ def test_an_answer_is_begun_once(heard):
 
 
 def test_calls_for_unknown_attempts_are_answered_with_an_empty_step():
-    policy = Failover(plan(A), Breakers(), HedgeBudget(), lambda: 0.5, list)
+    policy = Failover(plan(A), usual_breakers(), usual_hedges(), lambda: 0.5, list)
     policy.begin(0.0)
     for step in (
         policy.batch(7, [Text("x")], 1.0),
