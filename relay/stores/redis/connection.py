@@ -1,15 +1,14 @@
-"""This node's connections to Redis, and how Redis is doing: each call that is made, what
-becomes of those that fail, and the words for what is wrong, which an operator can act on and
-which hold no address and no password.
+"""The connections to Redis and its health: makes every call, handles those that fail, and says what
+is wrong in words that an operator can act on, without an address or a password.
 
-Whether Redis answers and whether it keeps what it is given are two things: one that is full
-or became a replica answers and keeps nothing.
+A Redis may answer and still not store what it is given, for example when it is full or became a
+replica, so the two are tracked separately.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
@@ -40,26 +39,26 @@ CALL_TIMEOUT = 3.0
 """Seconds that one call to Redis may take before it counts as unanswered."""
 
 CALLS_AT_ONCE = 48
-"""Calls beside the round trips that may wait for Redis at one time; each holds a
-connection, the others queue here."""
+"""Calls that may wait for Redis at one time, in addition to the round trips of records. Each uses a
+connection; further calls queue here."""
 
 RETRY_PAUSE = 0.1
-"""Seconds between tries while Redis does not answer."""
+"""Seconds between two attempts while Redis does not answer."""
 
 CANCEL_AGAIN = 0.05
-"""Seconds after which a task that outlived its cancellation is cancelled again."""
+"""Seconds after which a task that did not end when it was cancelled is cancelled again."""
 
 SAME_TROUBLE = 10.0
-"""Seconds without trouble after which one that comes back is logged again: a Redis at the
-edge of its memory refuses and keeps in turn."""
+"""Seconds without trouble after which the same trouble is logged again. A Redis that is almost full
+keeps changing between refusing and storing."""
 
 OLDEST = 7
-"""The oldest major version of Redis that has what the relay needs (sharded publish)."""
+"""The oldest major version of Redis with what the relay needs (sharded publish)."""
 
 _T = TypeVar("_T")
 
 TROUBLE = (RedisError, OSError, TimeoutError)
-"""What a call to Redis raises when it fails."""
+"""The exceptions of a failed call to Redis."""
 
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (BusyLoadingError, "is loading its data (LOADING)"),
@@ -83,13 +82,13 @@ _BY_FIRST_WORD = {
 
 
 class Unfit(Exception):
-    """A server that the relay can't work with, however long it waits; the text says why."""
+    """The relay can't work with this server, however long it waits; the text says why."""
 
 
 def reason(error: BaseException) -> str:
-    """What is wrong, in words that follow "Redis"."""
+    """What went wrong, in words that follow "Redis"."""
     while isinstance(error, NoConnection) and isinstance(error.__cause__, RedisError):
-        error = error.__cause__  # what the client met while it connected
+        error = error.__cause__  # the error that the client got while it connected
     for kind, said in _REASONS:
         if isinstance(error, kind):
             return said
@@ -100,9 +99,9 @@ def reason(error: BaseException) -> str:
 
 
 def unfit(info: Mapping[str, Any]) -> str | None:
-    """Why the relay can't work with a server of this `INFO`, in words that follow "Redis"; None
-    where it can. A cluster's node has only some of the streams, and subscribes channels of
-    one slot at a time."""
+    """Why the relay can't work with a server that gives this `INFO`, in words that follow "Redis";
+    None if it can. A node of a cluster has only some of the streams, and a command there
+    subscribes to channels of one slot only."""
     if int(info.get("cluster_enabled", 0)):
         return "is one node of a cluster; the relay wants one server, replicas of it beside"
     version = str(info.get("redis_version", ""))
@@ -113,12 +112,13 @@ def unfit(info: Mapping[str, Any]) -> str | None:
 
 
 def unanswered() -> RelayError:
-    """What clients are told when Redis fails for too long."""
+    """The error for clients when Redis fails for too long."""
     return RelayError(Code.INTERNAL, "the relay's store does not answer; try again", retryable=True)
 
 
 class StoreHealth:
-    """Tell it of each answer and each failure; it calls `give_up` when a trouble lasts.
+    """Whether Redis works. Report each answer and each failure to it; it calls `give_up` if a
+    trouble lasts longer than `patience`.
 
     `clock` gives seconds, monotonic; `lease` and `patience` are in seconds. Each trouble is
     logged here once, and so is its end.
@@ -149,19 +149,19 @@ class StoreHealth:
 
     @property
     def healthy(self) -> bool:
-        """Whether Redis answers, and keeps what it is given."""
+        """Whether Redis answers and stores what it is given."""
         return self._timer is None and not self.gave_up
 
     @property
     def may_take_over(self) -> bool:
-        """Whether Redis has answered for a whole lease without a break. After one, a lease
-        that is gone says nothing about its owner: the break may have kept it from renewing."""
+        """Whether Redis has answered for a whole lease without a break. After a break, a missing
+        lease does not show that its owner is gone: the owner may have been unable to renew it."""
         since = self._answering_since
         return since is not None and self._clock() - since >= self._lease
 
     def answered(self) -> None:
-        """Redis answered. Silence between two answers counts as a break when it was long
-        enough to run leases out, whichever of the two sides had stopped."""
+        """Report that Redis answered. A pause between two answers counts as a break if it was long
+        enough for leases to expire, whichever of the two sides had stopped."""
         now = self._clock()
         if self.refusing:
             return
@@ -171,25 +171,25 @@ class StoreHealth:
         self._recover()
 
     def kept(self) -> None:
-        """Redis answered, and kept something."""
+        """Report that Redis answered and stored something."""
         self.refusing = False
         self.answered()
 
     def failed(self, reason: str) -> None:
-        """A call was not answered. `reason` says why; it follows the word Redis in the log."""
+        """Report a call without an answer. `reason` says why, in words that follow "Redis"."""
         self._trouble(reason)
 
     def refused(self, reason: str) -> None:
-        """Redis answered with a refusal."""
+        """Report that Redis refused a call."""
         self.refusing = True
         self._trouble(reason)
 
     def stop(self) -> None:
-        """Do not call `give_up` any more. Idempotent."""
+        """Never call `give_up` again. Idempotent."""
         self._calm()
 
     def _trouble(self, reason: str) -> None:
-        self._answering_since = None  # refused or not heard: leases may not have been renewed
+        self._answering_since = None  # leases may not have been renewed
         self._reason = reason
         if self.healthy:
             self._begin_trouble()
@@ -233,8 +233,9 @@ class StoreHealth:
 
 
 def redis_client(url: str) -> redis.Redis:
-    """A client as `RedisLog` wants it: bytes, no retries of its own, and a bound on how
-    long one call may take. `url` as redis-py takes it, `redis://`, `rediss://`, `unix://`."""
+    """A client as `RedisLog` needs it: it returns bytes, does not retry, and limits the time of a
+    call. `url` begins with `redis://`, `rediss://` or `unix://`. Raises `ValueError` for any
+    other."""
     return redis.Redis.from_url(
         url,
         socket_connect_timeout=CALL_TIMEOUT,
@@ -244,8 +245,8 @@ def redis_client(url: str) -> redis.Redis:
 
 
 class RedisConnection:
-    """One node's calls. `moved` is set when Redis turned out to be a replica: connections on
-    which nothing is written may still lead there, until `leave` is called."""
+    """One node's calls to Redis. `moved` is set once Redis turned out to be a replica: until
+    `leave` is called, connections that only read may still lead there."""
 
     def __init__(self, client: redis.Redis, health: StoreHealth) -> None:
         self.client: Any = client
@@ -254,11 +255,11 @@ class RedisConnection:
         self._room = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def start(self) -> None:
-        """Check that this server will do, and load the scripts. Raises `RedisError`, or
-        `Unfit`."""
+        """Check that the relay can work with this server, and load the scripts. Raises
+        `RedisError`, or `Unfit`."""
         try:
             info = await self.client.info()
-        except NoPermissionError:  # then the first call that fails tells
+        except NoPermissionError:  # the first call that fails will show what is missing
             info = {}
         if said := unfit(info):
             raise Unfit(said)
@@ -266,9 +267,9 @@ class RedisConnection:
         self.health.answered()
 
     async def ask(self, call: Callable[[], Awaitable[_T]], *, keeps: bool = False) -> _T:
-        """Make a call, and again while Redis does not answer, until the node's patience
-        ends; so `call` must be one that may run twice. `keeps` for one that needs Redis'
-        memory. Raises `RelayError(INTERNAL)`, retryable."""
+        """Make a call, and repeat it while Redis does not answer, until the node's patience ends:
+        `call` must be safe to run twice. `keeps`: the call stores something. Raises
+        `RelayError(INTERNAL)`, retryable."""
         loop = asyncio.get_running_loop()
         latest = loop.time() + self.health.patience
         while True:
@@ -285,7 +286,7 @@ class RedisConnection:
             await asyncio.sleep(RETRY_PAUSE)
 
     async def run(self, command: Command) -> Any:
-        """Run one command, once. Raises `RedisError` where Redis does not answer."""
+        """Run one command, once. Raises `RedisError` if Redis refuses it or does not answer."""
         try:
             return await self.client.execute_command(*command)
         except NoScriptError:
@@ -293,8 +294,8 @@ class RedisConnection:
             return await self.client.execute_command(*command)
 
     async def exchange(self, commands: Iterable[Command]) -> list[Any]:
-        """Run commands with one round trip; each may fail alone, and its answer is then a
-        `ResponseError`. Raises `RedisError` where Redis does not answer."""
+        """Run commands in one round trip. Each may fail by itself: its answer is then a
+        `ResponseError`. Raises `RedisError` if Redis does not answer."""
         async with self.client.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
@@ -307,8 +308,8 @@ class RedisConnection:
         return answers
 
     async def exchange_all(self, commands: Iterable[Command]) -> list[Any]:
-        """The same for commands that are worth nothing alone. Raises `RedisError` where one
-        of them failed."""
+        """As `exchange`, for commands that are only useful together: raises `RedisError` if one of
+        them fails."""
         answers = await self.exchange(commands)
         for answer in answers:
             if isinstance(answer, Exception):
@@ -316,8 +317,8 @@ class RedisConnection:
         return answers
 
     async def troubled(self, error: BaseException) -> None:
-        """Take note of a call that failed. A restarted Redis has no scripts, which is no
-        trouble; one that became a replica has to be left for its new primary."""
+        """Report a call that failed. A restarted Redis has lost the scripts: they are loaded again,
+        and that is no trouble. One that became a replica has to be left for its new primary."""
         if isinstance(error, NoScriptError):
             try:
                 await self._load()
@@ -334,7 +335,7 @@ class RedisConnection:
             await self._hang_up()
 
     async def leave(self) -> None:
-        """Make every connection anew, because another server may have the address by now."""
+        """Open every connection again, because another server may have the address by now."""
         self.moved = False
         await self.client.connection_pool.update_active_connections_for_reconnect()
         await self._hang_up()
@@ -351,10 +352,16 @@ class RedisConnection:
             await self.client.script_load(script.text)
 
 
+def in_groups(items: list[_T], size: int) -> Iterator[list[_T]]:
+    """The items in groups of at most `size`, each for one round trip."""
+    for at in range(0, len(items), size):
+        yield items[at : at + size]
+
+
 async def end(*tasks: asyncio.Task[None]) -> None:
-    """Cancel tasks until they have ended. The Redis client may turn a cancellation that
-    meets it in the middle of a reply into an error of its own, which a retry loop takes
-    for a failed call: once is not enough."""
+    """Cancel tasks until they have ended. Once is not enough: the Redis client may turn a
+    cancellation in the middle of a reply into an error of its own, which a retry loop takes for a
+    failed call."""
     waiting = set(tasks)
     while waiting:
         for task in waiting:

@@ -1,9 +1,9 @@
-"""Names of keys and channels in Redis, and the short texts that stand for an owner and a claim.
+"""Names of keys and channels in Redis, and the text form of owners and claims.
 
-Nodes of different versions share one Redis, so all of these keep their meaning. The braces
-keep what one script touches in one cluster slot; a stream's channel is its key, so that a
-sharded publish stays in the slot. A session's name is a secret and a conversation's is the
-client's: of both only a digest is kept, so that nobody who reads Redis can take a session up.
+Nodes of different versions share one Redis, so none of these may change its meaning. The braces
+keep the keys of one script in one cluster slot. A stream's channel has the name of its key, so that
+a sharded publish stays in the slot. A session's name is a secret and a conversation's is chosen by
+the client: only digests of both are stored, so that nobody who reads Redis can resume a session.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PREFIX = "relay"
 
 
 def stream(name: str) -> str:
-    """Hash: what is known of a stream. Also the channel of its followers."""
+    """Hash: the fields of a stream. Also the channel of its followers."""
     return f"{PREFIX}:{{{name}}}"
 
 
@@ -24,27 +24,27 @@ def stream_of(channel: str) -> str:
 
 
 def log(name: str) -> str:
-    """Stream: one entry a batch of records, its id the seq after the batch."""
+    """Stream: an entry for each batch of records; its id is the seq after the batch."""
     return f"{PREFIX}:{{{name}}}:log"
 
 
 def lease(name: str) -> str:
-    """String: the owning node, for as long as it renews."""
+    """String: the owning node. Expires unless the owner renews it."""
     return f"{PREFIX}:{{{name}}}:lease"
 
 
 def readers(name: str) -> str:
-    """Sorted set: nodes with readers, by when their entry expires (ms)."""
+    """Sorted set: the nodes with readers, by the time at which their entry expires (ms)."""
     return f"{PREFIX}:{{{name}}}:readers"
 
 
 def session(digest: str) -> str:
-    """Hash: whose a session is."""
+    """Hash: the subject that a session belongs to."""
     return f"{PREFIX}:{{{digest}}}"
 
 
 def ids(digest: str) -> str:
-    """Hash: a session's ids, each with the stream and the fingerprint it names."""
+    """Hash: a session's ids, each with its claim."""
     return f"{PREFIX}:{{{digest}}}:ids"
 
 
@@ -54,8 +54,8 @@ def order(digest: str) -> str:
 
 
 def running(digest: str) -> str:
-    """Sorted set: a session's streams that have not ended, by when they cease to count
-    (ms) unless their owner renews them."""
+    """Sorted set: a session's running streams, by the time (ms) at which they no longer count
+    unless their owner renews them."""
     return f"{PREFIX}:{{{digest}}}:running"
 
 
@@ -65,42 +65,42 @@ def newest(digest: str) -> str:
 
 
 def node(name: str) -> str:
-    """Channel: names of the node's streams that a client wants to end."""
+    """Channel: names of the node's streams that a client cancelled."""
     return f"{PREFIX}:{{{name}}}:node"
 
 
 def marker(name: str) -> str:
-    """String: exists as long as Redis keeps what this node gives it."""
+    """String: the node's mark, which is missing if Redis lost its data."""
     return f"{PREFIX}:{{{name}}}:marker"
 
 
 def digest(secret: str) -> str:
-    """What stands for a name that Redis must not know."""
+    """The digest that is stored in place of a name that Redis must not know."""
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
 def conversation(subject: str | None, session_digest: str, name: str) -> str:
-    """The digest of a conversation: within its subject, or only within the session."""
+    """The digest of a conversation: within its subject, or without one within the session."""
     scope = f"session:{session_digest}" if subject is None else f"subject:{subject}"
     return digest(f"{scope}:{name}")
 
 
 def owner(subject: str | None) -> str:
-    """A subject as a field holds it: nobody and the empty name are told apart."""
+    """A subject as a field holds it; no subject differs from an empty name."""
     return "" if subject is None else f"={subject}"
 
 
 def subject(owner: str) -> str | None:
-    """The subject that `owner` was given."""
+    """The subject that `owner` encoded."""
     return owner[1:] if owner else None
 
 
 def claim(stream: str, fingerprint: str) -> str:
-    """What an id of a session names: a stream, and the fingerprint of its chat."""
+    """The claim of a session's id: the stream that it names and the fingerprint of its chat."""
     return f"{stream} {fingerprint}"
 
 
 def claimed(claim: bytes) -> tuple[str, str]:
-    """The stream and the fingerprint that `claim` was given."""
+    """The stream and the fingerprint that `claim` encoded."""
     stream, _, fingerprint = claim.decode().partition(" ")
     return stream, fingerprint

@@ -1,13 +1,13 @@
-"""Which node owns a stream: its lease, its readers' presence, and who takes over an orphan.
+"""Which node owns a stream: renews leases, reports where streams are read, and takes over orphans.
 
-One tick every third of the lease renews and looks at all streams, with one round trip for a
-few hundred of them; what can't wait for a tick is published.
+A tick every third of a lease does this for all streams, with one round trip for a few hundred of
+them. News that can't wait for a tick is published.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from relay.core.streamlog import Orphan
 from relay.stores.redis import keys, scripts
-from relay.stores.redis.connection import RETRY_PAUSE, TROUBLE, RedisConnection, end
+from relay.stores.redis.connection import RETRY_PAUSE, TROUBLE, RedisConnection, end, in_groups
 from relay.stores.redis.courier import Courier, PendingWork
 from relay.stores.redis.encoding import StreamFacts, read_account
 from relay.stores.redis.listener import Channels, HeldStreams, StreamListener
@@ -24,33 +24,34 @@ from relay.stores.redis.sessions import Claims, Sessions, UsedSession
 from relay.stores.redis.stream import RedisStream, unreadable
 
 MISSES = 3
-"""Ticks in a row at which Redis lacks a followed stream, or records that it counts, before
-its readers are told: its owner has so long to write it anew."""
+"""Ticks in a row at which Redis lacks a followed stream, or records that this node has, before its
+readers are told that it is gone. Its owner has this time to write it again."""
 
 STREAMS_A_TRIP = 256
-"""Streams that one round trip of a tick looks after."""
+"""Streams that a tick handles in one round trip."""
 
 PRESENCE_LEASES = 2
-"""Leases for which a node's word holds that it reads a stream."""
+"""Leases after which a node's report that it reads a stream expires."""
 
 END_LEASES = 3
-"""Leases for which a node sees to it that a stream ends that a client wanted to end."""
+"""Leases for which a node makes sure that a stream ends after a client cancelled it."""
 
 MARKER_LEASES = 6
-"""Leases for which a node's mark lasts, by which it knows a Redis that came back empty."""
+"""Leases after which a node's mark expires. One that is missing earlier shows that Redis lost its
+data."""
 
 
 class _Errand(NamedTuple):
-    """A command of a tick. `take` is given its answer, and returns the stream that turned out
-    to be an orphan, if it is one."""
+    """A command of a tick. `take` handles its answer, and returns the stream if it turned out to be
+    an orphan."""
 
     command: Command
     take: Callable[[Any], RedisStream | None]
 
 
 class Takeover:
-    """Takes streams over for one node and gives each to `on_orphan`; while that is None, it
-    takes nothing over."""
+    """Takes orphaned streams over for one node and passes each to `on_orphan`. While that is None,
+    it takes nothing over."""
 
     def __init__(
         self,
@@ -73,8 +74,9 @@ class Takeover:
         self._lease = terms.lease
 
     async def take_over(self, stream: RedisStream) -> bool:
-        """Take a stream without an owner, unless this node may not, or another was first.
-        Raises `RedisError` where Redis does not answer; the next look tries again."""
+        """Take over a stream without an owner, unless this node may not or another was faster;
+        returns whether it was taken over, or dropped because its records were lost. Raises
+        `RedisError` if Redis does not answer; the next look tries again."""
         may = self.on_orphan is not None and self._connection.health.may_take_over
         if stream.adopting or stream.owned or stream.dead or not may:
             stream.check_idle()
@@ -95,7 +97,7 @@ class Takeover:
         await self._courier.read_all(stream, from_start=True)
         held = await self._connection.run(("HGETALL", keys.stream(stream.name)))
         if held.get(b"epoch") != b"%d" % taken.epoch and held:
-            return False  # the lease ran out meanwhile, and another node was there
+            return False  # the lease expired meanwhile, and another node took the stream over
         if stream.trouble is not None:
             await self._release(stream, taken.epoch)
             return False
@@ -105,7 +107,7 @@ class Takeover:
         try:
             facts = StreamFacts.read(held)
             orphan = self._orphan(stream, facts, held, taken, accepted)
-        except (KeyError, ValueError, msgspec.MsgspecError):  # of a later version
+        except (KeyError, ValueError, msgspec.MsgspecError):  # written by a later version
             stream.fail(unreadable())
             await self._release(stream, taken.epoch)
             return False
@@ -140,7 +142,7 @@ class Takeover:
             return
         try:
             self.on_orphan(orphan)
-        except Exception as error:  # a defect in one stream must not end the node's keeping
+        except Exception as error:  # a defect in one stream must not stop this node
             stream.lose()
             told = {"message": "a stream could not be taken over", "exception": error}
             asyncio.get_running_loop().call_exception_handler(told)
@@ -149,14 +151,14 @@ class Takeover:
         await self._connection.run(scripts.release(stream.name, epoch, self._node))
 
     async def _give_up_on(self, stream: RedisStream, epoch: int) -> None:
-        """Redis lost records that it counts, and nobody lives who has them."""
+        """Drop a stream of which Redis lost records that no living node has."""
         await self._connection.run(scripts.give_up(stream.name, epoch))
         stream.let_go()
 
 
 class LeaseKeeper:
-    """Renews the leases of the streams that this node writes, looks after those that it
-    reads, and has orphans taken over."""
+    """Renews the leases of the streams that this node writes, watches the streams that it reads,
+    and has orphans taken over."""
 
     def __init__(
         self,
@@ -187,7 +189,7 @@ class LeaseKeeper:
         self._listener = StreamListener(connection, channels, self)
 
     async def start(self) -> None:
-        """Subscribe and begin to tick. Raises `RedisError`."""
+        """Subscribe and start to tick. Raises `RedisError`."""
         self._channels.want(keys.node(self._node))
         await self._listener.start()
         await self._mark()
@@ -204,22 +206,23 @@ class LeaseKeeper:
         task.add_done_callback(self._tasks.discard)
 
     async def follow(self, stream: RedisStream) -> None:
-        """Be told of what is appended to a stream of another node, and see how it is doing.
-        The caller reads what is there already. Raises `RedisError`."""
+        """Subscribe to a stream of another node and check its state. The caller reads the records
+        that are already there. Raises `RedisError`."""
         self._streams.follow(stream)
         await self.look_after(stream)
 
     def see_it_end(self, name: str, owner: str) -> None:
-        """A client wants a stream of another node to end: tell the owner, and take its
-        place where it does not live."""
+        """Make sure that a stream of another node ends, because a client cancelled it: tell the
+        owner, and take the stream over if the owner is gone."""
         if owner and owner != self._node:
             self._pending.run_soon(("SPUBLISH", keys.node(owner), name))
         self._ending[name] = self._clock() + END_LEASES * self._terms.lease / 1000
 
-    # What is published: `listener.Subscriber`
+    # Published messages (`listener.Subscriber`)
 
     def heard(self, channel: str, data: bytes) -> None:
-        """A client wants a stream of this node to end, or another node has news of its own."""
+        """Handle a message: a client cancelled a stream of this node, or another node's stream has
+        changed."""
         if channel == keys.node(self._node):
             stream = self._streams.by_name.get(data.decode())
             if stream is not None and stream.owned:
@@ -234,7 +237,7 @@ class LeaseKeeper:
             self._pending.read_soon(stream)
 
     def joined(self, channel: str) -> None:
-        """What was published before a subscription began is not heard: look."""
+        """Read the stream, because messages from before the subscription were missed."""
         stream = self._streams.by_name.get(keys.stream_of(channel))
         if stream is not None and not stream.owned:
             self._pending.read_soon(stream)
@@ -251,12 +254,13 @@ class LeaseKeeper:
             except TROUBLE as error:
                 await self._connection.troubled(error)
                 pause = RETRY_PAUSE
-            except Exception as error:  # a defect in one stream must not end all leases
-                told = {"message": "a look after the streams met a defect", "exception": error}
+            except Exception as error:  # a defect in one stream must not cost all leases
+                told = {"message": "the tick that renews leases failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(told)
 
     async def tick(self) -> None:
-        """Renew, report, look. Raises `RedisError` where Redis does not answer."""
+        """Renew the leases, report what is read here, and check the streams of other nodes. Raises
+        `RedisError` if Redis does not answer."""
         now = self._clock()
         self._ending = {name: until for name, until in self._ending.items() if until > now}
         owned = [s for s in self._streams.by_name.values() if s.owned]
@@ -267,17 +271,18 @@ class LeaseKeeper:
         ]
         await self._mark()
         sessions = self._sessions.due(owned)
-        for group in _groups([*owned, *watched, *self._ending, *sessions]):
+        items: list[RedisStream | str | UsedSession] = [*owned, *watched, *self._ending, *sessions]
+        for group in in_groups(items, STREAMS_A_TRIP):
             await self._visit(group)
 
     async def _mark(self) -> None:
-        """See whether Redis kept what this node gave it, and keeps what it is given. One
-        that came back empty has no sessions either."""
+        """Check that Redis still has this node's mark, and renew it, which shows that Redis stores
+        what it is given. If the mark is gone, so are the sessions."""
         try:
             there = await self._connection.run(
                 scripts.mark(self._node, lasts=MARKER_LEASES * self._terms.lease)
             )
-        except ResponseError as error:  # what needs no memory still works
+        except ResponseError as error:  # calls that store nothing still work
             await self._connection.troubled(error)
             return
         self._connection.health.kept()
@@ -288,8 +293,8 @@ class LeaseKeeper:
             self._sessions.forgotten()
 
     async def _visit(self, group: list[RedisStream | str | UsedSession]) -> None:
-        """One round trip: streams owned and watched, names of streams that are to end, and
-        sessions with their owners."""
+        """Handle, in one round trip, owned and watched streams, names of streams that have to end,
+        and sessions that are used."""
         errands = [errand for item in group for errand in self._errands(item)]
         answers = await self._connection.exchange(errand.command for errand in errands)
         orphans: dict[str, RedisStream] = {}
@@ -359,8 +364,8 @@ class LeaseKeeper:
         return scripts.watch(stream.name, self._node, holds=PRESENCE_LEASES * self._terms.lease)
 
     def _watched(self, stream: RedisStream, had: int, look: Look) -> bool:
-        """What a look at a stream showed; whether it is an orphan. `had` is how many records
-        were here when it was asked: more may have come before its answer."""
+        """Handle the state of a watched stream; returns whether it is an orphan. `had` is how many
+        records were here when the state was asked for: more may have arrived since."""
         if stream.owned or stream.dead:
             return False
         lacking = not look.status or look.next_seq < had
@@ -374,7 +379,7 @@ class LeaseKeeper:
         return look.orphaned
 
     def _look_later(self, stream: RedisStream, lease_ms: int) -> None:
-        """Its owner is late: look again the moment that the lease would run out."""
+        """Look again when the lease would expire, because its owner is late to renew it."""
         if not stream.look_due:
             stream.look_due = True
             loop = asyncio.get_running_loop()
@@ -388,12 +393,12 @@ class LeaseKeeper:
     async def _look_once(self, stream: RedisStream) -> None:
         try:
             await self.look_after(stream)
-        except TROUBLE as error:  # the next tick looks again
+        except TROUBLE as error:  # the next tick tries again
             await self._connection.troubled(error)
 
     async def look_after(self, stream: RedisStream) -> None:
-        """Say that the stream is read here, see that it is there, and take it over where
-        its owner is not. Raises `RedisError`."""
+        """Report that the stream is read here, check its state, and take it over if its owner is
+        gone. Raises `RedisError`."""
         had = len(stream.records)
         look = Look.decode(await self._connection.run(self._watching(stream)))
         if self._watched(stream, had, look):
@@ -414,9 +419,4 @@ class LeaseKeeper:
 
 
 def _ignore(answer: Any) -> None:
-    """Of an answer that tells nothing."""
-
-
-def _groups(items: list[Any]) -> Iterator[list[Any]]:
-    for at in range(0, len(items), STREAMS_A_TRIP):
-        yield items[at : at + STREAMS_A_TRIP]
+    """Handle an answer without information."""

@@ -9,8 +9,7 @@ it has to check the streams.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from relay.stores.redis import keys
@@ -19,6 +18,7 @@ from relay.stores.redis.connection import (
     TROUBLE,
     RedisConnection,
     end,
+    in_groups,
     reason,
     unanswered,
 )
@@ -190,10 +190,10 @@ class StreamListener:
         left, channels.left = list(channels.left), {}
         self._subscribed.difference_update(left)
         missing = [name for name in channels.wanted if name not in self._subscribed]
-        for names in _groups(missing):
+        for names in in_groups(missing, CHANNELS_AT_ONCE):
             await self._pubsub.ssubscribe(*names)
             self._subscribed.update(names)
-        for names in _groups(left):
+        for names in in_groups(left, CHANNELS_AT_ONCE):
             await self._pubsub.sunsubscribe(*names)
 
     async def _run(self, *, connected: bool) -> None:
@@ -243,9 +243,3 @@ class StreamListener:
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
             await pubsub.aclose()
-
-
-def _groups(names: list[str]) -> Iterator[list[str]]:
-    rest = iter(names)
-    while group := list(islice(rest, CHANNELS_AT_ONCE)):
-        yield group

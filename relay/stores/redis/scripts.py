@@ -1,8 +1,8 @@
-"""The Lua scripts that change what Redis keeps of streams and sessions.
+"""The Lua scripts that change streams and sessions in Redis.
 
-The order of each script's arguments and what it answers are written here and in `lua/`, and
-nowhere else. A function that is named after a script makes the command that runs it;
-`verdict` and the named tuples decode the answers. Times are in milliseconds.
+The order of each script's arguments and the form of its answer are defined only here and in
+`lua/`. The function named after a script makes the command that runs it; `verdict` and the named
+tuples decode the answers. Times are in milliseconds.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SCRIPTS = files("relay.stores.redis").joinpath("lua")
 UNLIMITED = 1_000_000_000
 
 MAX_IDS = 2_000
-"""Ids that one session remembers, those of gone streams included; the oldest are
-forgotten first, and may then name a new chat."""
+"""Ids that one session remembers, also of streams that were dropped. The oldest are forgotten
+first, and may then name a new chat."""
 
 COUNTS_LEASES = 6
 """Leases for which a stream without renewal counts as running in its session."""
@@ -42,8 +42,8 @@ SESSION_REFRESH = 300.0
 if that is less."""
 
 ORPHANED = b"orphan"
-"""Published on a stream's channel when its owner gave it up; everything else that is
-published there is the seq after the last record."""
+"""The message on a stream's channel when its owner gave the stream up. Every other message there is
+the seq after the last record."""
 
 
 class RedisTerms(NamedTuple):
@@ -78,7 +78,7 @@ class RedisTerms(NamedTuple):
 
 
 class ScriptVerdict(Enum):
-    """How a script judged what it was asked."""
+    """The result of a script."""
 
     OK = b"ok"
     DUPLICATE = b"duplicate"
@@ -86,41 +86,41 @@ class ScriptVerdict(Enum):
     FENCED = b"fenced"
     """Another node owns the stream."""
     GAP = b"gap"
-    """Redis lost records that it had acknowledged."""
+    """Redis lost acknowledged records."""
     MISSING = b"missing"
     """Redis lost the stream, or records of it."""
     TAKEN = b"taken"
-    """Another node took the new stream over already."""
+    """Another node already took the new stream over."""
     HELD = b"held"
-    """The id names a stream already."""
+    """The id already names a stream."""
     FOREIGN = b"foreign"
     """The session belongs to another subject."""
     FULL = b"full"
-    """The session runs as many streams as it may."""
+    """The session already runs the most streams that it may."""
     NEW = b"new"
     KNOWN = b"known"
 
 
 verdict = {each.value: each for each in ScriptVerdict}.__getitem__
-"""Decodes an answer that is a verdict alone. Raises `KeyError` for anything else."""
+"""Decodes an answer that is only a verdict. Raises `KeyError` for anything else."""
 
 
 class ClaimAnswer(NamedTuple):
-    """Whether an id names a stream. `detail` is the claim that is `HELD`, or the number of
-    streams that run where the session is `FULL`."""
+    """Whether an id could be claimed. `detail` is the existing claim if `HELD`, the number of
+    running streams if `FULL`."""
 
     verdict: ScriptVerdict
     detail: bytes = b""
 
     @classmethod
     def decode(cls, answer: Sequence[bytes]) -> ClaimAnswer:
-        """From what `claim.lua` answers."""
+        """Decode the answer of `claim.lua`."""
         return cls(verdict(answer[0]), answer[1])
 
 
 class Renewal(NamedTuple):
-    """What the owner of a stream learns when it renews its lease. `elsewhere` counts the
-    other nodes with readers."""
+    """The answer to an owner that renews its lease. `elsewhere` is the number of other nodes with
+    readers."""
 
     verdict: ScriptVerdict
     cancelled: bool
@@ -129,14 +129,14 @@ class Renewal(NamedTuple):
 
     @classmethod
     def decode(cls, answer: tuple[bytes, int, int, int]) -> Renewal:
-        """From what `renew.lua` answers."""
+        """Decode the answer of `renew.lua`."""
         said, cancelled, erased, elsewhere = answer
         return cls(verdict(said), bool(cancelled), bool(erased), elsewhere)
 
 
 class Look(NamedTuple):
-    """How a stream is doing. `status` is empty where it is gone; `lease_ms` is what is left
-    of its owner's lease, 0 for none."""
+    """The state of a stream. `status` is empty if it is gone; `lease_ms` is the rest of its owner's
+    lease, 0 for none."""
 
     status: str
     next_seq: int
@@ -149,18 +149,18 @@ class Look(NamedTuple):
 
     @property
     def orphaned(self) -> bool:
-        """Whether it runs and nobody owns it."""
+        """Whether it runs and no node owns it."""
         return self.running and not self.lease_ms
 
     @classmethod
     def decode(cls, answer: tuple[bytes, int, int]) -> Look:
-        """From what `watch.lua` answers."""
+        """Decode the answer of `watch.lua`."""
         return cls(answer[0].decode(), answer[1], answer[2])
 
 
 class TakenOver(NamedTuple):
-    """A stream's new epoch, 0 where it could not be taken over; the ms since its former
-    owner renewed, and since its chat was accepted."""
+    """A stream's new epoch, 0 if it could not be taken over; the ms since its former owner last
+    renewed, and since its chat was accepted."""
 
     epoch: int
     alone_ms: int
@@ -168,21 +168,21 @@ class TakenOver(NamedTuple):
 
 
 class EndWanted(NamedTuple):
-    """What a client wanted to end: its status, empty where it is gone, and the node that
-    owns it, empty for none."""
+    """The status of a stream that a client cancelled, empty if it is gone, and the node that owns
+    it, empty for none."""
 
     status: str
     owner: str
 
     @classmethod
     def decode(cls, answer: tuple[bytes, bytes]) -> EndWanted:
-        """From what `want_end.lua` answers."""
+        """Decode the answer of `want_end.lua`."""
         return cls(answer[0].decode(), answer[1].decode())
 
 
 class LuaScript(Enum):
-    """A script of `lua/`, by the name of its file. Redis must have loaded it; it knows it by
-    the digest of its text."""
+    """A script of `lua/`, by the name of its file. It is run by the digest of its text, so Redis
+    must have loaded it."""
 
     CREATE = "create"
     CLAIM = "claim"
@@ -209,7 +209,7 @@ class LuaScript(Enum):
 
 
 def create(stream: str, node: str, facts: Fields, *, lease: int, keep: int) -> Command:
-    """Make a stream with its owner's lease. Answers a verdict: `OK` or `TAKEN`."""
+    """Create a stream with its owner's lease. Answers a verdict: `OK` or `TAKEN`."""
     names = (keys.stream(stream), keys.lease(stream))
     return LuaScript.CREATE.command(names, node, lease, keep, *_flat(facts))
 
@@ -225,8 +225,8 @@ def claim(
     keep: int,
     counts: int,
 ) -> Command:
-    """Let an id of a session name a stream, which counts as running there for `counts` (0: not
-    at all). Answers a `ClaimAnswer`: `OK`, `HELD`, `FOREIGN` or `FULL`."""
+    """Claim an id of a session for a stream, which counts as running there for `counts` (0: not at
+    all). Answers a `ClaimAnswer`: `OK`, `HELD`, `FOREIGN` or `FULL`."""
     claim = keys.claim(stream, fingerprint)
     return LuaScript.CLAIM.command(
         (*_session_keys(session), keys.running(session)),
@@ -235,12 +235,12 @@ def claim(
 
 
 def open_session(session: str, owner: str, *, keep: int) -> Command:
-    """Take part in a session, or keep it. Answers a verdict: `NEW`, `KNOWN` or `FOREIGN`."""
+    """Open a session, or renew its expiry. Answers a verdict: `NEW`, `KNOWN` or `FOREIGN`."""
     return LuaScript.OPEN_SESSION.command(_session_keys(session), owner, keep)
 
 
 def leave_session(session: str, *, keep: int) -> Command:
-    """Keep a session no longer than `keep`, unless a stream of it runs."""
+    """Let a session expire after `keep`, unless one of its streams is running."""
     names = (*_session_keys(session), keys.running(session))
     return LuaScript.LEAVE_SESSION.command(names, keep)
 
@@ -257,7 +257,7 @@ def append(
     keep: int,
     linger: int,
 ) -> Command:
-    """Append an entry of `count` records (0: keep only the fields `noted`). Answers a verdict:
+    """Append an entry of `count` records (0: only store the fields `noted`). Answers a verdict:
     `OK`, `DUPLICATE`, `FENCED`, `GAP` or `MISSING`."""
     return LuaScript.APPEND.command(
         (keys.stream(stream), keys.log(stream), keys.lease(stream)),
@@ -277,8 +277,8 @@ def rewrite(
     keep: int,
     age: int,
 ) -> Command:
-    """Write a stream anew that Redis lost; an entry is the seq after it and its payload.
-    `age` is how long ago the chat was accepted. Answers a verdict: `OK` or `FENCED`."""
+    """Restore a stream that Redis lost. An entry is the seq after it and its payload; `age` is how
+    long ago the chat was accepted. Answers a verdict: `OK` or `FENCED`."""
     flat = [part for entry in entries for part in entry]
     return LuaScript.REWRITE.command(
         (keys.stream(stream), keys.log(stream), keys.lease(stream)),
@@ -297,7 +297,7 @@ def renew(
     keep: int,
     linger: int,
 ) -> Command:
-    """Renew the owner's lease; `acknowledged` is the seq after the last record that Redis
+    """Renew the owner's lease. `acknowledged` is the seq after the last record that Redis
     acknowledged. Answers a `Renewal`: `OK`, `FENCED` or `MISSING`."""
     return LuaScript.RENEW.command(
         (keys.stream(stream), keys.log(stream), keys.lease(stream), keys.readers(stream)),
@@ -306,41 +306,42 @@ def renew(
 
 
 def count(session: str, stream: str, *, counts: int, anew: bool) -> Command:
-    """Let a stream go on counting as running in its session for `counts`; one that ceased to
-    only where `anew`."""
+    """Let a stream count as running in its session for another `counts`. One that no longer counts
+    does so again only if `anew`."""
     return LuaScript.COUNT.command((keys.running(session),), stream, counts, int(anew))
 
 
 def watch(stream: str, node: str, *, holds: int) -> Command:
-    """Say for `holds` that the node reads a stream (0: it does not). Answers a `Look`."""
+    """Get the state of a stream, and report for `holds` that the node reads it (0: it does not).
+    Answers a `Look`."""
     names = (keys.stream(stream), keys.lease(stream), keys.readers(stream))
     return LuaScript.WATCH.command(names, node, holds)
 
 
 def take_over(stream: str, node: str, *, lease: int) -> Command:
-    """Take a running stream that nobody owns. Answers a `TakenOver`."""
+    """Take over a running stream that no node owns. Answers a `TakenOver`."""
     return LuaScript.TAKE_OVER.command((keys.stream(stream), keys.lease(stream)), node, lease)
 
 
 def give_up(stream: str, epoch: int) -> Command:
-    """Let go of a stream that lost records, unless another node took it."""
+    """Drop a stream that lost records, unless another node took it over."""
     names = (keys.stream(stream), keys.log(stream), keys.lease(stream))
     return LuaScript.GIVE_UP.command(names, epoch)
 
 
 def release(stream: str, epoch: int, node: str) -> Command:
-    """Give a stream up, so that another node takes it at once."""
+    """Give a stream up, so that another node can take it over at once."""
     return LuaScript.RELEASE.command((keys.stream(stream), keys.lease(stream)), epoch, node)
 
 
 def want_end(stream: str, *, erase: bool, linger: int) -> Command:
-    """Want a stream to end, and to be gone after that where `erase`. Answers an `EndWanted`."""
+    """Cancel a stream, and with `erase` drop it after its end. Answers an `EndWanted`."""
     names = (keys.stream(stream), keys.log(stream), keys.lease(stream), keys.readers(stream))
     return LuaScript.WANT_END.command(names, int(erase), linger)
 
 
 def mark(node: str, *, lasts: int) -> Command:
-    """Leave a node's mark. Answers 1 where the last one was still there, else 0."""
+    """Renew a node's mark. Answers 1 if the last one was still there, else 0."""
     return LuaScript.MARK.command((keys.marker(node),), lasts)
 
 
