@@ -43,7 +43,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AnswerSettings:
     """The rules for every answer, whatever its route. Times are in seconds."""
 
     retry_after_max: float
@@ -94,7 +94,7 @@ class Dispatcher:
         lineup: Lineup,
         log: StreamLog,
         *,
-        policy: Policy,
+        settings: AnswerSettings,
         breakers: Breakers,
         hedges: HedgeBudget,
         observer: AnswerObserver,
@@ -104,15 +104,15 @@ class Dispatcher:
     ) -> None:
         self._lineup = lineup
         self._log = log
-        self._policy = policy
+        self._settings = settings
         self._breakers = breakers
         self._hedges = hedges
         self._observer = observer
         self._clock = clock
         self._status = status
         self._running: dict[str, Driver] = {}
-        self._attempts = {
-            route.name: partial(self._attempt, route.max_output_tokens)
+        self._openers = {
+            route.name: partial(self._open_call, route.max_output_tokens)
             for route in lineup.routes.values()
         }
         self._forms = {
@@ -157,7 +157,7 @@ class Dispatcher:
             return await self._find_only(session, id)
         route = self._lineup.route(request.provider)
         asked = apply_route(request, route)
-        kept = self._policy.resume_grace if grace is None else grace
+        kept = self._settings.resume_grace if grace is None else grace
         spec = Spec(os.urandom(16).hex(), session, id, subject, asked, kept)
         claim = await self._log.create(spec)
         if isinstance(claim, Existing):
@@ -190,7 +190,7 @@ class Dispatcher:
             route=route.name,
             grace=spec.grace,
             request=spec.request,
-            attempt=self._attempts[route.name],
+            open_call=self._openers[route.name],
             clock=self._clock,
             wheel=self._wheel,
             observer=self._observer,
@@ -199,10 +199,10 @@ class Dispatcher:
         self._running[writer.stream] = driver
         return driver
 
-    def _attempt(
+    def _open_call(
         self, max_tokens: int, request: ChatRequest, launch: Launch, attempt: AttemptCall
     ) -> UpstreamCall:
-        call = call_of(request, launch, max_tokens, self._policy.continuation_prompt)
+        call = call_of(request, launch, max_tokens, self._settings.continuation_prompt)
         return self._lineup.providers[launch.target.provider].begin(call, attempt)
 
     def _forms_of(self, target: Target) -> tuple[Form, ...]:
@@ -217,9 +217,9 @@ class Dispatcher:
             first_token_timeout=route.first_token_timeout,
             token_idle_timeout=route.token_idle_timeout,
             hedge_after=route.hedge_after,
-            retry_after_max=self._policy.retry_after_max,
-            max_attempts=self._policy.max_attempts,
-            rescue=self._policy.rescue,
+            retry_after_max=self._settings.retry_after_max,
+            max_attempts=self._settings.max_attempts,
+            rescue=self._settings.rescue,
             fallback=request.fallback,
             can_unsay=request.can_unsay,
             input_characters=estimate_input_characters(request),

@@ -101,22 +101,22 @@ class AttemptCall:
 class Driver:
     """One running answer, from the first attempt to the terminal record.
 
-    `attempt` makes one upstream call for `request`; `wheel` uses the same clock; `ended` is called
-    once, when the terminal record is appended or another writer has taken the stream over. `grace`
-    is how many seconds it may run without a reader; its owner checks that. Its attempts and
-    deadlines run in `context`, a copy of the one that it was made in, so that their log lines carry
+    `open_call` makes one upstream call for `request`; `wheel` uses the same clock; `ended` is
+    called once, when the terminal record is appended or another writer has taken the stream
+    over. `grace` is how many seconds it may run without a reader; its owner checks that. Its
+    attempts and deadlines run in `context`, a copy of the one that it was made in, so that their log lines carry
     the right names.
     """
 
     __slots__ = (
-        "_attempt",
-        "_attempts",
         "_clock",
         "_due",
         "_ended",
         "_failover",
+        "_live_calls",
         "_noted",
         "_observer",
+        "_open_call",
         "_reported",
         "_request",
         "_route",
@@ -136,7 +136,7 @@ class Driver:
         route: str,
         grace: float,
         request: ChatRequest,
-        attempt: Callable[[ChatRequest, Launch, AttemptCall], UpstreamCall],
+        open_call: Callable[[ChatRequest, Launch, AttemptCall], UpstreamCall],
         clock: Callable[[], float],
         wheel: TimerWheel,
         observer: AnswerObserver,
@@ -148,13 +148,13 @@ class Driver:
         self._route = route
         self._failover = failover
         self._request = request
-        self._attempt = attempt
+        self._open_call = open_call
         self._clock = clock
         self._wheel = wheel
         self._observer = observer
         self._ended = ended
         self.context = copy_context()
-        self._attempts: list[AttemptCall] = []
+        self._live_calls: list[AttemptCall] = []
         self._reported = 0
         self._noted = 0
         self._due = inf
@@ -193,7 +193,7 @@ class Driver:
     def stop(self, code: Code, message: str) -> None:
         """End with an error that no provider caused; the client may try again."""
         self._withdraw(code)
-        attempts = list(self._failover.attempts)
+        attempts = list(self._failover.ended_attempts)
         self._append([Failed(code, message, retryable=True, attempts=attempts)])
         self._finish()
 
@@ -238,8 +238,8 @@ class Driver:
 
     def attempt_ended(self, attempt: AttemptCall, error: BaseException | None) -> None:
         """An attempt's upstream call is over, or closing one raised an exception."""
-        if attempt in self._attempts:
-            self._attempts.remove(attempt)
+        if attempt in self._live_calls:
+            self._live_calls.remove(attempt)
         if not isinstance(error, Fenced):
             fault = self._as_fault(error)
             self._carry_out(lambda now: self._failover.ended(attempt.number, fault, now))
@@ -304,16 +304,16 @@ class Driver:
         if self.finished:
             return
         attempt = AttemptCall(self, launch, self._clock())
-        self._attempts.append(attempt)
+        self._live_calls.append(attempt)
         try:
-            attempt.carried_by(self._attempt(self._request, launch, attempt))
+            attempt.carried_by(self._open_call(self._request, launch, attempt))
         except Exception as error:  # a defect must end one stream, not hang it
             self._defect(error)
 
     def _abort(self, abort: Abort) -> None:
-        for attempt in list(self._attempts):
+        for attempt in list(self._live_calls):
             if attempt.number == abort.attempt:
-                self._attempts.remove(attempt)
+                self._live_calls.remove(attempt)
                 attempt.close()
 
     def _arm(self) -> None:
@@ -333,7 +333,7 @@ class Driver:
             self._due = inf
 
     def _report(self) -> None:
-        attempts = self._failover.attempts
+        attempts = self._failover.ended_attempts
         if len(attempts) == self._reported:
             return
         for attempt in attempts[self._reported :]:
@@ -361,7 +361,7 @@ class Driver:
         return shown(self.writer.chunks())
 
     def _close_upstreams(self) -> None:
-        attempts, self._attempts = self._attempts, []
+        attempts, self._live_calls = self._live_calls, []
         for attempt in attempts:
             attempt.close()
 

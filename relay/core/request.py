@@ -50,7 +50,8 @@ class OfferedTool(Struct, frozen=True, omit_defaults=True):
 class ChatRequest(Struct, frozen=True, omit_defaults=True):
     """One chat, as the dispatcher takes it.
 
-    `provider` is a provider or route name, already resolved to a configured one.
+    `provider` is the provider or route that the client asked for, empty for the default; once
+    `apply_route` has run it is the name of the route.
     `can_unsay` is fixed by the edge that starts the stream: whether text shown to its
     readers may be taken back by a `fallback` with `keep: false`.
     """

@@ -4,7 +4,7 @@ Every answer is an append-only log; every reader is a cursor over that log. The 
 is known of a stream beside its records: its subject, the request, which id names it in which
 session, who reads it, and whether it was cancelled.
 
-One contract suite (`tests/contract/stream_log.py`) holds every implementation.
+One contract suite (`tests/contract/test_stream_log.py`) holds every implementation.
 """
 
 from __future__ import annotations

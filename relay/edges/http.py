@@ -111,7 +111,7 @@ def json_response(body: Any, status: int = 200) -> web.Response:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns whatever a handler raises into JSON. The outermost middleware.
+    """Turns whatever a handler raises into JSON. Right inside the access log.
 
     An unexpected exception is logged and answered as `internal`, without its text.
     """

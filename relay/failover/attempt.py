@@ -125,11 +125,11 @@ class Attempts:
                 return attempt
         return None
 
-    def launch(
+    def plan_launch(
         self, ticket: Ticket, form: Form, seam: Seam | None, now: float, *, hedge: bool
     ) -> Attempt:
-        """Start an attempt on the ticket's target. The text shown so far is offered through
-        `seam`."""
+        """Enter an attempt on the ticket's target, and plan the `Launch` that the driver
+        carries out. The text shown so far is offered through `seam`."""
         self.made += 1
         target = ticket.target
         partial = seam.partial if seam and form is not Form.RESTART else ""

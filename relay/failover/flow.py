@@ -1,6 +1,6 @@
 """The phases of an answer and every move between them, in one table.
 
-`Failover` decides by the phase what an event means, and changes it only through `after`.
+`Failover` decides by the phase what an event means, and changes it only through `next_phase`.
 The diagram in `docs/failover.md` is drawn from the table.
 """
 
@@ -89,7 +89,7 @@ TRANSITIONS: dict[Phase, dict[Move, Phase]] = {
 }
 
 
-def after(phase: Phase, move: Move) -> Phase:
+def next_phase(phase: Phase, move: Move) -> Phase:
     """Where a move leads. Raises `KeyError` for a move that the table doesn't have."""
     return TRANSITIONS[phase][move]
 

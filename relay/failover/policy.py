@@ -30,7 +30,7 @@ from relay.core.provider import Form
 from relay.core.records import Chunk
 from relay.failover.attempt import OK, Attempt, Attempts
 from relay.failover.breaker import Breakers
-from relay.failover.flow import Move, Phase, after
+from relay.failover.flow import Move, Phase, next_phase
 from relay.failover.hedging import HedgeBudget
 from relay.failover.inherited import NODE_ENDED, Inherited, interrupted
 from relay.failover.ladder import Ladder, NextAttempt
@@ -105,7 +105,7 @@ class Failover:
         return overdue if hedge is None or overdue is None else min(overdue, hedge)
 
     @property
-    def attempts(self) -> Sequence[EndedAttempt]:
+    def ended_attempts(self) -> Sequence[EndedAttempt]:
         """The attempts that ended so far."""
         return self._attempts.ended
 
@@ -246,12 +246,13 @@ class Failover:
             self._launch_first(now)
 
     def _launch(self, target: Target, now: float, *, hedge: bool = False) -> None:
+        """Plan a `Launch`, which the driver carries out."""
         text = self._showing.text()
         form = self._ladder.form(target) if text.strip() else Form.RESTART
         discards = self._discards(text)
         seam = Seam(text, form) if text and not discards else None
         ticket = self._ladder.enter(target, now)
-        attempt = self._attempts.launch(ticket, form, seam, now, hedge=hedge)
+        attempt = self._attempts.plan_launch(ticket, form, seam, now, hedge=hedge)
         attempt.before = self._showing.appended + self._showing.thought
         attempt.discards = discards
         attempt.muted = not discards and (bool(text) or self._showing.reasoned)
@@ -562,13 +563,13 @@ class Failover:
 
     def _move(self, move: Move) -> None:
         """Change the phase, and clear the state that only the last one has."""
-        self._phase = after(self._phase, move)
+        self._phase = next_phase(self._phase, move)
         self._streaming = None
         self._next = None
 
     def _step(self) -> Step:
-        records, actions = self._showing.records, self._attempts.actions
+        records, actions = self._showing.pending, self._attempts.actions
         if not (records or actions):
             return NOTHING
-        self._showing.records, self._attempts.actions = [], []
+        self._showing.pending, self._attempts.actions = [], []
         return Step(records, actions, self._phase is Phase.ENDED)

@@ -50,9 +50,9 @@ class Showing:
         "called",
         "changes",
         "discarded",
+        "pending",
         "reason",
         "reasoned",
-        "records",
         "thought",
     )
 
@@ -71,7 +71,7 @@ class Showing:
         self.called = False
         self.announced = plan.targets[0]
         self.reason: Code | None = None
-        self.records: list[Record] = []
+        self.pending: list[Record] = []
 
     @property
     def standing(self) -> int:
@@ -89,7 +89,7 @@ class Showing:
         if not self.standing:
             return ""
         pieces = [shown(self._log()).text]
-        for record in self.records:
+        for record in self.pending:
             if isinstance(record, Text):
                 pieces.append(record.text)
             elif isinstance(record, Fallback) and not record.keep:
@@ -97,9 +97,9 @@ class Showing:
         return "".join(pieces)
 
     def begin(self, now: float) -> None:
-        """Append `start`: the chat is accepted."""
+        """Add `start` to the pending records: the chat is accepted."""
         self.began = now
-        self.records.append(Start(self._plan.stream, self.announced.provider, self.announced.model))
+        self.pending.append(Start(self._plan.stream, self.announced.provider, self.announced.model))
 
     def inherit(self, inherited: Inherited, reason: Code) -> None:
         """Take over the state of a former owner; `reason` is why that one stopped. Appends `start`
@@ -136,8 +136,8 @@ class Showing:
         self.reason = self.reason or code
 
     def show(self, attempt: Attempt, event: Text | Reasoning | ToolCall, now: float) -> None:
-        """Append content, and before it the announcement of a new target. Empty text only
-        announces."""
+        """Add content to the pending records, after a `fallback` where the target is new. Empty
+        text only announces."""
         if not attempt.announced:
             self.announce(attempt)
         if isinstance(event, Text):
@@ -152,10 +152,10 @@ class Showing:
             self.reasoned = True
         else:
             self.called = True
-        self.records.append(event)
+        self.pending.append(event)
 
     def announce(self, attempt: Attempt) -> None:
-        """Note the attempt whose content follows. Append `fallback` where its target is not the
+        """Note the attempt whose content follows. Add `fallback` where its target is not the
         announced one, or where its content replaces what is shown."""
         attempt.announced = True
         self.changes += 1
@@ -163,7 +163,7 @@ class Showing:
         if attempt.target != self.announced or attempt.discards:
             reason = self.reason or Code.PROVIDER_INTERRUPTED
             keep = not attempt.discards
-            self.records.append(Fallback(self.announced, attempt.target, reason, keep))
+            self.pending.append(Fallback(self.announced, attempt.target, reason, keep))
             self.announced = attempt.target
         if attempt.discards:
             self.discarded = self.appended
@@ -171,13 +171,13 @@ class Showing:
         self.reason = None
 
     def finish(self, reason: FinishReason, attempts: Attempts, now: float) -> None:
-        """Append `done`, with the target whose content was shown last."""
+        """Add `done` to the pending records, with the target whose content was shown last."""
         author = self._author
         target = author.target if author else self.announced
         model = (author.served if author else self._served) or target.model
         timing = Timing(self._first_text_ms, self._since_began(now))
         usage, ended = attempts.usage(), list(attempts.ended)
-        self.records.append(Done(target.provider, model, reason, usage, ended, timing))
+        self.pending.append(Done(target.provider, model, reason, usage, ended, timing))
 
     @property
     def _first_text_ms(self) -> int | None:
@@ -195,6 +195,6 @@ class Showing:
         retryable: bool,
         retry_after: float | None = None,
     ) -> None:
-        """Append `error`."""
+        """Add `error` to the pending records."""
         ended = list(attempts.ended)
-        self.records.append(Failed(code, message, retryable, retry_after, ended))
+        self.pending.append(Failed(code, message, retryable, retry_after, ended))

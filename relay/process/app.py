@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler
 from pydantic import SecretStr
 
 from relay.access import guard as guarding
-from relay.answering.dispatcher import Dispatcher, Lineup, Policy
+from relay.answering.dispatcher import AnswerSettings, Dispatcher, Lineup
 from relay.answering.routing import Route
 from relay.answering.timerwheel import TimerWheel
 from relay.configuration.catalog import Catalog, ProviderConfig, choose_default, routes_of
@@ -91,6 +91,7 @@ class Relay:
         self.log: StreamLog = self.redis or MemoryLog(memory_limits(settings), time.monotonic)
         self.wheel = TimerWheel(time.monotonic)
         self.dispatcher = self._make_dispatcher()
+        self.guard = self._make_guard()
         self.sockets = self._make_websocket_edge()
         self.health_edge = self._make_health_edge()
         self.application = self._make_application()
@@ -160,7 +161,7 @@ class Relay:
         return Dispatcher(
             Lineup(self.providers, default_first(self.routes, self.default), self.routes.off),
             self.log,
-            policy=Policy(
+            settings=AnswerSettings(
                 retry_after_max=settings.retry_after_max,
                 max_attempts=settings.max_attempts,
                 rescue=settings.rescue,
@@ -180,7 +181,6 @@ class Relay:
 
     def _make_websocket_edge(self) -> WebSocketEdge:
         settings = self.settings
-        self.guard = self._make_guard()
         return WebSocketEdge(
             self.log,
             self.dispatcher,

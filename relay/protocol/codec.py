@@ -27,7 +27,7 @@ from relay.protocol.frames import (
     PongFrame,
     ResumeFrame,
 )
-from relay.protocol.plainchat import ReadChat, read_plain
+from relay.protocol.plainchat import ReadChat, read_plain_frame
 
 ReadFrame: TypeAlias = ReadChat | HelloFrame | CancelFrame | ResumeFrame | PingFrame | PongFrame
 """What a client's frame is read as: a `chat` as `ReadChat`, any other as its model."""
@@ -109,7 +109,7 @@ def _too_deep(value: dict[str, Any]) -> bool:
 
 def decode_frame(text: str) -> ReadFrame:
     """The frame that a client sent; `ReadChat` for a `chat`. Raises `NotAFrame` or `BadFrame`."""
-    return read_plain(text) or read_by_schema(text)
+    return read_plain_frame(text) or read_by_schema(text)
 
 
 def read_by_schema(text: str) -> ReadFrame:

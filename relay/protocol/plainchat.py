@@ -63,7 +63,7 @@ _decode_frame = msgspec.json.Decoder(_PlainFrame).decode
 _decode_body = msgspec.json.Decoder(_PlainBody).decode
 
 
-def read_plain(text: str) -> ReadChat | None:
+def read_plain_frame(text: str) -> ReadChat | None:
     """The chat in a frame; None where the schema has to read it."""
     if len(text) > MAX_PLAIN_CHARS or '"chat"' not in text:
         return None

@@ -83,7 +83,7 @@ class AwaitedCalls:
             await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT)
 
 
-async def ask(provider: Provider, call: Call, take: Take) -> None:
+async def begin_and_wait(provider: Provider, call: Call, take: Take) -> None:
     """Make one upstream call and wait for its end; raises the error it ended in. Cancelling this
     closes the call."""
     waiting = _Waiting(take)

@@ -18,7 +18,7 @@ from relay.core.provider import Call, Caller, Form, Provider, Take, UpstreamCall
 from relay.core.request import ChatRequest, ImageContent
 from relay.engine.process import Engine, EngineEndpoint, EngineFailed
 from relay.engine.window import PROMPT_CHARACTERS, recent
-from relay.providers.awaited import AwaitedCalls, ask
+from relay.providers.awaited import AwaitedCalls, begin_and_wait
 
 MAYBE_A_CRASH = frozenset({Code.PROVIDER_INTERRUPTED, Code.PROVIDER_ERROR})
 SYSTEM = "You are a helpful assistant."
@@ -75,7 +75,7 @@ class LocalProvider:
     def begin(self, call: Call, caller: Caller) -> UpstreamCall:
         """Make a call; it waits while the engine starts. If the engine crashes, the call ends in
         `Fault(PROVIDER_INTERRUPTED)`, and the next call starts the engine again."""
-        return self._awaited.begin(partial(self._ask, call), caller)
+        return self._awaited.begin(partial(self._learn_then_begin, call), caller)
 
     async def warm(self, model: str) -> None:
         """Load the model and the SDK."""
@@ -97,11 +97,11 @@ class LocalProvider:
             await self._wire.close()
         await self._engine.close()
 
-    async def _ask(self, call: Call, take: Take) -> None:
+    async def _learn_then_begin(self, call: Call, take: Take) -> None:
         request = legible(call.request)
         wire = await self._ready()
         try:
-            await ask(wire, structs.replace(call, request=request), take)
+            await begin_and_wait(wire, structs.replace(call, request=request), take)
         except Fault as fault:
             if fault.code in MAYBE_A_CRASH:
                 await self._engine.settled()

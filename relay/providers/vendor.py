@@ -15,7 +15,7 @@ import httpx2
 
 from relay.core.errors import Fault
 from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
-from relay.providers.awaited import AwaitedCalls, ask
+from relay.providers.awaited import AwaitedCalls, begin_and_wait
 from relay.providers.decoding.decoder import Decoder, pump
 from relay.providers.decoding.faults import Reply, refused
 from relay.providers.decoding.verdicts import Judge
@@ -86,7 +86,7 @@ class VendorProvider:
         """Send the request, at once if it is known what the SDK sends."""
         endpoint = self._lean.endpoint(call.model)
         if endpoint is None:
-            return self._awaited.begin(partial(self._ask, call), caller)
+            return self._awaited.begin(partial(self._learn_then_begin, call), caller)
         try:
             begun = LeanCall(self, call, self._wire.decoder(call), caller)
             begun.carried_by(self._lean.post(endpoint, self._wire.body(call), begun))
@@ -123,12 +123,12 @@ class VendorProvider:
         await self._lean.close()
         await self._sender.close()
 
-    async def _ask(self, call: Call, take: Take) -> None:
+    async def _learn_then_begin(self, call: Call, take: Take) -> None:
         """Make the first call of a model, or one that the lean way can't make."""
         if await self._lean.learn(call.model) is None:
             await self._ask_sdk(call, take)
         else:
-            await ask(self, call, take)
+            await begin_and_wait(self, call, take)
 
     async def _ask_sdk(self, call: Call, take: Take) -> None:
         decoder = self._wire.decoder(call)

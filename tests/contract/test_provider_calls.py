@@ -18,7 +18,7 @@ from relay.core.errors import Code, Fault
 from relay.core.events import Event, Text
 from relay.core.provider import Call
 from relay.core.request import ChatRequest, Turn
-from relay.providers.awaited import AwaitedCall, ask
+from relay.providers.awaited import AwaitedCall, begin_and_wait
 from relay.providers.http.call import LeanCall
 from relay.providers.registry import build
 from relay.providers.vendor import VendorProvider
@@ -96,7 +96,7 @@ async def test_a_request_that_cannot_be_built_is_how_its_call_ends(kind, way, er
         assert upstream.requests == []
         provider._wire = provider._wire._replace(body=built)
         heard: list[Event] = []
-        await ask(provider, CALL, heard.extend)
+        await begin_and_wait(provider, CALL, heard.extend)
         assert Text("fine") in heard, "and the next call is none the worse"
         assert (provider._lean.endpoint(CALL.model) is None) == (way == "sdk")
 
@@ -168,7 +168,7 @@ async def test_a_call_that_the_sdk_took_up_is_its_callers_own(kind, way):
     seen: list[str] = []
     scripts = up.in_turn(up.answer("first"), PACKED, up.answer("taken up"))
     async with connected(kind, way, scripts) as (upstream, provider):
-        await ask(provider, CALL, print)  # its connection is used again
+        await begin_and_wait(provider, CALL, print)  # its connection is used again
         decoder = provider._wire.decoder
 
         def recording(call: Call):

@@ -44,7 +44,7 @@ async def ask(*steps: up.Step) -> list[Event]:
         vendor = registry.vendor_of("acme")
         provider = registry.build(vendor.kind, name="acme", api_key="k", base_url=upstream.url)
         try:
-            await awaited.ask(provider, CALL, events.extend)
+            await awaited.begin_and_wait(provider, CALL, events.extend)
         finally:
             await provider.close()
     return events

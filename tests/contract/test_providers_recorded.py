@@ -17,7 +17,7 @@ from relay.core.events import Event, Finish, FinishReason, Reasoning, Served, Te
 from relay.core.provider import Call
 from relay.core.request import ChatRequest, Turn
 from relay.providers.anthropic.decoder import AnthropicDecoder
-from relay.providers.awaited import ask
+from relay.providers.awaited import begin_and_wait
 from relay.providers.decoding.decoder import Decoder
 from relay.providers.gemini.decoder import GeminiDecoder
 from relay.providers.openai.decoder import OpenAIDecoder
@@ -162,7 +162,7 @@ async def test_a_recorded_stream_passes_through_the_real_sdk(name, split, expect
         provider = build(kind, name="p", api_key="k", base_url=upstream.base_url(kind), lean=False)
         request = ChatRequest("p", (Turn("user", "Hi"),))
         async with asyncio.timeout(20):
-            await ask(provider, Call("m", request, 64), events.extend)
+            await begin_and_wait(provider, Call("m", request, 64), events.extend)
         await provider.close()
     assert text(events) == expected[name]["text"]
 
@@ -176,7 +176,7 @@ async def test_a_recorded_break_is_a_fault_through_the_real_sdk(name, expected):
         request = ChatRequest("p", (Turn("user", "Hi"),))
         with pytest.raises(Fault) as caught:
             async with asyncio.timeout(20):
-                await ask(provider, Call("m", request, 64), events.extend)
+                await begin_and_wait(provider, Call("m", request, 64), events.extend)
         await provider.close()
     assert caught.value.code is BROKEN[name]
     assert text(events) == expected[name]["text"]

@@ -12,7 +12,7 @@ from relay.core.errors import Fault
 from relay.core.events import Alive, Text, ToolCall
 from relay.core.provider import Call
 from relay.core.request import ChatRequest, ImageContent, OfferedTool, TextContent, Turn
-from relay.providers.awaited import ask
+from relay.providers.awaited import begin_and_wait
 from relay.providers.registry import build
 
 RECORDED = Path(__file__).parents[3] / "shared" / "recorded"
@@ -100,7 +100,7 @@ async def both(kind, request, pieces, model="some-model"):
         provider = build(kind, name="x", api_key="sk-k", base_url=base, lean=lean)
         events = []
         try:
-            await ask(provider, Call(model, request, 100), events.extend)
+            await begin_and_wait(provider, Call(model, request, 100), events.extend)
             outcomes.append((merged(events), None))
         except Fault as fault:
             told = (fault.code, fault.message, fault.remedy, fault.retry_after)

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from lab.waiting import until
 from relay.access.guard import SUBJECT
-from relay.answering.dispatcher import Dispatcher, Lineup, Policy
+from relay.answering.dispatcher import AnswerSettings, Dispatcher, Lineup
 from relay.answering.timerwheel import TimerWheel
 from relay.core.errors import Code, RelayError
 from relay.core.events import Event, Finish, FinishReason, Served, Target, Text, Usage
@@ -199,7 +199,7 @@ async def serving(
     dispatcher = Dispatcher(
         lineup,
         log,
-        policy=by_default(Policy),
+        settings=by_default(AnswerSettings),
         breakers=usual_breakers(),
         hedges=usual_hedges(),
         observer=told,

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from lab.waiting import until
-from relay.answering.dispatcher import Dispatcher, Lineup, Policy
+from relay.answering.dispatcher import AnswerSettings, Dispatcher, Lineup
 from relay.answering.timerwheel import TimerWheel
 from relay.core.errors import Code, Fault
 from relay.core.events import Target, Text
@@ -44,7 +44,7 @@ class Relay:
                 {"claude": "ANTHROPIC_API_KEY is not set"},
             ),
             self.log,
-            policy=by_default(Policy, resume_grace=GRACE, max_attempts=1),
+            settings=by_default(AnswerSettings, resume_grace=GRACE, max_attempts=1),
             breakers=usual_breakers(),
             hedges=usual_hedges(),
             observer=self.told,

@@ -53,7 +53,7 @@ def text_of(events: list[Event]) -> str:
 async def answer(provider: LocalProvider, call: Call) -> list[Event]:
     events: list[Event] = []
     async with asyncio.timeout(STEP):
-        await awaited.ask(provider, call, events.extend)
+        await awaited.begin_and_wait(provider, call, events.extend)
     return events
 
 
@@ -62,7 +62,7 @@ class Running:
 
     def __init__(self, provider: LocalProvider, call: Call) -> None:
         self.speaking = asyncio.Event()
-        self.task = asyncio.create_task(awaited.ask(provider, call, self._sink))
+        self.task = asyncio.create_task(awaited.begin_and_wait(provider, call, self._sink))
 
     def _sink(self, events) -> None:
         if text_of(events):

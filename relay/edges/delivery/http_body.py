@@ -74,10 +74,10 @@ class HttpBody:
         """
         outlet = self._outlet()
         try:
-            reader = outlet.reader("", self._encoder)
+            reader = outlet.new_reader("", self._encoder)
             with closing(await attach(reader.wake)) as cursor:
                 await self._send_headers()
-                outlet.read(reader, cursor)
+                outlet.deliver(reader, cursor)
                 outlet.keep_alive()
                 outlet.flush()
                 await self._over

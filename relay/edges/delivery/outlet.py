@@ -134,7 +134,7 @@ class Outlet:
         "_readers",
         "_replies",
         "_reply_bytes",
-        "_room",
+        "_room_waiter",
         "_scheduled",
         "_spoke_at",
         "_transport",
@@ -167,7 +167,7 @@ class Outlet:
         self._marked: list[StreamReader] = []
         self._replies: list[bytes] = []
         self._reply_bytes = 0
-        self._room: asyncio.Future[None] | None = None
+        self._room_waiter: asyncio.Future[None] | None = None
         self._scheduled = False
         self._closed = False
         self._full = False
@@ -201,12 +201,12 @@ class Outlet:
         self._reply_bytes += len(message)
         self._schedule()
 
-    def reader(self, id: str, encoder: Encoder) -> StreamReader:
-        """A reader to attach a cursor for; pass both to `read` then. `id` identifies it among the
-        readers of this connection."""
+    def new_reader(self, id: str, encoder: Encoder) -> StreamReader:
+        """A reader to attach a cursor for; pass both to `deliver` then. `id` identifies it among
+        the readers of this connection."""
         return StreamReader(self, id, encoder)
 
-    def read(self, reader: StreamReader, cursor: Cursor) -> None:
+    def deliver(self, reader: StreamReader, cursor: Cursor) -> None:
         """Deliver what `cursor` yields. Replaces an earlier reader with the same id."""
         if self._closed:
             cursor.close()
@@ -216,11 +216,11 @@ class Outlet:
         self._readers[reader.id] = reader
         reader.wake()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until more replies may be queued."""
         while self._full and not self._closed and self._reply_bytes > MAX_REPLIES:
-            self._room = self._loop.create_future()
-            await self._room
+            self._room_waiter = self._loop.create_future()
+            await self._room_waiter
 
     def finish(self) -> None:
         """Write the waiting replies, and nothing after them."""
@@ -341,7 +341,7 @@ class Outlet:
             lost()
 
     def _make_room(self) -> None:
-        room, self._room = self._room, None
+        room, self._room_waiter = self._room_waiter, None
         if room is not None and not room.done():
             room.set_result(None)
 

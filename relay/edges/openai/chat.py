@@ -290,7 +290,9 @@ class OpenAIChatEdge:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, streamed or in one piece."""
         data = await read_body(request, self._service.max_body)
-        body, asked = openai_request.read_plain(data) or openai_request.read(json_object(data))
+        body, asked = openai_request.read_plain_completion(data) or openai_request.read(
+            json_object(data)
+        )
         subject, streamed = request.get(SUBJECT), bool(body.stream)
         if streamed:
             asked = msgspec.structs.replace(asked, can_unsay=False)

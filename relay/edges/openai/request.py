@@ -153,7 +153,7 @@ _PLAIN_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
 _decode = msgspec.json.Decoder(OpenAIBody).decode
 
 
-def read_plain(data: bytes) -> tuple[OpenAIBody, ChatRequest] | None:
+def read_plain_completion(data: bytes) -> tuple[OpenAIBody, ChatRequest] | None:
     """The same result as `read` for the JSON that most clients send, in a fraction of the time;
     None for any other body, including every wrong one."""
     if len(data) > MAX_PLAIN_CHARS or data.count(b"[") + data.count(b"{") > MAX_DEPTH:

@@ -182,7 +182,7 @@ class ServedSocket:
             else:
                 await self._correct_close_code(message)
                 return
-            await self._outlet.room()
+            await self._outlet.wait_for_room()
 
     async def _correct_close_code(self, message: WSMessage) -> None:
         """Correct the close code: aiohttp reports 1000 for an end without a close frame."""
@@ -333,11 +333,11 @@ class ServedSocket:
         return self._rules.started(action.id, stream)
 
     async def _attach(self, action: AttachCursor) -> None:
-        reader = self._outlet.reader(action.id, FrameEncoder(action.id))
+        reader = self._outlet.new_reader(action.id, FrameEncoder(action.id))
         cursor = await self._service.log.attach(
             action.stream, action.after, reader.wake, self._rules.subject
         )
-        self._outlet.read(reader, cursor)
+        self._outlet.deliver(reader, cursor)
 
     async def _find(self, id: str) -> str:
         return await self._service.log.find(self._of_session(), id)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from lab.waiting import until
-from relay.answering.dispatcher import Dispatcher, Lineup, Policy
+from relay.answering.dispatcher import AnswerSettings, Dispatcher, Lineup
 from relay.answering.driver import Driver
 from relay.core.account import Account, AttemptNote
 from relay.core.errors import Code, Fault, Fenced, RelayError
@@ -130,7 +130,7 @@ class House:
                 {"claude": "no ANTHROPIC_API_KEY"},
             ),
             self.log,
-            policy=by_default(Policy, **policy),
+            settings=by_default(AnswerSettings, **policy),
             breakers=usual_breakers(),
             hedges=usual_hedges(),
             observer=self.told,

@@ -158,9 +158,9 @@ class Bench:
 
     def attach(self, id: str, encoder: Encoder | None = None) -> HandCursor:
         plain = FrameEncoder if self.framing is TEXT_FRAMES else Lines
-        reader = self.outlet.reader(id, encoder or plain(id))
+        reader = self.outlet.new_reader(id, encoder or plain(id))
         cursor = HandCursor(reader.wake)
-        self.outlet.read(reader, cursor)  # type: ignore[arg-type]
+        self.outlet.deliver(reader, cursor)  # type: ignore[arg-type]
         return cursor
 
     async def pass_to(self, seconds: float) -> None:
@@ -481,9 +481,9 @@ async def test_a_client_that_asks_and_does_not_read_is_no_longer_listened_to() -
     bench.outlet.send(b"x" * (HIGH_WATER + 1))
     await turn()
     bench.outlet.send(b"x" * MAX_REPLIES)
-    await asyncio.wait_for(bench.outlet.room(), 10)
+    await asyncio.wait_for(bench.outlet.wait_for_room(), 10)
     bench.outlet.send(b"x")
-    listening = asyncio.ensure_future(bench.outlet.room())
+    listening = asyncio.ensure_future(bench.outlet.wait_for_room())
     await turn()
     assert not listening.done()
     bench.reads()
@@ -561,7 +561,7 @@ async def test_one_that_waits_for_room_is_let_go_when_the_client_is(bench_of: Ma
     bench = bench_of()
     await bench.runs_full()
     bench.outlet.send(b"x" * (MAX_REPLIES + 1))
-    waiting = asyncio.ensure_future(bench.outlet.room())
+    waiting = asyncio.ensure_future(bench.outlet.wait_for_room())
     await turn()
     assert not waiting.done()
     assert bench.listener is not None

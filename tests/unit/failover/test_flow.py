@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.failover.flow import TRANSITIONS, Move, Phase, after, diagram
+from relay.failover.flow import TRANSITIONS, Move, Phase, diagram, next_phase
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,4 +49,4 @@ def test_every_phase_can_be_reached_and_left_for_the_end():
 def test_nothing_follows_the_end_and_no_move_is_made_up():
     assert TRANSITIONS[Phase.ENDED] == {}
     with pytest.raises(KeyError):
-        after(Phase.WAITING, Move.HEDGE)
+        next_phase(Phase.WAITING, Move.HEDGE)

@@ -875,7 +875,7 @@ def test_what_passes_has_the_effect_of_a_batch(reads):
         assert quick.deadline == thorough.deadline
     assert shown[0] == shown[1]
     assert quick.cancel(9.0) == thorough.cancel(9.0)
-    assert quick.attempts == thorough.attempts
+    assert quick.ended_attempts == thorough.ended_attempts
 
 
 def test_the_first_text_is_the_first_that_is_not_empty():

@@ -45,7 +45,7 @@ class World:
         return self.log.chunks()
 
     def hand_over(self) -> None:
-        records, self.showing.records = self.showing.records, []
+        records, self.showing.pending = self.showing.pending, []
         for record in records:
             self.log.append(*encode(record))
 
@@ -59,7 +59,7 @@ class World:
             self.hand_over()  # the driver appends each step before it asks for the next
             events = [Text(text) for text in said]
             self.showing.appended += sum(map(len, said))  # as `Failover.pass_through` does
-            self.showing.records.extend(events)
+            self.showing.pending.extend(events)
             self.screen += "".join(said)
         elif what == "hand over":
             self.hand_over()

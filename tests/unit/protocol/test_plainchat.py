@@ -13,7 +13,7 @@ from relay.core.request import ChatRequest, Turn
 from relay.edges.relay_v1.sse import _read_by_schema as read_body_by_schema
 from relay.protocol.chat import MAX_MESSAGES, MAX_NAME_CHARS, MAX_OUTPUT
 from relay.protocol.codec import read_by_schema
-from relay.protocol.plainchat import MAX_PLAIN_CHARS, read_plain, read_plain_body
+from relay.protocol.plainchat import MAX_PLAIN_CHARS, read_plain_body, read_plain_frame
 
 PLAIN: dict[str, Any] = {"type": "chat", "id": "a", "messages": "hi"}
 
@@ -39,11 +39,11 @@ def turn(role: str = "user", content: str = "hi", **more: Any) -> dict[str, Any]
 def test_a_plain_chat_is_read_as_the_schema_reads_it(fields: dict[str, Any]) -> None:
     text = json.dumps(PLAIN | fields, separators=(",", ":"))
     assert len(text) <= MAX_PLAIN_CHARS
-    assert read_plain(text) == read_by_schema(text)
+    assert read_plain_frame(text) == read_by_schema(text)
 
 
 def test_what_is_read_is_what_was_asked() -> None:
-    asked = read_plain(json.dumps(PLAIN | {"provider": "gpt", "max_tokens": 7}))
+    asked = read_plain_frame(json.dumps(PLAIN | {"provider": "gpt", "max_tokens": 7}))
     assert asked is not None
     assert asked.id == "a"
     assert asked.request == ChatRequest("gpt", (Turn("user", "hi"),), max_tokens=7)
@@ -76,12 +76,12 @@ def test_what_is_read_is_what_was_asked() -> None:
     ids=lambda fields: ",".join(fields),
 )
 def test_whatever_else_comes_is_left_to_the_schema(fields: dict[str, Any]) -> None:
-    assert read_plain(json.dumps(PLAIN | fields)) is None
+    assert read_plain_frame(json.dumps(PLAIN | fields)) is None
 
 
 @pytest.mark.parametrize("text", ["", '"chat"', '["chat"]', '{"type":"chat"', '{"chat":1}'])
 def test_what_is_no_chat_at_all_is_left_too(text: str) -> None:
-    assert read_plain(text) is None
+    assert read_plain_frame(text) is None
 
 
 _short = st.text(max_size=6) | st.sampled_from(["a", "a\n", "\ud7ff", "x" * 65, "c" * 129])
@@ -103,7 +103,7 @@ _chat = st.fixed_dictionaries(
 @given(_chat)
 def test_both_ways_agree_on_whatever_is_read_here(chat: dict[str, Any]) -> None:
     text = json.dumps(chat)
-    plain = read_plain(text)
+    plain = read_plain_frame(text)
     if plain is not None:
         assert plain == read_by_schema(text)
 

@@ -11,7 +11,7 @@ import pytest
 from relay.core.errors import Code, Fault
 from relay.core.events import Event, Text
 from relay.core.provider import Call, Caller, Form, Take, UpstreamCall
-from relay.providers.awaited import AwaitedCalls, Way, ask
+from relay.providers.awaited import AwaitedCalls, Way, begin_and_wait
 from relay.providers.http.lean import greeting
 
 name: ContextVar[str] = ContextVar("name", default="")
@@ -221,7 +221,7 @@ async def test_asking_hears_an_answer_to_its_end() -> None:
 
     heard: list[Event] = []
     async with asyncio.timeout(10):
-        await ask(Scripted(way), greeting("m"), heard.extend)
+        await begin_and_wait(Scripted(way), greeting("m"), heard.extend)
     assert heard == [Text("a"), Text("b")]
 
 
@@ -230,7 +230,7 @@ async def test_asking_raises_what_the_call_ended_in() -> None:
         raise Fault(Code.PROVIDER_OVERLOADED, "busy")
 
     with pytest.raises(Fault, match="busy"):
-        await ask(Scripted(way), greeting("m"), print)
+        await begin_and_wait(Scripted(way), greeting("m"), print)
 
 
 async def test_asking_in_vain_closes_the_call() -> None:
@@ -244,7 +244,7 @@ async def test_asking_in_vain_closes_the_call() -> None:
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await ask(Scripted(way), greeting("m"), print)
+            await begin_and_wait(Scripted(way), greeting("m"), print)
     async with asyncio.timeout(0.1):
         await closed.wait()
 
@@ -256,6 +256,6 @@ async def test_asking_runs_in_the_context_of_who_asks() -> None:
         seen.append(name.get())
 
     token = name.set("mine")
-    await ask(Scripted(way), greeting("m"), print)
+    await begin_and_wait(Scripted(way), greeting("m"), print)
     name.reset(token)
     assert seen == ["mine"]

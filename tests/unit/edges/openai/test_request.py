@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.edges.http import json_object
-from relay.edges.openai.request import InvalidRequest, read, read_plain
+from relay.edges.openai.request import InvalidRequest, read, read_plain_completion
 from relay.protocol.chat import MAX_OUTPUT
 from relay.protocol.codec import MAX_DEPTH
 from relay.protocol.plainchat import MAX_PLAIN_CHARS
@@ -37,7 +37,7 @@ def encoded(fields: dict[str, Any]) -> bytes:
 )
 def test_what_most_clients_send_is_read_here(more: dict[str, Any]) -> None:
     data = encoded(PLAIN | more)
-    plain = read_plain(data)
+    plain = read_plain_completion(data)
     assert plain is not None
     assert plain == read(json_object(data))
 
@@ -65,7 +65,7 @@ def test_what_most_clients_send_is_read_here(more: dict[str, Any]) -> None:
     ids=lambda more: ",".join(more),
 )
 def test_all_else_is_left_to_the_long_way(more: dict[str, Any]) -> None:
-    assert read_plain(encoded(PLAIN | more)) is None
+    assert read_plain_completion(encoded(PLAIN | more)) is None
 
 
 _any = st.none() | st.booleans() | st.integers(-1, 3) | st.floats(0, 2) | st.text(max_size=4)
@@ -85,7 +85,7 @@ _body = st.fixed_dictionaries(
 @given(_body)
 def test_both_ways_agree_on_whatever_is_read_here(fields: dict[str, Any]) -> None:
     data = encoded({"model": "gpt"} | fields)
-    plain = read_plain(data)
+    plain = read_plain_completion(data)
     if plain is None:
         return
     try:
