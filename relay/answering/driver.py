@@ -104,8 +104,8 @@ class Driver:
     `open_call` makes one upstream call for `request`; `wheel` uses the same clock; `ended` is
     called once, when the terminal record is appended or another writer has taken the stream
     over. `grace` is how many seconds it may run without a reader; its owner checks that. Its
-    attempts and deadlines run in `context`, a copy of the one that it was made in, so that their log
-    lines carry the right names.
+    attempts and deadlines run in `context`, a copy of the one that it was made in, so that their
+    log lines carry the right names.
     """
 
     __slots__ = (
