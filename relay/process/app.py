@@ -130,7 +130,6 @@ class Relay:
                 f"REDIS_URL names a Redis that {error}: start it, "
                 "correct the URL, or leave it out to keep streams in this process"
             ) from None
-        log.on_orphan(self.dispatcher.adopt)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work, let answers end within `seconds`, then close every connection."""

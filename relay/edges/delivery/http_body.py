@@ -55,13 +55,11 @@ class HttpBody:
         response: web.StreamResponse,
         encoder: Encoder,
         service: HttpService,
-        heartbeat: Heartbeat = COMMENTS,
     ) -> None:
         self._request = request
         self._response = response
         self._encoder = encoder
         self._service = service
-        self._heartbeat = heartbeat
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.whole = False
         """Whether the body was written to its end."""
@@ -95,7 +93,7 @@ class HttpBody:
             request.transport,
             link_of(request),
             framing=CHUNKS if request.version >= HttpVersion11 else UNFRAMED,
-            heartbeat=self._heartbeat,
+            heartbeat=COMMENTS,
             pace=service.pace,
             wheel=service.wheel,
             ended=self._ended,

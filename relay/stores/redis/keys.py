@@ -13,9 +13,14 @@ import hashlib
 PREFIX = "relay"
 
 
+def _tagged(tag: str, part: str = "") -> str:
+    """A name whose hash tag, and so whose cluster slot, is that of all other names with `tag`."""
+    return f"{PREFIX}:{{{tag}}}:{part}" if part else f"{PREFIX}:{{{tag}}}"
+
+
 def stream(name: str) -> str:
     """Hash: the fields of a stream. Also the channel of its followers."""
-    return f"{PREFIX}:{{{name}}}"
+    return _tagged(name)
 
 
 def stream_of(channel: str) -> str:
@@ -25,53 +30,53 @@ def stream_of(channel: str) -> str:
 
 def log(name: str) -> str:
     """Stream: an entry for each batch of records; its id is the seq after the batch."""
-    return f"{PREFIX}:{{{name}}}:log"
+    return _tagged(name, "log")
 
 
 def lease(name: str) -> str:
     """String: the owning node. Expires unless the owner renews it."""
-    return f"{PREFIX}:{{{name}}}:lease"
+    return _tagged(name, "lease")
 
 
 def readers(name: str) -> str:
     """Sorted set: the nodes with readers, by the time at which their entry expires (ms)."""
-    return f"{PREFIX}:{{{name}}}:readers"
+    return _tagged(name, "readers")
 
 
 def session(digest: str) -> str:
     """Hash: the subject that a session belongs to."""
-    return f"{PREFIX}:{{{digest}}}"
+    return _tagged(digest)
 
 
 def ids(digest: str) -> str:
     """Hash: a session's ids, each with its claim."""
-    return f"{PREFIX}:{{{digest}}}:ids"
+    return _tagged(digest, "ids")
 
 
 def order(digest: str) -> str:
     """List: a session's ids, oldest first."""
-    return f"{PREFIX}:{{{digest}}}:order"
+    return _tagged(digest, "order")
 
 
 def running(digest: str) -> str:
     """Sorted set: a session's running streams, by the time (ms) at which they no longer count
     unless their owner renews them."""
-    return f"{PREFIX}:{{{digest}}}:running"
+    return _tagged(digest, "running")
 
 
 def newest(digest: str) -> str:
     """String: the newest stream of a conversation."""
-    return f"{PREFIX}:{{{digest}}}:newest"
+    return _tagged(digest, "newest")
 
 
 def node(name: str) -> str:
     """Channel: names of the node's streams that a client cancelled."""
-    return f"{PREFIX}:{{{name}}}:node"
+    return _tagged(name, "node")
 
 
 def marker(name: str) -> str:
     """String: the node's mark, which is missing if Redis lost its data."""
-    return f"{PREFIX}:{{{name}}}:marker"
+    return _tagged(name, "marker")
 
 
 def digest(secret: str) -> str:
